@@ -1,0 +1,159 @@
+"""What a command says: results on standard output, everything else on standard error.
+
+The progress bar appears only where standard error is a terminal; messages and results pass it without breaking it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from avsr.errors import AvsrError
+
+BAR_WIDTH = 24
+REDRAW_INTERVAL_S = 0.1
+
+
+class UsageError(Exception):
+    """The command line asks for something that makes no sense; str() is one line saying what and how to mend it."""
+
+
+class Console:
+    """Results, messages and the progress bar of one command. A context manager; leaving it removes the bar.
+
+    quiet: no bar, notes or warnings; errors and results remain.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self.has_bar = (
+            not quiet and sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        )
+        self._bar = ""  # as it stands on the terminal now
+        self._drawn_at = 0.0
+        self._start: tuple[float, float] | None = None
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._replace_bar("")
+
+    def result(self, text: str) -> None:
+        """Write to standard output at once, so that a reader behind a pipe gets each result as it is ready.
+
+        Raises AvsrError when it cannot be written, BrokenPipeError when nobody reads any more.
+        """
+        if sys.stdout is None:  # closed by the caller
+            return
+        encoding = sys.stdout.encoding or "utf-8"
+        bar, _ = self._bar, self._replace_bar("")
+        try:
+            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise AvsrError("standard output cannot be written", got=describe(error)) from error
+        self._replace_bar(bar)
+
+    def error(self, line: str) -> None:
+        """One line about what failed."""
+        bar, _ = self._bar, self._replace_bar("")
+        _to_stderr(f"avsr: {printable(line)}\n")
+        self._replace_bar(bar)
+
+    def note(self, line: str) -> None:
+        """One line that the user may want to know; silent when quiet."""
+        if not self._quiet:
+            self.error(line)
+
+    def progress(self, fraction: float, status: str) -> None:
+        """Show how much is done, in [0, 1], with the time that is left at the present pace."""
+        now = time.monotonic()
+        if not self.has_bar or now - self._drawn_at < REDRAW_INTERVAL_S:
+            return
+        self._drawn_at = now
+        left = ""
+        if self._start is None:
+            self._start = (now, fraction)  # whatever came before, such as loading a model, says nothing of the pace
+        else:
+            started_at, start_fraction = self._start
+            if fraction > start_fraction:
+                left = f", {duration((now - started_at) * (1 - fraction) / (fraction - start_fraction))} left"
+        filled = round(BAR_WIDTH * fraction)
+        line = f"{fraction:4.0%} |{'#' * filled}{'-' * (BAR_WIDTH - filled)}| {status}{left}"
+        self._replace_bar(line[: shutil.get_terminal_size().columns - 1])
+
+    def _replace_bar(self, line: str) -> None:
+        if line != self._bar:
+            blank = "\r" + " " * len(self._bar) + "\r"
+            _to_stderr(blank + line)
+            self._bar = line
+
+
+@contextmanager
+def messages_on_stderr(*, debug: bool = False) -> Iterator[None]:
+    """Show what the package logs as lines like those of Console; with debug everything, tracebacks included.
+
+    Python warnings, which are for developers, are shown with debug only.
+    """
+    package = logging.getLogger("avsr")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("avsr: %(name)s: %(message)s" if debug else "avsr: %(message)s"))
+    level = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.DEBUG if debug else logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            if not debug and not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)
+
+
+def printable(text: str) -> str:
+    """`text` as it is safe to show in one line: control characters, line breaks and undecodable bytes are escaped.
+
+    A file name may hold anything, also sequences that rewrite a terminal or break a list of one file a line.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def about(path: str, message: str) -> str:
+    """The message with the path it is about in front, once: most errors about a file begin with its name."""
+    named = " ".join(str(Path(path)).split())  # as AvsrError prints it
+    return message if message.startswith(named) else f"{path}: {message}"
+
+
+def describe(error: OSError) -> str:
+    """One line for an error of the operating system."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def duration(seconds: float) -> str:
+    """`M:SS`, or `H:MM:SS` from an hour on."""
+    minutes, whole_seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{whole_seconds:02}" if hours else f"{minutes}:{whole_seconds:02}"
+
+
+def _to_stderr(text: str) -> None:
+    if sys.stderr is not None:  # None when the caller closed it; print() would then write to standard output
+        sys.stderr.write(text)
+        sys.stderr.flush()

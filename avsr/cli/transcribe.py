@@ -1,0 +1,293 @@
+"""avsr transcribe: files and folders to text with times."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from avsr.cli.arguments import add_quiet, positive_integer
+from avsr.cli.console import Console, UsageError, about, describe, printable
+from avsr.cli.pool import Outcome, Work, run_here, run_in_processes
+from avsr.errors import AvsrError, nearest
+from avsr.output import FORMATS, render, write
+from avsr.output.json import to_json_line
+from avsr.transcript import Transcript
+
+SUMMARY = "speech in video or sound files to text with times"
+DESCRIPTION = (
+    "Transcribe video and sound files. The text goes to standard output, or with --output-dir\n"
+    "into files. On standard output several inputs, or a folder, give one line a file:\n"
+    "PATH<TAB>text, or JSON."
+)
+EXAMPLE = "avsr transcribe talk.mp4 lectures/ --format srt,json --output-dir subtitles"
+
+MEDIA_SUFFIXES = frozenset(
+    ".3gp .aac .aif .aiff .avi .flac .flv .m4a .m4v .mkv .mov .mp3 .mp4 .mpeg .mpg .mts .mxf .ogg .ogv .opus .ts .wav"
+    " .webm .wmv".split()
+)
+"""What is taken from a folder. A file that is named itself may be called anything."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `avsr transcribe`."""
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="video or sound file, or folder of such files")
+    add("--recursive", action="store_true", help="look into the subfolders of folders too")
+    add(
+        "--format",
+        type=_formats,
+        default=("txt",),
+        metavar="FORMAT",
+        help=f"{', '.join(FORMATS)}; several are joined by commas; default txt",
+    )
+    add("--output-dir", type=Path, metavar="DIR", help="write files here, in subfolders like those of an INPUT folder")
+    add("--overwrite", action="store_true", help="replace files that are in DIR already; else they are kept")
+    add("--model", default="grid-tiny", metavar="NAME|PATH", help="shipped model or checkpoint; default %(default)s")
+    add("--modality", choices=("auto", "av", "a", "v"), default="auto", help="use sound, lips, or both; default auto")
+    add("--face", type=_face, default="auto", metavar="auto|largest|ID", help="whose lips to read; default auto")
+    add("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the arithmetic; default fp32")
+    add("--workers", type=positive_integer, default=1, metavar="N", help="files at a time, each with its own model")
+    add_quiet(parser)
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A file to transcribe. relative: where its results belong below --output-dir, still with its own suffix."""
+
+    path: str
+    relative: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One file to transcribe and the files to write; none: its text goes to standard output."""
+
+    path: str
+    outputs: tuple[Path, ...] = ()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Transcribe all inputs; 0 when each has its result, 1 when some failed."""
+    to_stdout = arguments.output_dir is None
+    one_file = len(arguments.inputs) == 1 and not os.path.isdir(arguments.inputs[0])
+    if to_stdout and len(arguments.format) > 1:
+        raise UsageError("several formats need --output-dir")
+    if to_stdout and not one_file and arguments.format[0] not in ("txt", "json"):
+        raise UsageError(f"--format {arguments.format[0]} of several inputs needs --output-dir")
+
+    with Console(quiet=arguments.quiet) as console:
+        files, num_missing = _find_files(arguments.inputs, recursive=arguments.recursive, console=console)
+        if to_stdout:
+            jobs = [_Job(file.path) for file in files]
+        else:
+            jobs = _plan(files, arguments.output_dir, arguments.format)
+            if not arguments.overwrite:
+                jobs = _without_finished(jobs, console)
+        num_failed = _transcribe(jobs, arguments, console, one_file=one_file) if jobs else 0
+        if not to_stdout and not one_file:
+            console.note(
+                f"{len(jobs) - num_failed} transcribed, {len(files) - len(jobs)} kept, {num_failed + num_missing} failed"
+            )
+    return 1 if num_failed or num_missing else 0
+
+
+def open_work(*, model: str, device: str, precision: str, modality: str, face: str, with_progress: bool) -> Work:
+    """Load the model; the result transcribes one file with it. Raises ModelError."""
+    import avsr
+
+    dtype = None
+    if precision == "bf16":
+        import torch
+
+        dtype = torch.bfloat16
+    recognizer = avsr.load(model, device=device, dtype=dtype)
+
+    def transcribe(path: str, on_fraction: Callable[[float], None]) -> Transcript:
+        on_progress = _as_seconds(path, on_fraction) if with_progress else None
+        return recognizer.transcribe(path, modality=modality, face=face, on_progress=on_progress)
+
+    return transcribe
+
+
+def _as_seconds(path: str, on_fraction: Callable[[float], None]) -> Callable[[float], None] | None:
+    """A callback for media seconds done, made of one for the fraction done; None where the length is not known."""
+    from avsr.media import probe
+
+    total_s = probe(path).duration_s
+    return (lambda done_s: on_fraction(min(1.0, done_s / total_s))) if total_s else None
+
+
+def _transcribe(jobs: Sequence[_Job], arguments: argparse.Namespace, console: Console, *, one_file: bool) -> int:
+    """Do all jobs; returns how many failed."""
+    opener = functools.partial(
+        open_work,
+        model=arguments.model,
+        device=arguments.device,
+        precision=arguments.precision,
+        modality=arguments.modality,
+        face=arguments.face,
+        with_progress=console.has_bar,
+    )
+    num_done = num_failed = 0
+    under_way: dict[int, float] = {}
+
+    def show(index: int, fraction: float) -> None:
+        under_way[index] = fraction
+        console.progress((num_done + sum(under_way.values())) / len(jobs), f"{num_done}/{len(jobs)} files")
+
+    paths = [job.path for job in jobs]
+    outcomes: Generator[Outcome]
+    if arguments.workers > 1 and len(jobs) > 1:
+        outcomes = run_in_processes(opener, paths, show, workers=arguments.workers, debug=arguments.debug)
+    else:
+        outcomes = run_here(opener, paths, show)
+    with closing(outcomes):
+        for index, outcome in outcomes if arguments.output_dir else _in_order(outcomes):
+            under_way.pop(index, None)
+            num_done += 1
+            job = jobs[index]
+            if isinstance(outcome, AvsrError):
+                console.error(about(job.path, str(outcome)))
+                num_failed += 1
+                continue
+            for warning in outcome.warnings:
+                console.note(about(job.path, f"warning: {warning}"))
+            if not job.outputs:
+                console.result(_as_result(outcome, job.path, arguments.format[0], one_file=one_file))
+            elif not _write(outcome, job.outputs, console, overwrite=arguments.overwrite):
+                num_failed += 1
+    return num_failed
+
+
+def _as_result(transcript: Transcript, path: str, format_name: str, *, one_file: bool) -> str:
+    """What standard output gets for one file."""
+    if format_name == "json":
+        return to_json_line(transcript)
+    if one_file:
+        return render(transcript, format_name)
+    return f"{printable(path)}\t{' '.join(transcript.text.split())}\n"
+
+
+def _write(transcript: Transcript, outputs: Sequence[Path], console: Console, *, overwrite: bool) -> bool:
+    for output in outputs:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write(transcript, output, overwrite=overwrite)
+        except OSError as error:
+            console.error(about(str(output), f"cannot be written: {describe(error)}"))
+            return False
+        console.note(f"wrote {output}")
+    return True
+
+
+def _in_order(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """The same outcomes by rising index; those that come early are held back."""
+    held = {}
+    next_index = 0
+    for index, outcome in outcomes:
+        held[index] = outcome
+        while next_index in held:
+            yield next_index, held.pop(next_index)
+            next_index += 1
+
+
+def _find_files(inputs: Sequence[str], *, recursive: bool, console: Console) -> tuple[list[_File], int]:
+    """All files that the inputs name, in their order, each once; and the number of inputs that name none."""
+    files: dict[str, _File] = {}
+    num_failed = 0
+
+    def fail(line: str) -> None:
+        nonlocal num_failed
+        num_failed += 1
+        console.error(line)
+
+    for name in inputs:
+        if os.path.isdir(name):
+            found = list(_media_files(name, recursive=recursive, on_error=lambda error: fail(describe(error))))
+            if not found:
+                hint = "name the files" if recursive else "name the files, or add --recursive for subfolders"
+                fail(f"{name}: no video or sound files in this folder; {hint}")
+        elif os.path.exists(name):
+            found = [_File(name, Path(Path(name).name))]
+        else:
+            fail(f"{name}: no such file or folder; check the path")
+            continue
+        for file in found:
+            files.setdefault(os.path.abspath(file.path), file)
+    return list(files.values()), num_failed
+
+
+def _media_files(folder: str, *, recursive: bool, on_error: Callable[[OSError], None]) -> Iterator[_File]:
+    for parent, folders, names in os.walk(folder, onerror=on_error):
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+        for name in sorted(names):
+            # Hidden files are not videos, whatever they are called: macOS keeps its notes on talk.mp4 in ._talk.mp4.
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES:
+                path = os.path.join(parent, name)
+                yield _File(path, Path(os.path.relpath(path, folder)))
+
+
+def _plan(files: Sequence[_File], folder: Path, formats: Sequence[str]) -> list[_Job]:
+    """Which files each input is written to, no two to the same. Raises UsageError when that cannot be."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output-dir {folder} is a file, not a folder")
+    num_with_stem = Counter(file.relative.with_suffix("") for file in files)
+    owners: dict[Path, str] = {}
+    jobs = []
+    for file in files:
+        stem = file.relative.with_suffix("")
+        if num_with_stem[stem] > 1:
+            stem = file.relative  # talk.mp4 and talk.wav beside each other become talk.mp4.txt and talk.wav.txt
+        outputs = tuple(folder / f"{stem}.{format_name}" for format_name in formats)
+        for output in outputs:
+            other = owners.setdefault(output, file.path)
+            if other != file.path:
+                raise UsageError(
+                    f"{other} and {file.path} would both be written to {output}; name a folder that holds both, with"
+                    " --recursive, to keep them apart, or transcribe them one at a time"
+                )
+        jobs.append(_Job(file.path, outputs))
+    return jobs
+
+
+def _without_finished(jobs: Sequence[_Job], console: Console) -> list[_Job]:
+    """The jobs with something left to write, and only that."""
+    remaining = []
+    for job in jobs:
+        missing = tuple(output for output in job.outputs if not output.exists())
+        for output in job.outputs:
+            if output not in missing:
+                console.note(f"kept {output}, which was there already; --overwrite replaces it")
+        if missing:
+            remaining.append(_Job(job.path, missing))
+    return remaining
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.lower().split(",")))
+    for name in names:
+        if name not in FORMATS:
+            close = nearest(name, FORMATS)
+            hint = f"; did you mean {close}?" if close else ""
+            raise argparse.ArgumentTypeError(f"got {name!r}, expected {', '.join(FORMATS)}{hint}")
+    return names
+
+
+def _face(text: str) -> str:
+    if text not in ("auto", "largest") and not re.fullmatch("[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, largest or the number of a face")
+    return text
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, cpu, cuda or cuda:N")
+    return text

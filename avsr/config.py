@@ -1,0 +1,142 @@
+"""Configuration files: YAML into frozen dataclasses, checked when loaded.
+
+A wrong key names the nearest right one; a wrong type or value names the file, the key and what was expected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from avsr.errors import ConfigError, nearest
+
+Config = TypeVar("Config")
+MAX_CONFIG_BYTES = 1_000_000
+
+
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError when it cannot be read, is larger than 1 MB or is no mapping."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path}: configuration too large", got=f"{path.stat().st_size} bytes", expected="1 MB")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file", remedy="check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read", got=error) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML", got=error) from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: not a configuration", got=type(content).__name__, expected="key: value lines")
+    return content
+
+
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set dotted keys, each given as `a.b=value` with a YAML value, in place. Raises ConfigError for another form."""
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"override {override!r} is not understood", expected="key=value, as in optimizer.epochs=3")
+        node = content
+        *parents, last = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"override {override!r}: {parent} is a value, not a section")
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"override {override!r}: the value is not valid YAML") from None
+
+
+def build(kind: type[Config], content: Any, where: str) -> Config:
+    """The dataclass `kind` made from a mapping; nested dataclasses, tuples, dicts, unions with None and literals too.
+
+    where: what to call this place in an error, usually the file. Raises ConfigError.
+    """
+    return _convert(kind, content, where, "")
+
+
+def as_mapping(config: Any) -> Any:
+    """The plain mapping that `build` turns back into `config`: only dicts, lists and scalars."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: as_mapping(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {key: as_mapping(value) for key, value in config.items()}
+    if isinstance(config, tuple | list):
+        return [as_mapping(value) for value in config]
+    return config
+
+
+def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _convert_dataclass(kind, value, where, key)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where, key)
+    if origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise _wrong(where, key, value, " or ".join(str(a) for a in arguments))
+    if origin is tuple and isinstance(value, list | tuple):
+        if arguments[-1] is Ellipsis:
+            return tuple(_convert(arguments[0], item, where, f"{key}[{i}]") for i, item in enumerate(value))
+        if len(arguments) != len(value):
+            raise _wrong(where, key, value, f"{len(arguments)} values")
+        return tuple(
+            _convert(a, item, where, f"{key}[{i}]") for i, (a, item) in enumerate(zip(arguments, value, strict=True))
+        )
+    if origin is dict and isinstance(value, Mapping):
+        return {name: _convert(arguments[1], item, where, f"{key}.{name}") for name, item in value.items()}
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise _wrong(where, key, value, getattr(kind, "__name__", str(kind)))
+
+
+def _convert_dataclass(kind: Any, value: Any, where: str, key: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise _wrong(where, key or kind.__name__, value, "a section of key: value lines")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    for name in value:
+        if name not in fields:
+            close = nearest(str(name), fields)
+            raise ConfigError(
+                f"{where}: unknown key {_join(key, name)}",
+                expected=f"one of {', '.join(fields)}",
+                remedy=f"did you mean {_join(key, close)}?" if close else None,
+            )
+    converted = {name: _convert(hints[name], item, where, _join(key, name)) for name, item in value.items()}
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in converted:
+            raise ConfigError(f"{where}: key {_join(key, name)} is missing", remedy="add it")
+    try:
+        return kind(**converted)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {key or kind.__name__}: {error}") from None
+
+
+def _join(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def _wrong(where: str, key: str, value: Any, expected: str) -> ConfigError:
+    return ConfigError(f"{where}: wrong value for {key}", got=repr(value), expected=expected)

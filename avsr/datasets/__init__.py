@@ -1,0 +1,1 @@
+"""Corpora, manifests, noise and batches."""

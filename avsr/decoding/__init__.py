@@ -1,0 +1,1 @@
+"""From log-probabilities to words: units, greedy search, alignment, confidence."""

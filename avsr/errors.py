@@ -1,0 +1,71 @@
+"""The errors a caller can expect.
+
+    AvsrError
+    ├── MediaError    a media file cannot be read, or lacks what was asked of it
+    ├── ModelError    a checkpoint cannot be loaded, or cannot do what was asked of it
+    ├── ConfigError   a configuration file or value is wrong
+    └── DataError     a corpus, manifest or prepared data set is wrong
+
+Each says what happened, what was got, what was expected and what to do about it, and prints as one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AvsrError(Exception):
+    """Base of every error this package raises on purpose.
+
+    `str()` gives one line, `what: got X, expected Y; remedy`, with the parts that were not given left out.
+    """
+
+    def __init__(self, what: str, *, got: object = None, expected: object = None, remedy: str | None = None) -> None:
+        self.what = what
+        self.got = None if got is None else str(got)
+        self.expected = None if expected is None else str(expected)
+        self.remedy = remedy
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        details = []
+        if self.got is not None:
+            details.append(f"got {self.got}")
+        if self.expected is not None:
+            details.append(f"expected {self.expected}")
+        line = self.what
+        if details:
+            line += ": " + ", ".join(details)
+        if self.remedy:
+            line += f"; {self.remedy}"
+        return " ".join(line.split())
+
+    def __reduce__(self):  # errors cross process boundaries in parallel preparation
+        return (_rebuild, (type(self), self.what, self.got, self.expected, self.remedy))
+
+
+class MediaError(AvsrError):
+    """A media file cannot be opened or decoded, or lacks a stream that was asked for."""
+
+
+class ModelError(AvsrError):
+    """A checkpoint cannot be loaded, or cannot do what was asked of it."""
+
+
+class ConfigError(AvsrError):
+    """A configuration file, key or value is wrong."""
+
+
+class DataError(AvsrError):
+    """A corpus, manifest or prepared data set is wrong or incomplete."""
+
+
+def _rebuild(kind: type[AvsrError], what: str, got: str | None, expected: str | None, remedy: str | None) -> AvsrError:
+    return kind(what, got=got, expected=expected, remedy=remedy)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None when nothing is close."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None

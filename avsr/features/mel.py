@@ -1,0 +1,90 @@
+"""Log-mel features, as the published FastConformer models expect them.
+
+25 ms symmetric Hann windows every 10 ms, pre-emphasis 0.97, 512-point power spectrum, Slaney mel filters,
+log(power + 2^-24). Frame i is centred on sample 160 i, with zeros before the beginning and after the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+from avsr.nn.masks import valid_mask
+
+SAMPLE_RATE_HZ = 16_000
+HOP_SAMPLES = 160  # 10 ms
+WINDOW_SAMPLES = 400  # 25 ms
+FFT_SAMPLES = 512
+PREEMPHASIS = 0.97
+LOG_GUARD = 2.0**-24
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelConfig:
+    """Which log-mel features.
+
+    n_mels: filters. normalize: "per_feature" gives each filter zero mean and unit deviation over the utterance (needs
+    all of it); "fixed" subtracts `mean` and divides by `std`, and so suits a live stream; "none" leaves the logarithms.
+    """
+
+    n_mels: int = 80
+    normalize: Literal["per_feature", "fixed", "none"] = "per_feature"
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_mels <= 256:
+            raise ValueError(f"n_mels: got {self.n_mels}, expected 1 to 256")
+        if self.std <= 0:
+            raise ValueError(f"std: got {self.std}, expected more than 0")
+
+
+class LogMel(nn.Module):
+    """Samples [B, S] at 16 kHz with sample counts [B] -> log-mel [B, n_mels, S // 160], frame counts [B] (samples // 160).
+
+    Frames past an item's count are zero.
+    """
+
+    def __init__(self, config: MelConfig) -> None:
+        super().__init__()
+        self.config = config
+        filters_FM = torchaudio.functional.melscale_fbanks(
+            FFT_SAMPLES // 2 + 1, 0.0, SAMPLE_RATE_HZ / 2, config.n_mels, SAMPLE_RATE_HZ, norm="slaney", mel_scale="slaney"
+        )
+        self.register_buffer("filters_MF", filters_FM.T.contiguous(), persistent=False)
+        self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES, periodic=False), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, samples_BS: Tensor, sample_counts: Tensor) -> tuple[Tensor, Tensor]:
+        samples_BS = samples_BS.float()
+        emphasised_BS = torch.cat((samples_BS[:, :1], samples_BS[:, 1:] - PREEMPHASIS * samples_BS[:, :-1]), dim=1)
+        emphasised_BS = emphasised_BS * valid_mask(sample_counts, samples_BS.shape[1])
+        spectrum_BFT = torch.stft(
+            emphasised_BS,
+            FFT_SAMPLES,
+            hop_length=HOP_SAMPLES,
+            win_length=WINDOW_SAMPLES,
+            window=self.window,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        # The last centred frame is half past the end: the reference counts samples // 160 frames as valid.
+        spectrum_BFT = spectrum_BFT[..., : samples_BS.shape[1] // HOP_SAMPLES]
+        power_BFT = spectrum_BFT.real.square() + spectrum_BFT.imag.square()
+        mel_BFT = (self.filters_MF @ power_BFT + LOG_GUARD).log()
+        lengths = torch.div(sample_counts, HOP_SAMPLES, rounding_mode="floor")
+        valid_B1T = valid_mask(lengths, mel_BFT.shape[-1])[:, None]
+        if self.config.normalize == "fixed":
+            mel_BFT = (mel_BFT - self.config.mean) / self.config.std
+        elif self.config.normalize == "per_feature":
+            count_B11 = lengths.clamp(min=1)[:, None, None]
+            mean_BF1 = (mel_BFT * valid_B1T).sum(-1, keepdim=True) / count_B11
+            centred_BFT = (mel_BFT - mean_BF1) * valid_B1T
+            variance_BF1 = centred_BFT.square().sum(-1, keepdim=True) / (count_B11 - 1).clamp(min=1)
+            mel_BFT = centred_BFT / (variance_BF1.sqrt() + 1e-5)
+        return mel_BFT.masked_fill(~valid_B1T, 0.0), lengths

@@ -1,0 +1,202 @@
+"""Opening a media file safely and decoding one of its streams as far as it goes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
+from os import PathLike
+from pathlib import Path
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from avsr.errors import MediaError
+
+logger = logging.getLogger(__name__)
+
+WarningSink = Callable[[str], None]
+"""Called with one line for each thing that is wrong with a file and did not stop the reading."""
+
+MAX_VIDEO_SIDE_PX = 8192
+MAX_CHANNELS = 64
+SAMPLE_RATES_HZ = (1_000, 768_000)
+
+# A jump of the media clock beyond this is taken for damage: filling it with silence and absent pictures would let a
+# few bytes of a broken or hostile file cost hours.
+MAX_GAP_S = 600.0
+
+# A stream that stops this long before the end that its file states was cut off.
+_MAX_MISSING_END_S = 0.5
+
+# Only self-contained formats. Play lists and descriptions (hls, dash, concat, sdp, ...) name other files or hosts,
+# still images are no video, and headerless formats accept any bytes.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ivf,obu,flv,asf,mxf,nut,ogg,wav,w64,"
+    "flac,mp3,aac,ac3,eac3,aiff,au,caf,amr,wv,dv,yuv4mpegpipe"
+)
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+
+_REMEDY = "check the file, or convert it to MP4, MKV or WAV"
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenMedia:
+    """An open file and the streams that are read from it.
+
+    origin_s: container time of media time 0. audio, video: None where the file has no such stream.
+    """
+
+    path: Path
+    container: InputContainer
+    audio: AudioStream | None
+    video: VideoStream | None
+    origin_s: float
+
+    def start_s(self, stream: AudioStream | VideoStream) -> float:
+        """Media time at which the container says that `stream` begins."""
+        start_s = _container_start_s(stream)
+        return 0.0 if start_s is None else start_s - self.origin_s
+
+
+@contextlib.contextmanager
+def open_media(path: str | PathLike[str]) -> Iterator[OpenMedia]:
+    """Open a local media file for reading.
+
+    Raises MediaError where it is missing, no media, of a format that refers to other files, or absurdly large.
+    """
+    path = Path(path)
+    check_is_file(path)
+    try:
+        # "file:" keeps a file whose name looks like a protocol ("concat:...") a file.
+        container = av.open(f"file:{path.absolute()}", options=_OPTIONS, metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(
+            f"{path}: cannot be opened as media", got=_reason(error), expected="an audio or video file", remedy=_REMEDY
+        ) from error
+    with container:
+        # Without a codec context there is no decoder for the stream; an attached picture is cover art.
+        best_audio, best_video = container.streams.best("audio"), container.streams.best("video")
+        audio = best_audio if isinstance(best_audio, AudioStream) and best_audio.codec_context is not None else None
+        video = best_video if isinstance(best_video, VideoStream) and best_video.codec_context is not None else None
+        if video is not None and video.disposition & Disposition.attached_pic:
+            video = None
+        _refuse_absurd(path, audio, video)
+        starts_s = [_container_start_s(stream) for stream in (audio, video) if stream is not None]
+        yield OpenMedia(
+            path=path,
+            container=container,
+            audio=audio,
+            video=video,
+            origin_s=min((start_s for start_s in starts_s if start_s is not None), default=0.0),
+        )
+
+
+def check_is_file(path: Path) -> None:
+    """Raises MediaError unless `path` is a regular file with something in it."""
+    try:
+        if path.is_dir():
+            raise MediaError(f"{path}: is a folder", expected="an audio or video file")
+        if not path.is_file():
+            raise MediaError(f"{path}: no such file", expected="a local audio or video file")
+        if path.stat().st_size == 0:
+            raise MediaError(f"{path}: the file is empty", got="0 bytes", expected="an audio or video file")
+    except (OSError, ValueError) as error:  # a name too long, a null byte, no permission
+        raise MediaError(f"{path}: cannot be read", got=error) from error
+
+
+class Damage:
+    """Passes on the first thing that is wrong with a stream and counts the rest."""
+
+    def __init__(self, path: Path, kind: str, on_warning: WarningSink | None) -> None:
+        self._path = path
+        self._kind = kind
+        self._on_warning = on_warning
+        self.count = 0
+
+    def report(self, time_s: float, reason: object) -> None:
+        """One more damaged spot at about `time_s` of media time."""
+        self.count += 1
+        if self.count > 1:
+            logger.debug("%s: %s at %.2f s: %s", self._path, self._kind, time_s, reason)
+            return
+        message = f"{self._path}: {self._kind} is damaged at {max(time_s, 0.0):.2f} s ({reason}); kept what decodes"
+        logger.info("%s", message)
+        if self._on_warning is not None:
+            self._on_warning(message)
+
+
+def decode_audio(media: OpenMedia, stream: AudioStream, damage: Damage) -> Iterator[av.AudioFrame]:
+    """All frames of `stream` that decode, in order. Damaged packets are reported and skipped."""
+    return (frame for frame in _decode(media, stream, damage) if isinstance(frame, av.AudioFrame))
+
+
+def decode_video(media: OpenMedia, stream: VideoStream, damage: Damage) -> Iterator[av.VideoFrame]:
+    """All pictures of `stream` that decode, in order. Damaged packets are reported and skipped."""
+    return (frame for frame in _decode(media, stream, damage) if isinstance(frame, av.VideoFrame))
+
+
+def _decode(media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage) -> Iterator[object]:
+    reached_s = 0.0
+    packets = media.container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            break
+        except av.FFmpegError as error:
+            damage.report(reached_s, _reason(error))
+            return
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            damage.report(reached_s, _reason(error))
+            continue
+        for frame in frames:
+            time_s = getattr(frame, "time", None)
+            if time_s is not None:
+                reached_s = time_s - media.origin_s
+            yield frame
+    # Formats with an index at the front may end early without any error.
+    start_s = _container_start_s(stream)
+    if start_s is not None and stream.duration:
+        end_s = start_s + stream.duration * float(stream.time_base or 0) - media.origin_s
+        if end_s - reached_s > _MAX_MISSING_END_S and not damage.count:
+            damage.report(reached_s, f"it stops there, but the file states {end_s:.2f} s")
+
+
+def _refuse_absurd(path: Path, audio: AudioStream | None, video: VideoStream | None) -> None:
+    if video is not None:
+        if max(video.codec_context.width, video.codec_context.height) > MAX_VIDEO_SIDE_PX:
+            raise MediaError(
+                f"{path}: the picture is too large",
+                got=f"{video.codec_context.width}x{video.codec_context.height}",
+                expected=f"at most {MAX_VIDEO_SIDE_PX} pixels a side",
+                remedy="scale it down first",
+            )
+        # The picture size can also change, or be found out, in mid stream.
+        video.codec_context.options = {"max_pixels": str(MAX_VIDEO_SIDE_PX**2)}
+    if audio is not None:
+        channels, rate = audio.codec_context.channels, audio.codec_context.sample_rate
+        lowest, highest = SAMPLE_RATES_HZ
+        if not (1 <= channels <= MAX_CHANNELS and lowest <= rate <= highest):
+            raise MediaError(
+                f"{path}: the sound has an absurd layout",
+                got=f"{channels} channels at {rate} Hz",
+                expected=f"1-{MAX_CHANNELS} channels at {lowest}-{highest} Hz",
+                remedy=_REMEDY,
+            )
+
+
+def _container_start_s(stream: AudioStream | VideoStream) -> float | None:
+    if stream.start_time is None or not stream.time_base:
+        return None
+    return stream.start_time * float(stream.time_base)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,58 @@
+"""FastConformer (Rekesh et al., arXiv 2305.05084): subsampling of log-mel frames, then Conformer blocks."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from avsr.models.config import AudioEncoderConfig
+from avsr.nn.conformer import Conformer, ConformerState
+from avsr.nn.subsampling import Subsampling, SubsamplingState
+
+
+class AudioEncoderState(NamedTuple):
+    """The past of the audio encoder."""
+
+    subsampling: SubsamplingState
+    conformer: ConformerState
+
+
+class AudioEncoder(nn.Module):
+    """Log-mel [B, F, T], lengths [B] -> [B, ceil(T / subsampling), width], lengths, next state."""
+
+    def __init__(self, config: AudioEncoderConfig, n_mels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.subsampling = Subsampling(
+            n_mels, config.conformer.width, channels=config.subsampling_channels, factor=config.subsampling
+        )
+        self.dropout = nn.Dropout(config.conformer.dropout)
+        self.conformer = Conformer(config.conformer)
+        self.input_scale = math.sqrt(config.conformer.width) if config.scale_input else 1.0
+
+    @property
+    def look_ahead_frames(self) -> int:
+        """Encoder frames of the future that a frame may see, beyond its own; -1 is without limit."""
+        return -1 if self.config.conformer.conv_context != "causal" else self.config.attention.right
+
+    def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> AudioEncoderState:
+        """An empty past. Raises ValueError when attention or convolutions need the future."""
+        return AudioEncoderState(
+            self.subsampling.initial_state(batch_size, device, dtype),
+            self.conformer.initial_state(batch_size, self.config.attention, device, dtype),
+        )
+
+    def forward(
+        self, mel_BFT: Tensor, lengths: Tensor, state: AudioEncoderState | None = None
+    ) -> tuple[Tensor, Tensor, AudioEncoderState | None]:
+        x_BTD, lengths, subsampling_state = self.subsampling(mel_BFT, lengths, None if state is None else state.subsampling)
+        x_BTD = self.dropout(x_BTD * self.input_scale)
+        x_BTD, conformer_state = self.conformer(
+            x_BTD, lengths, self.config.attention, None if state is None else state.conformer
+        )
+        if subsampling_state is None or conformer_state is None:
+            return x_BTD, lengths, None
+        return x_BTD, lengths, AudioEncoderState(subsampling_state, conformer_state)

@@ -1,0 +1,102 @@
+"""Everything that changes a model's numbers, in one frozen tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from avsr.features.mel import MelConfig
+from avsr.nn.conformer import ConformerShape
+from avsr.nn.masks import AttentionContext
+
+FORMAT_VERSION = 1
+MEL_FRAME_MS = 10
+SLOT_MS = 40
+LIP_CROP_PX = 96  # on disk and from the face finder
+LIP_INPUT_PX = 88  # what the visual encoder reads: the centre of the crop, or a random part of it while training
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioEncoderConfig:
+    """FastConformer over log-mel frames.
+
+    subsampling: mel frames per encoder frame. subsampling_channels: of its convolutions. conformer: the blocks.
+    attention: how far a frame may look. scale_input: multiply by sqrt(width) before the blocks, as published models do.
+    """
+
+    conformer: ConformerShape
+    subsampling: int = 8
+    subsampling_channels: int = 64
+    attention: AttentionContext = field(default_factory=AttentionContext)
+    scale_input: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualEncoderConfig:
+    """Convolutional trunk over lip crops, then Conformer blocks.
+
+    trunk: "light". channels: of its stages; the first reads `stem_slots` neighbouring crops at once, of which
+    `stem_look_ahead` lie in the future. conformer, attention: the blocks over pairs of 40 ms slots.
+    """
+
+    conformer: ConformerShape
+    trunk: Literal["light"] = "light"
+    channels: tuple[int, ...] = (24, 48, 96, 128)
+    stem_slots: int = 5
+    stem_look_ahead: int = 2
+    attention: AttentionContext = field(default_factory=AttentionContext)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.stem_look_ahead < self.stem_slots:
+            raise ValueError(f"stem_look_ahead: got {self.stem_look_ahead}, expected 0 to {self.stem_slots - 1}")
+        if len(self.channels) != 4:
+            raise ValueError(f"channels: got {len(self.channels)} stages, expected 4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionConfig:
+    """Transformer over 80 ms frames that may look at the lips.
+
+    layers, heads, expansion, dropout: of the transformer. attention: over the sound. lips: the window of lip frames
+    around each frame; mouths lead the sound by 100 to 300 ms, so it reaches further back than ahead.
+    """
+
+    layers: int = 2
+    heads: int = 4
+    expansion: int = 4
+    dropout: float = 0.1
+    attention: AttentionContext = field(default_factory=AttentionContext)
+    lips: AttentionContext = field(default_factory=lambda: AttentionContext(left=5, right=3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A whole audio-visual recogniser.
+
+    name: what it is called in transcripts. vocabulary_size: output units without the CTC blank, which is the last
+    index. visual_encoder and fusion may be absent together: a model that only hears.
+    """
+
+    name: str
+    vocabulary_size: int
+    audio_encoder: AudioEncoderConfig
+    visual_encoder: VisualEncoderConfig | None = None
+    fusion: FusionConfig | None = None
+    mel: MelConfig = field(default_factory=MelConfig)
+
+    def __post_init__(self) -> None:
+        if self.vocabulary_size < 1:
+            raise ValueError(f"vocabulary_size: got {self.vocabulary_size}, expected 1 or more")
+        if (self.visual_encoder is None) != (self.fusion is None):
+            raise ValueError("visual_encoder and fusion: expected both or neither")
+        if self.visual_encoder is not None:
+            audio, visual = self.audio_encoder.conformer.width, self.visual_encoder.conformer.width
+            if audio != visual:
+                raise ValueError(f"visual_encoder width: got {visual}, expected {audio} as in audio_encoder")
+            if self.audio_encoder.subsampling != 8:
+                raise ValueError(f"subsampling: got {self.audio_encoder.subsampling}, expected 8 (80 ms) beside lips")
+
+    @property
+    def frame_ms(self) -> int:
+        """Duration of one output frame."""
+        return MEL_FRAME_MS * self.audio_encoder.subsampling

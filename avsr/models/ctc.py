@@ -1,0 +1,17 @@
+"""The CTC output layer (Graves et al., ICML 2006). The blank is the last index."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class CTCHead(nn.Module):
+    """Frames [B, T, D] -> log-probabilities [B, T, V + 1] of V units and, last, the blank."""
+
+    def __init__(self, width: int, vocabulary_size: int) -> None:
+        super().__init__()
+        self.blank_id = vocabulary_size
+        self.project = nn.Linear(width, vocabulary_size + 1)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.project(x_BTD).float().log_softmax(dim=-1)

@@ -1,0 +1,145 @@
+"""Sound and lips together: a transformer over the audio frames that gathers from the lips through a gate."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from avsr.models.config import FusionConfig
+from avsr.nn.attention import AttentionState, RelativeAttention
+from avsr.nn.conformer import FeedForward
+from avsr.nn.masks import valid_mask
+
+GATE_BIAS = -2.0  # sigmoid(-2) = 0.12: lips start as a whisper
+
+
+class FusionLayerState(NamedTuple):
+    """The past of one fusion layer."""
+
+    lips: AttentionState
+    sound: AttentionState
+
+
+class FusionState(NamedTuple):
+    """The past of the fusion transformer, first layer first."""
+
+    layers: tuple[FusionLayerState, ...]
+
+
+class GatedLipAttention(nn.Module):
+    """Adds what each audio frame reads from the lips around it, times a gate of its own.
+
+    The gate sees the sound and what was gathered, so that it can follow how bad the sound is and how well the two
+    agree. A frame that sees no lips gets exactly zero added.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = RelativeAttention(width, heads, dropout=dropout)
+        self.gate = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
+        nn.init.constant_(self.gate[-1].bias, GATE_BIAS)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        lips_BTD: Tensor,
+        seen_BT: Tensor,
+        config: FusionConfig,
+        state: AttentionState | None,
+    ) -> tuple[Tensor, AttentionState | None]:
+        normed_BTD = self.norm(x_BTD)
+        gathered_BTD, any_BT, next_state = self.attention(normed_BTD, lips_BTD, seen_BT, config.lips, state)
+        gate_BTD = torch.sigmoid(self.gate(torch.cat((normed_BTD, gathered_BTD), dim=-1)))
+        return (gate_BTD * gathered_BTD).masked_fill(~any_BT[..., None], 0.0), next_state
+
+
+class FusionLayer(nn.Module):
+    """Gated look at the lips, self-attention, feed-forward; each on its own norm and added."""
+
+    def __init__(self, width: int, config: FusionConfig) -> None:
+        super().__init__()
+        self.lips = GatedLipAttention(width, config.heads, config.dropout)
+        self.norm_sound = nn.LayerNorm(width)
+        self.sound = RelativeAttention(width, config.heads, dropout=config.dropout)
+        self.norm_feed_forward = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, config.expansion, dropout=config.dropout, use_bias=True)
+        self.dropout = nn.Dropout(config.dropout)
+        # Start as the identity: fusion begins with what the audio encoder already knows.
+        for last in (self.sound.to_output, self.feed_forward.project):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        valid_BT: Tensor,
+        lips_BTD: Tensor | None,
+        seen_BT: Tensor | None,
+        config: FusionConfig,
+        state: FusionLayerState | None,
+    ) -> tuple[Tensor, FusionLayerState | None]:
+        lips_state = None if state is None else state.lips
+        if lips_BTD is not None and seen_BT is not None:
+            added_BTD, lips_state = self.lips(x_BTD, lips_BTD, seen_BT, config, lips_state)
+            x_BTD = x_BTD + self.dropout(added_BTD)
+        normed_BTD = self.norm_sound(x_BTD)
+        attended_BTD, _, sound_state = self.sound(
+            normed_BTD, normed_BTD, valid_BT, config.attention, None if state is None else state.sound
+        )
+        x_BTD = x_BTD + self.dropout(attended_BTD)
+        x_BTD = x_BTD + self.dropout(self.feed_forward(self.norm_feed_forward(x_BTD)))
+        if lips_state is None or sound_state is None:
+            return x_BTD, None
+        return x_BTD, FusionLayerState(lips_state, sound_state)
+
+
+class FusionTransformer(nn.Module):
+    """Audio frames [B, T, D], lip frames [B, T, D] or None -> fused frames [B, T, D], next state.
+
+    seen_BT says which lip frames were seen. `heard_BT`, where given, is False on frames without sound: they start
+    from one learned vector instead of the audio encoder's output. With a state, lips must be given (absent ones at
+    need), since their caches move on with time.
+    """
+
+    def __init__(self, width: int, config: FusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(FusionLayer(width, config) for _ in range(config.layers))
+        self.silence = nn.Parameter(torch.zeros(width))
+
+    def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> FusionState:
+        """An empty past. Raises ValueError when either attention needs the future."""
+        return FusionState(
+            tuple(
+                FusionLayerState(
+                    layer.lips.attention.initial_state(batch_size, self.config.lips, device, dtype),
+                    layer.sound.initial_state(batch_size, self.config.attention, device, dtype),
+                )
+                for layer in self.layers
+            )
+        )
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        lengths: Tensor,
+        lips_BTD: Tensor | None = None,
+        seen_BT: Tensor | None = None,
+        heard_BT: Tensor | None = None,
+        state: FusionState | None = None,
+    ) -> tuple[Tensor, FusionState | None]:
+        if heard_BT is not None:
+            x_BTD = torch.where(heard_BT[..., None], x_BTD, self.silence.to(x_BTD.dtype))
+        valid_BT = valid_mask(lengths, x_BTD.shape[1])
+        if seen_BT is not None:
+            seen_BT = seen_BT & valid_BT
+        next_states = []
+        for index, layer in enumerate(self.layers):
+            x_BTD, next_state = layer(
+                x_BTD, valid_BT, lips_BTD, seen_BT, self.config, None if state is None else state.layers[index]
+            )
+            next_states.append(next_state)
+        return x_BTD, None if state is None else FusionState(tuple(next_states))

@@ -1,0 +1,132 @@
+"""The torch module: log-mel and lip crops in, CTC log-probabilities out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avsr.models.audio_encoder import AudioEncoder, AudioEncoderState
+from avsr.models.config import LIP_INPUT_PX, ModelConfig
+from avsr.models.ctc import CTCHead
+from avsr.models.fusion import FusionState, FusionTransformer
+from avsr.models.visual_encoder import VisualEncoder, VisualEncoderState
+from avsr.nn.masks import valid_mask
+
+
+class NetworkState(NamedTuple):
+    """The past of a whole recogniser; the visual parts are None in a model that only hears."""
+
+    audio: AudioEncoderState
+    visual: VisualEncoderState | None
+    fusion: FusionState | None
+
+
+class NetworkOutput(NamedTuple):
+    """What the network says.
+
+    log_probs [B, T, V + 1]: of the fused path, what transcription decodes. lengths [B]: frames. audio_log_probs and
+    visual_log_probs: of each side alone, None where that side did not run. state: None unless one was given.
+    """
+
+    log_probs: Tensor
+    lengths: Tensor
+    audio_log_probs: Tensor | None
+    visual_log_probs: Tensor | None
+    state: NetworkState | None
+
+
+class Network(nn.Module):
+    """Audio encoder, visual encoder, fusion transformer, and a CTC head on each."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.audio_encoder.conformer.width
+        self.audio_encoder = AudioEncoder(config.audio_encoder, config.mel.n_mels)
+        self.audio_head = CTCHead(width, config.vocabulary_size)
+        self.visual_encoder = VisualEncoder(config.visual_encoder) if config.visual_encoder else None
+        self.visual_head = CTCHead(width, config.vocabulary_size) if config.visual_encoder else None
+        self.fusion = FusionTransformer(width, config.fusion) if config.fusion else None
+        self.fused_head = CTCHead(width, config.vocabulary_size) if config.fusion else None
+
+    @property
+    def blank_id(self) -> int:
+        return self.config.vocabulary_size
+
+    def initial_state(
+        self, batch_size: int, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> NetworkState:
+        """An empty past for streams. Raises ValueError when the configuration needs the future."""
+        weight = self.audio_head.project.weight
+        device, dtype = device or weight.device, dtype or weight.dtype
+        return NetworkState(
+            self.audio_encoder.initial_state(batch_size, device, dtype),
+            self.visual_encoder.initial_state(batch_size, device, dtype) if self.visual_encoder else None,
+            self.fusion.initial_state(batch_size, device, dtype) if self.fusion else None,
+        )
+
+    def forward(
+        self,
+        mel: Tensor | None,
+        lengths: Tensor,
+        lips: Tensor | None = None,
+        presence: Tensor | None = None,
+        state: NetworkState | None = None,
+        *,
+        heard: Tensor | None = None,
+    ) -> NetworkOutput:
+        """One pass over a batch, or over one chunk of a batch of streams.
+
+        mel: [B, n_mels, T_mel], or None when there is no sound at all. lengths: [B] int64, mel frames (10 ms) of each
+        item, with or without sound. lips: [B, T_lip, 1, 88, 88] in [0, 1], 40 ms a slot; longer or shorter than the
+        sound as it may be. presence: [B, T_lip] bool, None for all present. heard: [B] bool, False for an item whose
+        sound is to be ignored. With every slot absent the result is bit for bit that of lips=None.
+        """
+        factor = self.config.audio_encoder.subsampling
+        frame_lengths = torch.div(lengths + factor - 1, factor, rounding_mode="floor")
+        audio_log_probs = visual_log_probs = None
+        audio_state: AudioEncoderState | None = None
+        if mel is not None:
+            x_BTD, frame_lengths, audio_state = self.audio_encoder(mel, lengths, None if state is None else state.audio)
+            audio_log_probs = self.audio_head(x_BTD)
+        else:
+            if self.fusion is None:
+                raise ValueError("this model only hears: mel must be given")
+            if state is not None:
+                raise ValueError("a stream needs its sound: give zeros and heard=False while it is lost")
+            x_BTD = self.fusion.silence.expand(len(lengths), int(frame_lengths.max()), -1)
+        if self.fusion is None or self.fused_head is None:
+            assert audio_log_probs is not None
+            next_state = None if state is None or audio_state is None else NetworkState(audio_state, None, None)
+            return NetworkOutput(audio_log_probs, frame_lengths, audio_log_probs, None, next_state)
+
+        lip_frames_BTD = seen_BT = None
+        visual_state = None if state is None else state.visual
+        if lips is None and state is not None:  # the caches of the lips move on with time, also while none are seen
+            lips = x_BTD.new_zeros(x_BTD.shape[0], 2 * x_BTD.shape[1], 1, LIP_INPUT_PX, LIP_INPUT_PX)
+            presence = torch.zeros(lips.shape[:2], dtype=torch.bool, device=lips.device)
+        if lips is not None and self.visual_encoder is not None and self.visual_head is not None:
+            if presence is None:
+                presence = torch.ones(lips.shape[:2], dtype=torch.bool, device=lips.device)
+            lips, presence = _fit_slots(lips, presence, 2 * x_BTD.shape[1])
+            # A slot past the end of its item is padding, whatever the caller put there.
+            presence = presence & valid_mask(2 * frame_lengths, presence.shape[1])
+            lip_frames_BTD, seen_BT, visual_state = self.visual_encoder(lips, presence, frame_lengths, visual_state)
+            visual_log_probs = self.visual_head(lip_frames_BTD)
+        heard_BT = None if heard is None else heard[:, None].expand(x_BTD.shape[:2])
+        fused_BTD, fusion_state = self.fusion(
+            x_BTD, frame_lengths, lip_frames_BTD, seen_BT, heard_BT, None if state is None else state.fusion
+        )
+        next_state = None if state is None or audio_state is None else NetworkState(audio_state, visual_state, fusion_state)
+        return NetworkOutput(self.fused_head(fused_BTD), frame_lengths, audio_log_probs, visual_log_probs, next_state)
+
+
+def _fit_slots(lips_BTCHW: Tensor, presence_BT: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """Cut the lips to so many slots, or add absent ones."""
+    missing = slots - presence_BT.shape[1]
+    if missing <= 0:
+        return lips_BTCHW[:, :slots], presence_BT[:, :slots]
+    return F.pad(lips_BTCHW, (0, 0, 0, 0, 0, 0, 0, missing)), F.pad(presence_BT, (0, missing))

@@ -1,0 +1,144 @@
+"""Conformer blocks: macaron feed-forward, relative attention, convolution (arXiv 2005.08100; 2305.05084 for the width)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avsr.nn.attention import AttentionState, RelativeAttention
+from avsr.nn.convolution import ConvolutionModule, ConvolutionState
+from avsr.nn.masks import AttentionContext, valid_mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConformerShape:
+    """The numbers that define a stack of Conformer blocks.
+
+    width: channels. layers: blocks. heads: attention heads. expansion: feed-forward width over `width`.
+    kernel: frames of the depthwise convolution. conv_context: "symmetric" or "causal". conv_norm: "batch" or "layer".
+    use_bias: biases in all linear and convolution layers. dropout: share zeroed while training.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    expansion: int = 4
+    kernel: int = 9
+    conv_context: Literal["symmetric", "causal"] = "symmetric"
+    conv_norm: Literal["batch", "layer"] = "layer"
+    use_bias: bool = True
+    dropout: float = 0.1
+
+
+class BlockState(NamedTuple):
+    """The past of one Conformer block."""
+
+    attention: AttentionState
+    convolution: ConvolutionState
+
+
+class FeedForward(nn.Module):
+    """Linear, SiLU, linear: [B, T, D] -> [B, T, D]."""
+
+    def __init__(self, width: int, expansion: int, *, dropout: float, use_bias: bool) -> None:
+        super().__init__()
+        self.expand = nn.Linear(width, width * expansion, bias=use_bias)
+        self.project = nn.Linear(width * expansion, width, bias=use_bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.project(self.dropout(F.silu(self.expand(x_BTD))))
+
+
+class ConformerBlock(nn.Module):
+    """Half feed-forward, self-attention, convolution, half feed-forward, each on its own norm and added; last norm."""
+
+    def __init__(self, shape: ConformerShape) -> None:
+        super().__init__()
+        common = {"dropout": shape.dropout, "use_bias": shape.use_bias}
+        self.norm_first = nn.LayerNorm(shape.width)
+        self.feed_forward_first = FeedForward(shape.width, shape.expansion, **common)
+        self.norm_attention = nn.LayerNorm(shape.width)
+        self.attention = RelativeAttention(shape.width, shape.heads, **common)
+        self.norm_convolution = nn.LayerNorm(shape.width)
+        self.convolution = ConvolutionModule(
+            shape.width, shape.kernel, context=shape.conv_context, norm=shape.conv_norm, use_bias=shape.use_bias
+        )
+        self.norm_second = nn.LayerNorm(shape.width)
+        self.feed_forward_second = FeedForward(shape.width, shape.expansion, **common)
+        self.norm_output = nn.LayerNorm(shape.width)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def initial_state(
+        self, batch_size: int, context: AttentionContext, device: torch.device, dtype: torch.dtype
+    ) -> BlockState:
+        return BlockState(
+            self.attention.initial_state(batch_size, context, device, dtype),
+            self.convolution.initial_state(batch_size, device, dtype),
+        )
+
+    def forward(
+        self, x_BTD: Tensor, valid_BT: Tensor, context: AttentionContext, state: BlockState | None = None
+    ) -> tuple[Tensor, BlockState | None]:
+        x_BTD = x_BTD + 0.5 * self.dropout(self.feed_forward_first(self.norm_first(x_BTD)))
+        normed_BTD = self.norm_attention(x_BTD)
+        attended_BTD, _, attention_state = self.attention(
+            normed_BTD, normed_BTD, valid_BT, context, None if state is None else state.attention
+        )
+        x_BTD = x_BTD + self.dropout(attended_BTD)
+        convolved_BTD, convolution_state = self.convolution(
+            self.norm_convolution(x_BTD), valid_BT, None if state is None else state.convolution
+        )
+        x_BTD = x_BTD + self.dropout(convolved_BTD)
+        x_BTD = x_BTD + 0.5 * self.dropout(self.feed_forward_second(self.norm_second(x_BTD)))
+        x_BTD = self.norm_output(x_BTD)
+        if attention_state is None or convolution_state is None:
+            return x_BTD, None
+        return x_BTD, BlockState(attention_state, convolution_state)
+
+
+class ConformerState(NamedTuple):
+    """The past of a stack of blocks, first block first."""
+
+    blocks: tuple[BlockState, ...]
+
+
+class Conformer(nn.Module):
+    """A stack of Conformer blocks at one frame rate."""
+
+    def __init__(self, shape: ConformerShape) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ConformerBlock(shape) for _ in range(shape.layers))
+
+    def initial_state(
+        self, batch_size: int, context: AttentionContext, device: torch.device, dtype: torch.dtype
+    ) -> ConformerState:
+        """An empty past. Raises ValueError when the context or the convolutions need the future."""
+        return ConformerState(tuple(block.initial_state(batch_size, context, device, dtype) for block in self.blocks))
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        lengths: Tensor,
+        context: AttentionContext,
+        state: ConformerState | None = None,
+        *,
+        present_BT: Tensor | None = None,
+    ) -> tuple[Tensor, ConformerState | None]:
+        """[B, T, D], lengths [B] -> [B, T, D] and the next state.
+
+        present_BT: frames to be treated like padding where False (nothing was measured there), besides the lengths.
+        With a state the chunks must come in whole multiples of the attention chunk, the last one excepted.
+        """
+        valid_BT = valid_mask(lengths, x_BTD.shape[1])
+        if present_BT is not None:
+            valid_BT = valid_BT & present_BT
+        next_states = []
+        for index, block in enumerate(self.blocks):
+            x_BTD, next_state = block(x_BTD, valid_BT, context, None if state is None else state.blocks[index])
+            next_states.append(next_state)
+        return x_BTD, None if state is None else ConformerState(tuple(next_states))

@@ -1,0 +1,1 @@
+"""Training: data, losses, the Lightning module and the run around it."""

@@ -1,0 +1,128 @@
+"""What a training run is: model, data, augmentation, losses, optimiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from avsr.models.config import ModelConfig
+
+Part = Literal["audio_encoder", "audio_head", "visual_encoder", "visual_head", "fusion", "fused_head"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """Utterances to train on.
+
+    manifest: path of a manifest, relative to the working directory. split: which of its splits. per_epoch: how many of
+    them to draw each epoch, other ones each time; None for all.
+    """
+
+    manifest: str
+    split: str = "train"
+    per_epoch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalityConfig:
+    """Modality dropout: how often an utterance that has both is heard only, seen only, or both."""
+
+    a: float = 0.25
+    v: float = 0.25
+    av: float = 0.5
+
+    def __post_init__(self) -> None:
+        if min(self.a, self.v, self.av) < 0 or self.a + self.v + self.av <= 0:
+            raise ValueError(f"got a {self.a}, v {self.v}, av {self.av}, expected none negative and one positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How training data is varied; the defaults leave it as it is.
+
+    noise_folder: recordings to mix in (WAV, FLAC, OGG, MP3). babble: mix in other training voices too. noise_share:
+    share of utterances that get noise. snr_db: lowest and highest. speed: largest change, 0.1 for 0.9 to 1.1.
+    channel_db: depth of a random frequency response. gain_db: range of loudness. mel_masks, mel_mask_bins,
+    time_masks, time_mask_share: SpecAugment (arXiv 1904.08779), the last as a share of the length. lips: strength of
+    geometric changes, 0 to 1. hidden_slots: longest stretch of lips taken away. offset_slots: largest shift of lips
+    against sound. wrong_lips: share of well audible utterances that get another utterance's lips, so that the fusion
+    learns to doubt. joined: share of utterances that are joined to pairs, so that longer recordings are known too.
+    """
+
+    noise_folder: str | None = None
+    babble: bool = True
+    noise_share: float = 0.0
+    snr_db: tuple[float, float] = (-5.0, 20.0)
+    speed: float = 0.0
+    channel_db: float = 0.0
+    gain_db: float = 0.0
+    mel_masks: int = 0
+    mel_mask_bins: int = 12
+    time_masks: int = 0
+    time_mask_share: float = 0.05
+    lips: float = 0.0
+    hidden_slots: int = 0
+    offset_slots: int = 0
+    wrong_lips: float = 0.0
+    joined: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the CTC losses of the fused path and of each side.
+
+    word_times: weight of a frame-by-frame cross-entropy against the corpus's word times, which fades out linearly over
+    `word_times_epochs`; it gets a small model past the stage in which it recites the grammar.
+    """
+
+    fused: float = 1.0
+    audio: float = 0.3
+    visual: float = 0.3
+    word_times: float = 0.0
+    word_times_epochs: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and cosine decay to zero.
+
+    learning_rate: the highest. warmup_epochs: to reach it. batch_size: utterances a step on the device; accumulate:
+    steps a weight update. clip: largest gradient norm. precision: "auto" is bf16 where the device is a GPU that has it.
+    average_last: how many of the last epochs' weights the final model is the mean of.
+    """
+
+    epochs: int
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_epochs: float = 2.0
+    batch_size: int = 16
+    accumulate: int = 1
+    clip: float = 5.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    average_last: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run.
+
+    output: run folder. vocabulary: file with one word a line. model: what is trained. train: its corpora. dev:
+    manifest and split that WER is measured on after each `dev_every` epochs. initialize: part -> checkpoint folder to
+    take it from; "fused_head" may be taken from a checkpoint's audio head. freeze: parts that stay as they are.
+    workers: processes that prepare batches. seed: of everything random.
+    """
+
+    output: str
+    vocabulary: str
+    model: ModelConfig
+    train: tuple[CorpusConfig, ...]
+    dev: CorpusConfig
+    optimizer: OptimizerConfig
+    modalities: ModalityConfig = field(default_factory=ModalityConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    initialize: dict[str, str] = field(default_factory=dict)
+    freeze: tuple[Part, ...] = ()
+    dev_every: int = 1
+    workers: int = 1
+    seed: int = 1

@@ -1,0 +1,385 @@
+"""From manifests to batches. An epoch is a pure function of (seed, epoch): a resumed run sees the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from avsr.augment import audio, video
+from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
+from avsr.datasets.noise import NoiseBank, read_noise_folder
+from avsr.datasets.randomness import generator
+from avsr.decoding.tokenizer import WordTokenizer
+from avsr.errors import DataError
+from avsr.features.mel import SAMPLE_RATE_HZ
+from avsr.models.config import LIP_INPUT_PX, SLOT_MS
+from avsr.training.config import AugmentConfig, CorpusConfig, TrainConfig
+
+SLOT_SAMPLES = SAMPLE_RATE_HZ * SLOT_MS // 1000
+IGNORED_FRAME = -100
+AUDIBLE_SNR_DB = 8.0  # above it the sound alone can be followed, so a false face may be shown
+MAX_BABBLE_VOICES = 200
+
+
+class Item(NamedTuple):
+    """One utterance in memory. samples [S] at 16 kHz; crops [T, 96, 96] with presence [T], or None; words with times."""
+
+    samples: NDArray[np.float32] | None
+    crops: NDArray[np.uint8] | None
+    presence: NDArray[np.bool_] | None
+    words: list[tuple[str, float, float]]
+    text: str
+    duration: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded utterances.
+
+    samples [B, S], sample_counts [B]; lips uint8 [B, T, 88, 88], presence [B, T] bool; heard [B] bool: the sound is to
+    be used; read [B] bool: the lips belong to the words; tokens [B, U] with token_counts [B]; frame_targets
+    [B, T / 2] int64: unit at each 80 ms, -100 where not known; texts: the references.
+    """
+
+    samples: Tensor
+    sample_counts: Tensor
+    lips: Tensor
+    presence: Tensor
+    heard: Tensor
+    read: Tensor
+    tokens: Tensor
+    token_counts: Tensor
+    frame_targets: Tensor
+    texts: list[str]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
+
+    def pin_memory(self) -> Batch:
+        return Batch(**{k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in vars(self).items()})
+
+
+class Example(NamedTuple):
+    """One utterance ready for a batch; see `Batch`."""
+
+    samples: NDArray[np.float32]
+    lips: NDArray[np.uint8] | None
+    presence: NDArray[np.bool_]
+    heard: bool
+    read: bool
+    tokens: list[int]
+    frame_targets: NDArray[np.int64]
+    text: str
+
+
+Key = tuple[int, tuple[int, ...]]
+"""What names an example: the epoch and the utterances joined in it."""
+
+
+class Corpus:
+    """The utterances of one split of one manifest."""
+
+    def __init__(self, config: CorpusConfig) -> None:
+        self.config = config
+        self.root = Path(config.manifest).parent
+        self.utterances = [u for u in read_manifest(Path(config.manifest)) if u.split == config.split]
+        if not self.utterances:
+            raise DataError(f"{config.manifest}: no utterance of split {config.split!r}", remedy="check split")
+
+    def load(self, utterance: Utterance, *, sound: bool, lips: bool) -> Item:
+        crops = presence = samples = None
+        if sound and utterance.audio is not None:
+            samples = load_samples(utterance, self.root)
+        if lips and utterance.video is not None:
+            crops, presence = load_lips(utterance, self.root)
+        words = [(word, float(start), float(end)) for word, start, end in utterance.words]
+        return Item(samples, crops, presence, words, utterance.text, utterance.duration)
+
+
+class TrainingSet(Dataset[Example]):
+    """Augmented training examples, by `Key`."""
+
+    def __init__(self, config: TrainConfig, tokenizer: WordTokenizer) -> None:
+        self.config, self.augment, self.tokenizer = config, config.augment, tokenizer
+        self.corpora = [Corpus(corpus) for corpus in config.train]
+        self.entries = [(corpus, utterance) for corpus in self.corpora for utterance in corpus.utterances]
+        for corpus, utterance in self.entries:
+            try:
+                tokenizer.encode(utterance.text)
+            except DataError as error:
+                raise DataError(f"{corpus.config.manifest}: {utterance.id}: {error}") from None
+        self.noise = _noise_bank(self.augment, self.corpora, config.seed)
+
+    @property
+    def hours(self) -> float:
+        return sum(utterance.duration for _, utterance in self.entries) / 3600
+
+    def epoch(self, epoch: int) -> list[list[Key]]:
+        """The batches of one epoch: drawn, joined, shuffled."""
+        random = generator(self.config.seed, epoch, "order")
+        chosen: list[int] = []
+        first = 0
+        for corpus in self.corpora:
+            size = len(corpus.utterances)
+            drawn = random.permutation(size)[: corpus.config.per_epoch]
+            chosen.extend(int(first + index) for index in drawn)
+            first += size
+        random.shuffle(chosen)
+        pairs = int(len(chosen) * self.augment.joined / 2)
+        joined = [(chosen[2 * index], chosen[2 * index + 1]) for index in range(pairs)]
+        single = [(index,) for index in chosen[2 * pairs :]]
+        batches: list[list[Key]] = []
+        # Joined ones are twice as long: batches of their own, half as many in each.
+        for groups, size in ((single, self.config.optimizer.batch_size), (joined, self.config.optimizer.batch_size // 2)):
+            batches += [[(epoch, group) for group in groups[i : i + size]] for i in range(0, len(groups), max(1, size))]
+        random.shuffle(batches)
+        return batches
+
+    def __getitem__(self, key: Key) -> Example:
+        epoch, indices = key
+        name = "+".join(self.entries[index][1].id for index in indices)
+        random = generator(self.config.seed, epoch, name, "augment")
+        modality = self._draw_modality(random)
+        items = []
+        for index in indices:
+            corpus, utterance = self.entries[index]
+            item = corpus.load(utterance, sound=modality != "v" or utterance.video is None, lips=modality != "a" or utterance.audio is None)
+            items.append(_change_start(item, random))
+        item = items[0] if len(items) == 1 else _join(items)
+        heard = item.samples is not None
+        samples = item.samples if item.samples is not None else np.zeros(round(item.duration * SAMPLE_RATE_HZ), np.float32)
+        stretch = 1.0
+        if heard:
+            samples, stretch, snr_db = self._vary_sound(samples, random)
+        lips, presence, read = None, np.zeros(_slots(samples), bool), False
+        if item.crops is not None and item.presence is not None:
+            crops, presence = item.crops, item.presence
+            read = True
+            if heard and snr_db >= AUDIBLE_SNR_DB and random.random() < self.augment.wrong_lips:
+                crops, presence, read = self._other_lips(indices, random)
+            if heard and self.augment.offset_slots:
+                crops, presence = _shift(crops, presence, int(random.integers(-1, 2) * self.augment.offset_slots))
+            crops, presence = _stretch(crops, presence, stretch, _slots(samples))
+            lips = video.vary_lips(crops, self.augment.lips, random) if self.augment.lips else video.centre_crop(crops)
+            if self.augment.hidden_slots:
+                presence = video.hide_slots(presence, self.augment.hidden_slots, random)
+        words = [(word, start / stretch, end / stretch) for word, start, end in item.words]
+        return _example(samples, lips, presence, heard, read, words, item.text, self.tokenizer)
+
+    def _draw_modality(self, random: np.random.Generator) -> str:
+        odds = self.config.modalities
+        total = odds.a + odds.v + odds.av
+        return str(random.choice(["a", "v", "av"], p=[odds.a / total, odds.v / total, odds.av / total]))
+
+    def _vary_sound(
+        self, samples: NDArray[np.float32], random: np.random.Generator
+    ) -> tuple[NDArray[np.float32], float, float]:
+        """Sound after augmentation, the factor by which time runs faster, and its SNR (infinite when no noise is added)."""
+        augment = self.augment
+        stretch = 1.0
+        if augment.speed:
+            stretch = round(float(random.uniform(1 - augment.speed, 1 + augment.speed)), 2)
+            samples = audio.change_speed(samples, stretch)
+        if augment.channel_db:
+            samples = audio.colour_channel(samples, augment.channel_db, random)
+        snr_db = float("inf")
+        if random.random() < augment.noise_share and np.any(samples):
+            snr_db = float(random.uniform(*augment.snr_db))
+            noise, _ = self.noise.draw(len(samples), random)
+            samples = audio.mix_at_snr(samples, noise, snr_db)
+        if augment.gain_db:
+            samples = samples * np.float32(10 ** (random.uniform(-augment.gain_db, augment.gain_db) / 20))
+        return samples, stretch, snr_db
+
+    def _other_lips(
+        self, indices: Sequence[int], random: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], bool]:
+        while True:
+            index = int(random.integers(len(self.entries)))
+            corpus, utterance = self.entries[index]
+            if utterance.video is not None and index not in indices:
+                item = corpus.load(utterance, sound=False, lips=True)
+                assert item.crops is not None and item.presence is not None
+                return item.crops, item.presence, False
+
+
+class EvaluationSet(Dataset[Example]):
+    """Utterances as they are, by index; optionally with repeatable noise at one SNR."""
+
+    def __init__(
+        self, corpus: Corpus, tokenizer: WordTokenizer, *, noise: NoiseBank | None = None, snr_db: float | None = None
+    ) -> None:
+        self.corpus, self.tokenizer, self.noise, self.snr_db = corpus, tokenizer, noise, snr_db
+
+    def __len__(self) -> int:
+        return len(self.corpus.utterances)
+
+    def __getitem__(self, index: int) -> Example:
+        utterance = self.corpus.utterances[index]
+        item = self.corpus.load(utterance, sound=True, lips=True)
+        heard = item.samples is not None
+        samples = item.samples if item.samples is not None else np.zeros(round(item.duration * SAMPLE_RATE_HZ), np.float32)
+        if heard and self.snr_db is not None and self.noise is not None:
+            noise, _ = self.noise.draw(len(samples), generator("evaluation", utterance.id, self.snr_db))
+            samples = audio.mix_at_snr(samples, noise, self.snr_db)
+        lips, presence = None, np.zeros(_slots(samples), bool)
+        if item.crops is not None and item.presence is not None:
+            lips, presence = video.centre_crop(item.crops), item.presence
+        return _example(samples, lips, presence, heard, lips is not None, item.words, item.text, self.tokenizer)
+
+
+def training_batches(dataset: TrainingSet, epoch: int, workers: int) -> DataLoader[Batch]:
+    """A loader of the batches of one epoch."""
+    return DataLoader(
+        dataset,
+        batch_sampler=dataset.epoch(epoch),
+        num_workers=workers,
+        collate_fn=collate,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Pad to the longest."""
+    B = len(examples)
+    frames = max(_frames(len(example.samples)) for example in examples)
+    samples = np.zeros((B, max(len(example.samples) for example in examples)), np.float32)
+    lips = np.zeros((B, 2 * frames, LIP_INPUT_PX, LIP_INPUT_PX), np.uint8)
+    presence = np.zeros((B, 2 * frames), bool)
+    tokens = np.zeros((B, max(1, *(len(example.tokens) for example in examples))), np.int64)
+    targets = np.full((B, frames), IGNORED_FRAME, np.int64)
+    for index, example in enumerate(examples):
+        samples[index, : len(example.samples)] = example.samples
+        tokens[index, : len(example.tokens)] = example.tokens
+        targets[index, : len(example.frame_targets)] = example.frame_targets
+        if example.lips is not None:
+            slots = min(len(example.lips), len(example.presence), 2 * _frames(len(example.samples)))
+            lips[index, :slots] = example.lips[:slots]
+            presence[index, :slots] = example.presence[:slots]
+    return Batch(
+        samples=torch.from_numpy(samples),
+        sample_counts=torch.tensor([len(example.samples) for example in examples]),
+        lips=torch.from_numpy(lips),
+        presence=torch.from_numpy(presence),
+        heard=torch.tensor([example.heard for example in examples]),
+        read=torch.tensor([example.read for example in examples]),
+        tokens=torch.from_numpy(tokens),
+        token_counts=torch.tensor([len(example.tokens) for example in examples]),
+        frame_targets=torch.from_numpy(targets),
+        texts=[example.text for example in examples],
+    )
+
+
+def _example(
+    samples: NDArray[np.float32],
+    lips: NDArray[np.uint8] | None,
+    presence: NDArray[np.bool_],
+    heard: bool,
+    read: bool,
+    words: Sequence[tuple[str, float, float]],
+    text: str,
+    tokenizer: WordTokenizer,
+) -> Example:
+    targets = np.full(_frames(len(samples)), IGNORED_FRAME, np.int64)
+    if words:
+        middle_s = (np.arange(len(targets)) + 0.5) * 2 * SLOT_MS / 1000
+        targets[:] = len(tokenizer)  # the blank, unless a word is spoken
+        for word, start, end in words:
+            targets[(middle_s >= start) & (middle_s < end)] = tokenizer.encode(word)[0]
+    return Example(samples, lips, presence, heard, read, tokenizer.encode(text), targets, text)
+
+
+def _noise_bank(augment: AugmentConfig, corpora: Sequence[Corpus], seed: int) -> NoiseBank:
+    environment = read_noise_folder(Path(augment.noise_folder)) if augment.noise_folder and augment.noise_share else {}
+    voices = []
+    if augment.babble and augment.noise_share:
+        spoken = [(corpus, u) for corpus in corpora for u in corpus.utterances if u.audio is not None]
+        chosen = generator(seed, "babble voices").permutation(len(spoken))[:MAX_BABBLE_VOICES]
+        voices = [load_samples(spoken[index][1], spoken[index][0].root) for index in chosen]
+    return NoiseBank(list(environment.values()), voices)
+
+
+def _frames(samples: int) -> int:
+    """80 ms frames of so many samples, as the audio encoder counts them: whole 10 ms hops, eight a frame, rounded up."""
+    return -(-(samples // 160) // 8)
+
+
+def _slots(samples: NDArray[np.float32]) -> int:
+    return -(-len(samples) // SLOT_SAMPLES)
+
+
+def _change_start(item: Item, random: np.random.Generator) -> Item:
+    """Cut up to five slots before the first word, so that nothing can be learnt from when a recording begins."""
+    if not item.words:
+        return item
+    spare = int((item.words[0][1] - 0.04) * 1000 // SLOT_MS)
+    slots = int(random.integers(0, max(0, min(spare, 5)) + 1))
+    seconds = slots * SLOT_MS / 1000
+    return Item(
+        None if item.samples is None else item.samples[slots * SLOT_SAMPLES :],
+        None if item.crops is None else item.crops[slots:],
+        None if item.presence is None else item.presence[slots:],
+        [(word, start - seconds, end - seconds) for word, start, end in item.words],
+        item.text,
+        item.duration - seconds,
+    )
+
+
+def _join(items: Sequence[Item]) -> Item:
+    """Utterances one after the other; a side that one of them lacks is silent or absent there."""
+    samples, crops, presence, words = [], [], [], []
+    offset_s = 0.0
+    with_sound = any(item.samples is not None for item in items)
+    with_lips = any(item.crops is not None for item in items)
+    for item in items:
+        slots = int(item.duration * 1000 // SLOT_MS)
+        samples.append(_fit(item.samples, slots * SLOT_SAMPLES, (), np.float32))
+        crops.append(_fit(item.crops, slots, (96, 96), np.uint8))
+        presence.append(_fit(item.presence, slots, (), bool))
+        words += [(word, start + offset_s, end + offset_s) for word, start, end in item.words]
+        offset_s += slots * SLOT_MS / 1000
+    return Item(
+        np.concatenate(samples) if with_sound else None,
+        np.concatenate(crops) if with_lips else None,
+        np.concatenate(presence) if with_lips else None,
+        words if all(item.words for item in items) else [],
+        " ".join(item.text for item in items),
+        offset_s,
+    )
+
+
+def _fit(array: NDArray | None, count: int, shape: tuple[int, ...], dtype: type) -> NDArray:
+    fitted = np.zeros((count, *shape), dtype)
+    if array is not None:
+        fitted[: len(array)] = array[:count]
+    return fitted
+
+
+def _shift(
+    crops: NDArray[np.uint8], presence: NDArray[np.bool_], slots: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Lips later by so many slots (earlier if negative)."""
+    moved, moved_presence = np.zeros_like(crops), np.zeros_like(presence)
+    if slots >= 0:
+        moved[slots:], moved_presence[slots:] = crops[: len(crops) - slots], presence[: len(presence) - slots]
+    else:
+        moved[:slots], moved_presence[:slots] = crops[-slots:], presence[-slots:]
+    return moved, moved_presence
+
+
+def _stretch(
+    crops: NDArray[np.uint8], presence: NDArray[np.bool_], factor: float, slots: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Lips on a clock that runs `factor` times faster, cut or repeated to so many slots (what is missing is absent)."""
+    source = np.rint(np.arange(slots) * factor).astype(np.int64)
+    inside = source < len(crops)
+    source = np.minimum(source, len(crops) - 1)
+    return crops[source], presence[source] & inside

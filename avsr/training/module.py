@@ -1,0 +1,201 @@
+"""The Lightning module: losses, optimiser, and WER on the development set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import jiwer
+import lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from avsr.datasets.randomness import stable_seed
+from avsr.decoding.greedy import greedy
+from avsr.decoding.tokenizer import WordTokenizer
+from avsr.features.mel import LogMel
+from avsr.models.network import Network, NetworkOutput
+from avsr.nn.masks import valid_mask
+from avsr.training.config import AugmentConfig, TrainConfig
+from avsr.training.data import IGNORED_FRAME, Batch, TrainingSet, training_batches
+
+
+class TrainingModule(lightning.LightningModule):
+    """Trains a `Network` on `Batch`es; logs WER per modality as `dev/wer_a`, `dev/wer_v`, `dev/wer_av`."""
+
+    def __init__(self, config: TrainConfig, network: Network, tokenizer: WordTokenizer, data: TrainingSet) -> None:
+        super().__init__()
+        self.config, self.network, self.tokenizer, self.data = config, network, tokenizer, data
+        self.log_mel = LogMel(config.model.mel)
+        for part in config.freeze:
+            getattr(network, part).requires_grad_(False)
+        self._dev_texts: dict[str, list[tuple[str, str]]] = {}
+
+    # -- data -----------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return training_batches(self.data, self.current_epoch, self.config.workers)
+
+    # Batches move themselves: Lightning does not look inside a dataclass.
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+    # -- training -------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout depends on the epoch alone, so a run resumed at an epoch equals one that was never interrupted.
+        torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, "dropout"))
+        for part in self.config.freeze:
+            getattr(self.network, part).eval()
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        mel, lengths = self.log_mel(batch.samples, batch.sample_counts)
+        mel = mask_mel(mel, lengths, self.config.augment)
+        output = self.run(batch, mel, lengths)
+        losses = self.losses(batch, output)
+        weights = self.config.loss
+        total = mel.new_zeros(())
+        for name, value in losses.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.texts))
+            total = total + getattr(weights, name) * value
+        self.log("train/loss", total, on_step=False, on_epoch=True, batch_size=len(batch.texts))
+        return total
+
+    def run(self, batch: Batch, mel: Tensor, lengths: Tensor) -> NetworkOutput:
+        """The network on a batch; sides that nobody in the batch has are not computed."""
+        lips = batch.lips[:, :, None].float() / 255 if bool(batch.presence.any()) else None
+        heard_any = bool(batch.heard.any())
+        can_fuse = self.network.fusion is not None
+        return self.network(
+            mel if heard_any or not can_fuse else None,
+            lengths,
+            lips if can_fuse else None,
+            batch.presence if lips is not None and can_fuse else None,
+            heard=batch.heard if can_fuse and heard_any else None,
+        )
+
+    def losses(self, batch: Batch, output: NetworkOutput) -> dict[str, Tensor]:
+        """CTC per utterance and unit, each over the utterances it makes sense for; word times added while they count."""
+        weights = self.config.loss
+        readable = batch.read & (batch.presence.float().mean(1) > 0.5)
+        sides = {
+            "fused": (output.log_probs if self.network.fusion is not None else None, batch.heard | readable),
+            "audio": (output.audio_log_probs, batch.heard),
+            "visual": (output.visual_log_probs, readable),
+        }
+        fade = max(0.0, 1.0 - self.current_epoch / max(1, weights.word_times_epochs))
+        losses = {}
+        for name, (log_probs, used) in sides.items():
+            if log_probs is None or getattr(weights, name) == 0 or not bool(used.any()):
+                continue
+            loss = ctc_loss(log_probs[used], output.lengths[used], batch.tokens[used], batch.token_counts[used])
+            if weights.word_times and fade:
+                targets = batch.frame_targets[used, : log_probs.shape[1]]
+                loss = loss + weights.word_times * fade * F.nll_loss(
+                    log_probs[used].flatten(0, 1), targets.flatten(), ignore_index=IGNORED_FRAME
+                )
+            losses[name] = loss
+        return losses
+
+    def configure_optimizers(self) -> Any:
+        settings = self.config.optimizer
+        decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in self.network.parameters() if p.requires_grad and p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+        )
+        steps_per_epoch = math.ceil(len(self.data.epoch(0)) / settings.accumulate)
+        total, warmup = steps_per_epoch * settings.epochs, max(1, round(steps_per_epoch * settings.warmup_epochs))
+
+        def share(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, share), "interval": "step"},
+        }
+
+    # -- development set ------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._dev_texts = {}
+
+    def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        suffix = ("", "_noisy")[dataloader_idx]
+        for modality, hypotheses in self.transcribe(batch).items():
+            pairs = self._dev_texts.setdefault(f"dev/wer_{modality}{suffix}", [])
+            pairs.extend(zip(batch.texts, hypotheses, strict=True))
+
+    def on_validation_epoch_end(self) -> None:
+        for name, pairs in self._dev_texts.items():
+            references, hypotheses = zip(*pairs, strict=True)
+            self.log(name, 100 * jiwer.wer(list(references), list(hypotheses)), batch_size=1)
+
+    def transcribe(self, batch: Batch) -> dict[str, list[str]]:
+        """Greedy texts of a batch by sound, by lips and by both, as far as the losses train them."""
+        texts: dict[str, list[str]] = {}
+        weights = self.config.loss
+        mel, lengths = self.log_mel(batch.samples, batch.sample_counts)
+        if self.network.fusion is None:
+            return {"a": self._texts(self.network(mel, lengths))}
+        lips = batch.lips[:, :, None].float() / 255
+        if weights.fused:
+            texts["a"] = self._texts(self.network(mel, lengths))
+            texts["av"] = self._texts(self.network(mel, lengths, lips, batch.presence, heard=batch.heard))
+        output = self.network(None, lengths, lips, batch.presence)
+        if not weights.fused and output.visual_log_probs is not None:
+            output = output._replace(log_probs=output.visual_log_probs)
+        texts["v"] = self._texts(output)
+        return texts
+
+    def _texts(self, output: NetworkOutput) -> list[str]:
+        return [
+            self.tokenizer.decode(greedy(log_probs[:length], self.network.blank_id))
+            for log_probs, length in zip(output.log_probs, output.lengths.tolist(), strict=True)
+        ]
+
+
+def ctc_loss(log_probs_BTV: Tensor, lengths: Tensor, tokens_BU: Tensor, token_counts: Tensor) -> Tensor:
+    """Mean over utterances of the CTC loss a unit; an utterance too short for its units counts as zero."""
+    loss_B = F.ctc_loss(
+        log_probs_BTV.transpose(0, 1),
+        tokens_BU,
+        lengths,
+        token_counts,
+        blank=log_probs_BTV.shape[-1] - 1,
+        reduction="none",
+        zero_infinity=True,
+    )
+    return (loss_B / token_counts.clamp(min=1)).mean()
+
+
+def mask_mel(mel_BFT: Tensor, lengths: Tensor, augment: AugmentConfig) -> Tensor:
+    """SpecAugment (Park et al., arXiv 1904.08779): bands and stretches set to the mean, zero."""
+    B, bins, frames = mel_BFT.shape
+    keep_BFT = torch.ones_like(mel_BFT, dtype=torch.bool)
+    for _ in range(augment.mel_masks):
+        keep_BFT &= ~_stretches(B, bins, augment.mel_mask_bins, mel_BFT.device)[:, :, None]
+    for _ in range(augment.time_masks):
+        longest = max(1, int(frames * augment.time_mask_share))
+        keep_BFT &= ~_stretches(B, frames, longest, mel_BFT.device)[:, None, :]
+    return mel_BFT * keep_BFT * valid_mask(lengths, frames)[:, None]
+
+
+def _stretches(batch: int, size: int, longest: int, device: torch.device) -> Tensor:
+    """bool [batch, size]: one random stretch of 0 to `longest` positions each."""
+    length = torch.randint(0, longest + 1, (batch, 1), device=device)
+    start = (torch.rand(batch, 1, device=device) * (size - length + 1)).long()
+    position = torch.arange(size, device=device)[None]
+    return (position >= start) & (position < start + length)
+
+
+def trainable(parameters: Iterable[Tensor]) -> int:
+    """How many numbers training may change."""
+    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)

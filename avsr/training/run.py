@@ -1,0 +1,214 @@
+"""One training run: from a configuration file to a checkpoint folder, resumable at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from avsr.checkpoints.native import load_checkpoint, read_weights, save_checkpoint
+from avsr.config import apply_overrides, as_mapping, build, read_yaml
+from avsr.decoding.tokenizer import WordTokenizer
+from avsr.errors import AvsrError, ConfigError
+from avsr.models.network import Network
+from avsr.training.config import TrainConfig
+
+ESTIMATE_AFTER_STEPS = 8
+Message = Callable[[str], None]
+
+
+def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *, on_message: Message) -> Path:
+    """Train as the YAML file says, or go on where an interrupted run of the same output folder stopped.
+
+    overrides: `key=value` with dotted keys. on_message: receives one line at a time on what happens. Returns the
+    folder of the trained checkpoint, `OUTPUT/model`. Raises ConfigError, DataError, ModelError; and AvsrError with the
+    install command when the training extra is missing.
+    """
+    try:
+        import lightning
+        import tensorboard  # noqa: F401
+    except ImportError as error:
+        raise AvsrError(f"training needs the package {error.name}", remedy="pip install 'avsr[train]'") from None
+    import torch
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from avsr.training.callbacks import KeepEpochWeights, Narrator
+    from avsr.training.data import TrainingSet
+    from avsr.training.module import TrainingModule, trainable
+
+    content = read_yaml(config_path)
+    apply_overrides(content, overrides)
+    config = build(TrainConfig, content, str(config_path))
+    output = Path(config.output)
+    _claim(output, config, str(config_path))
+
+    tokenizer = WordTokenizer.read(Path(config.vocabulary))
+    if len(tokenizer) != config.model.vocabulary_size:
+        raise ConfigError(
+            f"{config_path}: model.vocabulary_size",
+            got=config.model.vocabulary_size,
+            expected=f"{len(tokenizer)}, the words in {config.vocabulary}",
+        )
+    torch.manual_seed(config.seed)
+    network = Network(config.model)
+    for part, folder in config.initialize.items():
+        _initialize(network, part, Path(folder))
+
+    data = TrainingSet(config, tokenizer)
+    module = TrainingModule(config, network, tokenizer, data)
+    device = "GPU" if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    precision = _precision(config)
+    on_message(f"run {output}: model {config.model.name}, seed {config.seed}, {device}, precision {precision}")
+    for corpus in data.corpora:
+        hours = sum(utterance.duration for utterance in corpus.utterances) / 3600
+        drawn = corpus.config.per_epoch or len(corpus.utterances)
+        on_message(
+            f"data: {corpus.config.manifest} {corpus.config.split}: {len(corpus.utterances)} utterances, "
+            f"{hours:.2f} h, {min(drawn, len(corpus.utterances))} an epoch"
+        )
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    parts = ", ".join(f"{name} {size / 1e6:.2f} M" for name, size in sizes.items())
+    on_message(
+        f"parameters: {sum(sizes.values()) / 1e6:.2f} M ({parts}), {trainable(network.parameters()) / 1e6:.2f} M trained"
+    )
+    steps = len(data.epoch(0))
+    on_message(f"schedule: {config.optimizer.epochs} epochs of {steps} batches; time follows after a few batches")
+
+    keeper = KeepEpochWeights(output / "checkpoints", tokenizer, config.optimizer.average_last)
+    trainer = lightning.Trainer(
+        max_epochs=config.optimizer.epochs,
+        accumulate_grad_batches=config.optimizer.accumulate,
+        gradient_clip_val=config.optimizer.clip,
+        precision=precision,
+        reload_dataloaders_every_n_epochs=1,
+        check_val_every_n_epoch=config.dev_every,
+        num_sanity_val_steps=0,
+        logger=TensorBoardLogger(str(output), name="tensorboard", version=""),
+        callbacks=[keeper, Narrator(output / "metrics.jsonl", on_message, ESTIMATE_AFTER_STEPS)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    resume = output / "checkpoints" / "last.ckpt"
+    if resume.is_file():
+        on_message(f"resuming from {resume}")
+    trainer.fit(
+        module, val_dataloaders=_dev_loaders(config, module), ckpt_path=str(resume) if resume.is_file() else None
+    )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return _finish(config, output, network, tokenizer, module, trainer, on_message)
+
+
+def _finish(
+    config: TrainConfig, output: Path, network: Network, tokenizer: WordTokenizer, module: Any, trainer: Any, say: Message
+) -> Path:
+    """Average the last epochs, measure, save."""
+    import torch
+
+    epochs = sorted((output / "checkpoints").glob("epoch-*"))[-config.optimizer.average_last :]
+    sums: dict[str, torch.Tensor] = {}
+    for folder in epochs:
+        for name, tensor in read_weights(folder / "model.safetensors").items():
+            sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
+    network.load_state_dict({name: (total / len(epochs)).to(network.state_dict()[name].dtype) for name, total in sums.items()})
+    measured = trainer.validate(module, _dev_loaders(config, module), verbose=False)
+    figures = {name: value for result in measured for name, value in result.items()}
+    say(f"mean of the last {len(epochs)} epochs: " + describe(figures))
+    lines = [f"- {name.removeprefix('dev/')}: {value:.2f} %" for name, value in sorted(figures.items())]
+    card = "\n".join(
+        [f"# {config.model.name}", "", f"Trained by avsr, seed {config.seed}. WER on the development split:", "", *lines, ""]
+    )
+    folder = save_checkpoint(output / "model", network, tokenizer, card=card)
+    say(f"wrote {folder}")
+    return folder
+
+
+def describe(figures: dict[str, float]) -> str:
+    """WER figures as one phrase."""
+    names = {"dev/wer_a": "A", "dev/wer_v": "V", "dev/wer_av": "AV"}
+    names |= {f"{name}_noisy": f"{short} at 0 dB" for name, short in names.items()}
+    return "dev WER " + ", ".join(f"{names[name]} {value:.1f} %" for name, value in sorted(figures.items()) if name in names)
+
+
+def _dev_loaders(config: TrainConfig, module: Any) -> list[Any]:
+    """The development set clean, and at 0 dB where noise is trained."""
+    from torch.utils.data import DataLoader
+
+    from avsr.training.data import Corpus, EvaluationSet, collate
+
+    corpus = Corpus(config.dev)
+    sets = [EvaluationSet(corpus, module.tokenizer)]
+    if config.augment.noise_share and config.modalities.a + config.modalities.av > 0:
+        sets.append(EvaluationSet(corpus, module.tokenizer, noise=module.data.noise, snr_db=0.0))
+    return [DataLoader(s, batch_size=config.optimizer.batch_size, collate_fn=collate) for s in sets]
+
+
+def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
+    """Make the run folder, or check that it is a run of the same configuration."""
+    text = json.dumps(as_mapping(config), indent=1)
+    record = output / "config.json"
+    if record.exists():
+        if record.read_text(encoding="utf-8") != text:
+            raise ConfigError(
+                f"{output} holds a run of another configuration",
+                remedy=f"give another output, delete {output}, or undo the change",
+            )
+        return
+    import torch
+    import torchaudio
+    import torchvision
+
+    import avsr
+
+    output.mkdir(parents=True, exist_ok=True)
+    versions = {
+        "avsr": avsr.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchaudio": torchaudio.__version__,
+        "torchvision": torchvision.__version__,
+        "platform": platform.platform(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    (output / "command.txt").write_text(shlex.join(sys.argv) + f"\n# configuration: {config_path}\n", encoding="utf-8")
+    (output / "versions.json").write_text(json.dumps(versions, indent=1) + "\n", encoding="utf-8")
+    temporary = record.with_suffix(".partial")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, record)
+
+
+def _initialize(network: Network, part: str, folder: Path) -> None:
+    """Take one part's weights from a checkpoint. A fused head may start as that checkpoint's audio head."""
+    source, _ = load_checkpoint(folder)
+    target = getattr(network, part, None)
+    origin = getattr(source, part, None)
+    if part == "fused_head" and origin is None:
+        origin = source.audio_head
+    if target is None or origin is None:
+        raise ConfigError(
+            f"initialize: {part} cannot be taken from {folder}",
+            expected="a part that both models have: audio_encoder, audio_head, visual_encoder, visual_head, fusion, fused_head",
+        )
+    try:
+        target.load_state_dict(origin.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(f"initialize: {part} of {folder} has another shape", got=str(error).splitlines()[-1]) from None
+
+
+def _precision(config: TrainConfig) -> Any:
+    import torch
+
+    match config.optimizer.precision:
+        case "bf16":
+            return "bf16-mixed"
+        case "auto" if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+            return "bf16-mixed"
+        case _:
+            return "32-true"

@@ -1,0 +1,484 @@
+"""The `avsr` command: what goes where, exit codes, files whole or absent."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import pytest
+
+import avsr
+from avsr.cli import console as console_module
+from avsr.cli import transcribe as transcribe_module
+from avsr.cli.main import main
+from tests import fake_recognizer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, in which every model is the stand-in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(avsr, "load", fake_recognizer.load)
+    return tmp_path
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded for nothing")
+
+    monkeypatch.setattr(avsr, "load", load)
+
+
+def put(*names: str, text: str = "") -> None:
+    """Write media files: each says `text`, or the words of its own path."""
+    for name in names:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text or " ".join(path.with_suffix("").parts))
+
+
+def files_below(folder: Path | str) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+class TestStandardOutput:
+    def test_one_file_gives_its_text_alone(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("talk.mp4", text="good morning")
+        assert main(["transcribe", "talk.mp4"]) == 0
+        assert capsys.readouterr() == ("good morning\n", "")
+
+    def test_one_file_in_any_format(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("talk.mp4", text="good morning")
+        assert main(["transcribe", "talk.mp4", "--format", "srt"]) == 0
+        assert capsys.readouterr().out == "1\n00:00:00,000 --> 00:00:01,500\ngood morning\n"
+
+    def test_several_files_give_path_tab_text_in_order(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("b.mp4", "a.mp4", "c.mp4")
+        assert main(["transcribe", "b.mp4", "a.mp4", "--format", "txt", "./c.mp4"]) == 0
+        assert capsys.readouterr().out == "b.mp4\tb\na.mp4\ta\n./c.mp4\tc\n"
+
+    def test_several_files_give_json_lines(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("b.mp4", "a.mp4")
+        assert main(["transcribe", "b.mp4", "a.mp4", "--format", "json"]) == 0
+        results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(result["source"], result["text"]) for result in results] == [("b.mp4", "b"), ("a.mp4", "a")]
+
+    def test_folder_of_one_file_is_not_one_file(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("in/a.mp4", "in/notes.txt", "in/._a.mp4", "in/deeper/b.MKV", "in/.hidden/c.mp4")
+        assert main(["transcribe", "in"]) == 0
+        assert main(["transcribe", "in", "--recursive"]) == 0
+        assert capsys.readouterr().out == "in/a.mp4\tin a\n" * 2 + "in/deeper/b.MKV\tin deeper b\n"
+
+    def test_file_named_twice_is_done_once(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("in/a.mp4")
+        assert main(["transcribe", "in/a.mp4", "in", "./in/a.mp4"]) == 0
+        assert capsys.readouterr().out == "in/a.mp4\tin a\n"
+
+    def test_file_names_may_hold_anything(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        names = ["two\nlines\tand a tab.mp4", "\x1b[2Jclear.mp4", os.fsdecode(b"caf\xe9.mp4"), "-x.mp4"]
+        put(*names, text="hm")
+        assert main(["transcribe", "--", *names]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "two\\nlines\\tand a tab.mp4\thm",
+            "\\x1b[2Jclear.mp4\thm",
+            "caf\\udce9.mp4\thm",
+            "./-x.mp4\thm",
+        ]
+
+    def test_full_disk_is_one_line(self, folder: Path) -> None:
+        if not os.path.exists("/dev/full"):
+            pytest.skip("this system has no /dev/full")
+        put("talk.mp4")
+        with open("/dev/full", "w") as full:
+            process = avsr_process("transcribe", "talk.mp4", stdout=full)
+            _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert errors == "avsr: standard output cannot be written: got No space left on device\n"
+
+    def test_closed_pipe_is_silent(self, folder: Path) -> None:
+        put(*(f"{i}.mp4" for i in range(50)))
+        with avsr_process("transcribe", *(f"{i}.mp4" for i in range(50))) as process:
+            assert process.stdout
+            process.stdout.close()  # like `| head -0`
+            assert process.stderr
+            assert process.stderr.read() == ""
+        assert process.returncode == 141
+
+
+class TestOutputFolder:
+    def test_one_file_per_input_and_format(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("talk.mp4", text="good morning")
+        assert main(["transcribe", "talk.mp4", "--format", "txt,tsv", "--output-dir", "new/out"]) == 0
+        assert files_below("new/out") == {
+            "talk.tsv": "start\tend\ttext\n0\t1500\tgood morning\n",
+            "talk.txt": "good morning\n",
+        }
+        assert capsys.readouterr() == ("", "avsr: wrote new/out/talk.txt\navsr: wrote new/out/talk.tsv\n")
+
+    def test_folder_structure_is_kept(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("in/monday/talk.mp4", "in/tuesday/talk.mp4", "in/talk.mp4")
+        assert main(["transcribe", "in", "--recursive", "--output-dir", "out", "--quiet"]) == 0
+        assert files_below("out") == {
+            "monday/talk.txt": "in monday talk\n",
+            "talk.txt": "in talk\n",
+            "tuesday/talk.txt": "in tuesday talk\n",
+        }
+        assert capsys.readouterr() == ("", "")
+
+    def test_same_stem_keeps_the_suffix(self, folder: Path) -> None:
+        put("in/talk.mp4", "in/talk.wav", "in/other.mp4")
+        assert main(["transcribe", "in", "--output-dir", "out"]) == 0
+        assert sorted(files_below("out")) == ["other.txt", "talk.mp4.txt", "talk.wav.txt"]
+
+    @pytest.mark.usefixtures("no_model")
+    def test_inputs_that_would_overwrite_each_other_are_refused(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put("monday/talk.mp4", "tuesday/talk.mp4")
+        assert main(["transcribe", "monday/talk.mp4", "tuesday/talk.mp4", "--output-dir", "out"]) == 2
+        error = capsys.readouterr().err
+        assert "monday/talk.mp4 and tuesday/talk.mp4 would both be written to out/talk" in error
+        assert "--recursive" in error
+        assert not Path("out").exists()
+
+    def test_existing_files_are_kept(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("talk.mp4", text="good morning")
+        put("out/talk.txt", text="mine")
+        assert main(["transcribe", "talk.mp4", "--format", "txt,ctm", "--output-dir", "out"]) == 0
+        assert files_below("out")["talk.txt"] == "mine"
+        assert files_below("out")["talk.ctm"].startswith("talk 1 0.000 0.500 good")
+        assert "kept out/talk.txt, which was there already; --overwrite replaces it" in capsys.readouterr().err
+
+    def test_overwrite_replaces(self, folder: Path) -> None:
+        put("talk.mp4", text="good morning")
+        put("out/talk.txt", text="mine")
+        assert main(["transcribe", "talk.mp4", "--output-dir", "out", "--overwrite"]) == 0
+        assert files_below("out") == {"talk.txt": "good morning\n"}
+
+    @pytest.mark.usefixtures("no_model")
+    def test_finished_inputs_cost_nothing(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("in/a.mp4", "in/b.mp4", "out/a.txt", "out/b.txt")
+        assert main(["transcribe", "in", "--output-dir", "out"]) == 0
+        assert capsys.readouterr().err.endswith("avsr: 0 transcribed, 2 kept, 0 failed\n")
+
+    def test_output_that_cannot_be_written(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("in/a/talk.mp4", "in/b/talk.mp4")
+        put("out/a", text="a file where a folder is needed")
+        assert main(["transcribe", "in", "--recursive", "--output-dir", "out", "--quiet"]) == 1
+        assert files_below("out")["b/talk.txt"] == "in b talk\n"
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("avsr: out/a/talk.txt: cannot be written: out/a: ")
+
+
+class TestFailures:
+    def test_bad_file_is_one_line_and_costs_no_other(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("a.mp4", "bad.mp4", "c.mp4")
+        assert main(["transcribe", "a.mp4", "bad.mp4", "c.mp4", "nowhere.mp4"]) == 1
+        out, err = capsys.readouterr()
+        assert out == "a.mp4\ta\nc.mp4\tc\n"
+        assert err == (
+            "avsr: nowhere.mp4: no such file or folder; check the path\n"
+            "avsr: bad.mp4: cannot be opened as media: got text, expected a video; convert it\n"
+        )
+
+    def test_summary_counts(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("in/a.mp4", "in/bad.mp4", "in/c.mp4", "out/c.txt")
+        assert main(["transcribe", "in", "nowhere.mp4", "--output-dir", "out"]) == 1
+        assert capsys.readouterr().err.splitlines()[-1] == "avsr: 1 transcribed, 1 kept, 2 failed"
+
+    def test_own_fault_is_one_line(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("bug.mp4", "a.mp4")
+        assert main(["transcribe", "bug.mp4", "a.mp4"]) == 1
+        out, err = capsys.readouterr()
+        assert out == "a.mp4\ta\n"
+        assert err == "avsr: bug.mp4: unexpected RuntimeError: got two and two is five; --debug shows where it happened\n"
+
+    def test_debug_shows_the_traceback(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("bug.mp4")
+        assert main(["transcribe", "bug.mp4", "--debug"]) == 1
+        err = capsys.readouterr().err
+        assert "Traceback (most recent call last)" in err
+        assert "fake_recognizer.py" in err
+
+    def test_model_that_is_not_there(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("a.mp4")
+        assert main(["transcribe", "a.mp4", "--model", "missing"]) == 1
+        assert capsys.readouterr() == ("", "avsr: no such model: got missing, expected grid-tiny\n")
+
+    @pytest.mark.usefixtures("no_model")
+    def test_nothing_to_do_loads_no_model(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("in/notes.txt")
+        assert main(["transcribe", "in", "nowhere.mp4"]) == 1
+        assert capsys.readouterr().err == (
+            "avsr: in: no video or sound files in this folder; name the files, or add --recursive for subfolders\n"
+            "avsr: nowhere.mp4: no such file or folder; check the path\n"
+        )
+
+    def test_warnings_are_shown_unless_quiet(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("faint.mp4", text="hm")
+        assert main(["transcribe", "faint.mp4"]) == 0
+        assert main(["transcribe", "faint.mp4", "--quiet"]) == 0
+        assert capsys.readouterr() == ("hm\nhm\n", "avsr: faint.mp4: warning: the sound is faint\n")
+
+    def test_interrupt_leaves_whole_files(self, folder: Path) -> None:
+        put("a.mp4", "interrupted.mp4", "c.mp4")
+        assert main(["transcribe", "a.mp4", "interrupted.mp4", "c.mp4", "--output-dir", "out"]) == 130
+        assert files_below("out") == {"a.txt": "a\n"}
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("words", "line"),
+        [
+            ("", "no command given (avsr --help lists them)"),
+            ("transcibe a.mp4", "unknown command transcibe; did you mean transcribe?"),
+            ("xyzzy", "unknown command xyzzy (see avsr --help)"),
+            ("--versoin", "unknown option --versoin; did you mean --version? (avsr --help explains)"),
+            ("transcribe", "the following arguments are required: INPUT (avsr transcribe --help explains)"),
+            ("transcribe a.mp4 --output_dir o", "unknown option --output_dir; did you mean --output-dir?"),
+            ("transcribe a.mp4 --worker=3", "unknown option --worker; did you mean --workers?"),
+            ("transcribe a.mp4 --over", "unknown option --over; did you mean --overwrite?"),
+            ("transcribe a.mp4 --format jsn", "argument --format: got 'jsn', expected txt, srt, vtt, tsv, json, ctm; did"),
+            ("transcribe a.mp4 --format txt,srt", "several formats need --output-dir"),
+            ("transcribe a.mp4 b.mp4 --format srt", "--format srt of several inputs needs --output-dir"),
+            ("transcribe a.mp4 --workers 0", "argument --workers: got '0', expected a whole number from 1 on"),
+            ("transcribe a.mp4 --device gpu", "argument --device: got 'gpu', expected auto, cpu, cuda or cuda:N"),
+            ("transcribe a.mp4 --face left", "argument --face: got 'left', expected auto, largest or the number"),
+            ("transcribe a.mp4 --modality lips", "argument --modality: invalid choice: 'lips'"),
+            ("transcribe a.mp4 --output-dir a.mp4", "--output-dir a.mp4 is a file, not a folder"),
+            ("train", "the following arguments are required: CONFIG (avsr train --help explains)"),
+        ],
+    )
+    @pytest.mark.usefixtures("no_model")
+    def test_wrong_usage_is_one_line(
+        self, words: str, line: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put("a.mp4", "b.mp4")
+        assert main(words.split()) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"avsr: {line}")
+        assert err.count("\n") == 1
+
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["--version"]) == 0
+        assert capsys.readouterr().out == f"avsr {avsr.__version__}\n"
+
+    @pytest.mark.parametrize("command", ["", "transcribe", "prepare", "train", "models"])
+    def test_help_has_an_example(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([*command.split(), "--help"]) == 0
+        out = capsys.readouterr().out
+        assert f"\n  avsr {command}" in out
+        assert out.startswith(f"usage: avsr {command}")
+
+    def test_help_and_import_load_nothing_heavy(self) -> None:
+        code = "import sys, avsr; from avsr.cli.main import main; main(['transcribe', '--help']); print(*sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        loaded = set(done.stdout.split())
+        assert "argparse" in loaded
+        assert not loaded & {"numpy", "torch", "cv2", "av", "yaml", "mediapipe", "importlib.metadata", "lightning"}
+
+
+class Terminal(io.StringIO):
+    """Keeps what a terminal would be sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class TestProgress:
+    @pytest.fixture(autouse=True)
+    def settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(console_module, "REDRAW_INTERVAL_S", 0.0)
+        # These files are not real ones; each counts as 4 media seconds.
+        monkeypatch.setattr(
+            transcribe_module, "_as_seconds", lambda path, on_fraction: lambda done_s: on_fraction(done_s / 4)
+        )
+
+    def test_bar_shows_share_and_time_left(self, folder: Path) -> None:
+        put("one.mp4", "two.mp4", text="a b c d")
+        with redirect_stderr(Terminal()) as terminal:
+            assert main(["transcribe", "one.mp4", "two.mp4"]) == 0
+        shown = [line.strip() for line in terminal.getvalue().split("\r") if line.strip()]
+        shares = [line.split()[0] for line in shown]
+        assert list(dict.fromkeys(shares)) == ["12%", "25%", "38%", "50%", "62%", "75%", "88%", "100%"]
+        assert shown[3] == "50% |############------------| 0/2 files, 0:00 left"
+        assert terminal.getvalue().endswith("\r" + " " * (len(shown[-1])) + "\r")  # nothing stays behind
+
+    def test_no_bar_when_quiet(self, folder: Path) -> None:
+        put("one.mp4")
+        with redirect_stderr(Terminal()) as terminal:
+            assert main(["transcribe", "one.mp4", "--quiet"]) == 0
+        assert terminal.getvalue() == ""
+
+    def test_time_left_follows_the_pace(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        times = iter([100.0, 110.0, 130.0])
+        monkeypatch.setattr(time, "monotonic", lambda: next(times))
+        with redirect_stderr(Terminal()) as terminal, console_module.Console() as console:
+            console.progress(0.2, "")  # the 20 % before say nothing of the pace
+            console.progress(0.3, "")  # 10 % in 10 s
+            console.progress(0.5, "")
+        assert re.findall("[0-9:]+ left", terminal.getvalue()) == ["1:10 left", "0:50 left"]
+
+    def test_messages_and_results_pass_the_bar(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with redirect_stderr(Terminal()) as terminal, console_module.Console() as console:
+            console.progress(0.5, "1/2 files")
+            bar = terminal.getvalue().removeprefix("\r\r")
+            console.error("talk.mp4: no")
+            console.result("yes\n")
+        blank = "\r" + " " * len(bar) + "\r"
+        assert terminal.getvalue() == f"\r\r{bar}{blank}avsr: talk.mp4: no\n\r\r{bar}{blank}\r\r{bar}{blank}"
+        assert capsys.readouterr().out == "yes\n"
+
+
+class TestWorkers:
+    def test_results_come_in_input_order(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("slow.mp4", "b.mp4", "bad.mp4", "d.mp4")
+        names = ["slow.mp4", "b.mp4", "bad.mp4", "d.mp4"]
+        process = avsr_process("transcribe", *names, "--workers", "2", "--format", "json")
+        out, err = process.communicate(timeout=60)
+        results = [json.loads(line) for line in out.splitlines()]
+        assert [result["source"] for result in results] == ["slow.mp4", "b.mp4", "d.mp4"]
+        assert err == "avsr: bad.mp4: cannot be opened as media: got text, expected a video; convert it\n"
+        assert process.returncode == 1
+        models = {result["model"] for result in results}
+        assert 1 <= len(models) <= 2
+        assert f"fake in process {process.pid}" not in models
+
+    def test_killed_worker_costs_one_file(self, folder: Path) -> None:
+        put("a.mp4", "killed.mp4", "c.mp4", "d.mp4")
+        process = avsr_process("transcribe", "a.mp4", "killed.mp4", "c.mp4", "d.mp4", "--workers", "2")
+        out, err = process.communicate(timeout=60)
+        assert out == "a.mp4\ta\nc.mp4\tc\nd.mp4\td\n"
+        assert err == (
+            "avsr: killed.mp4: its process died: got signal 9 (Killed), expected a transcript;"
+            " if memory ran out, use fewer --workers\n"
+        )
+        assert process.returncode == 1
+
+    @pytest.mark.parametrize(
+        ("model", "line"),
+        [("missing", "no such model: got missing, expected grid-tiny"), ("killed", "its process died: got signal 9")],
+    )
+    def test_model_that_cannot_be_opened_ends_it_all(self, model: str, line: str, folder: Path) -> None:
+        put("a.mp4", "b.mp4")
+        process = avsr_process("transcribe", "a.mp4", "b.mp4", "--workers", "2", "--model", model)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith(f"avsr: {line}")
+
+    @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_signal_stops_all_and_leaves_whole_files(self, signal_number: int, code: int, folder: Path) -> None:
+        put("a.mp4", "forever.mp4", "forever2.mp4")
+        process = avsr_process(
+            "transcribe", "a.mp4", "forever.mp4", "forever2.mp4", "--workers", "2", "--output-dir", "out", "--quiet",
+            start_new_session=True,
+        )  # fmt: skip
+        wait_for(lambda: Path("forever.started").exists() and Path("forever2.started").exists())
+        children = child_ids(process.pid)
+        assert len(children) >= 2
+        if signal_number == signal.SIGINT:
+            os.killpg(process.pid, signal_number)  # a terminal sends it to every process of the command
+        else:
+            process.send_signal(signal_number)
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (code, "")
+        assert files_below("out") == {"a.txt": "a\n"}
+        wait_for(lambda: not any(is_running(child) for child in children))
+
+
+class TestOtherCommands:
+    """Each is a few lines over a public function, which has tests of its own."""
+
+    def test_prepare(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        def prepare(corpus: str, src: str, out: str, *, workers: int, on_progress: object) -> types.SimpleNamespace:
+            assert (corpus, src, out, workers) == ("grid", "from", "to", 3)
+            assert callable(on_progress)
+            on_progress(1, 2)
+            return types.SimpleNamespace(manifest=Path("to/manifest.jsonl"), utterances=5, rejected=1, new=2)
+
+        module = types.ModuleType("avsr.datasets.prepare")
+        module.prepare = prepare  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "avsr.datasets.prepare", module)
+        assert main(["prepare", "grid", "from", "to", "--workers", "3"]) == 0
+        out, err = capsys.readouterr()
+        assert out == "to/manifest.jsonl\n"
+        assert err == "avsr: 5 clips ready, 1 rejected (see to/rejected.jsonl); 2 of these done now\n"
+
+    def test_train(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        def train(config: str, overrides: list[str], *, on_message: object) -> Path:
+            assert (config, overrides) == ("c.yaml", ["a=1", "b.c=x"])
+            assert callable(on_message)
+            on_message("epoch 1: dev WER 50 %")
+            return Path("runs/mine/model")
+
+        module = types.ModuleType("avsr.training.run")
+        module.train = train  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "avsr.training.run", module)
+        assert main(["train", "c.yaml", "a=1", "--quiet", "b.c=x"]) == 0
+        assert main(["train", "c.yaml", "a=1", "b.c=x"]) == 0
+        assert capsys.readouterr() == ("runs/mine/model\n" * 2, "avsr: epoch 1: dev WER 50 %\n")
+
+    @pytest.mark.parametrize("error", [avsr.DataError("no corpus", got="x"), FileNotFoundError(2, "No such file", "x")])
+    def test_errors_are_one_line(
+        self, error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        module = types.ModuleType("avsr.training.run")
+        module.train = fail  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "avsr.training.run", module)
+        assert main(["train", "c.yaml"]) == 1
+        assert capsys.readouterr().err in ("avsr: no corpus: got x\n", "avsr: x: No such file\n")
+
+
+def avsr_process(*words: str, stdout: object = subprocess.PIPE, **options: object) -> subprocess.Popen[str]:
+    """The command in a process of its own, with the stand-in for a model."""
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-m", "tests.fake_avsr", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def child_ids(parent: int) -> list[int]:
+    """Process ids of the children of a process."""
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if stat_fields(entry.name)[1:2] == [str(parent)]]
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there and has not ended; one that has may wait as a zombie for its parent to notice."""
+    return stat_fields(str(process))[:1] not in ([], ["Z"])
+
+
+def stat_fields(process: str) -> list[str]:
+    """State, parent and so on from /proc; empty for a process that is gone."""
+    try:
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []

@@ -1,0 +1,212 @@
+"""Output formats: golden texts that can be checked by hand, and an independent reading of each."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from avsr import ConfigError, Segment, Transcript, VideoSummary, Word
+from avsr.output import FORMATS, render, write
+from avsr.output.json import to_json_line
+from avsr.output.subtitles import MAX_CUE_LINES, MAX_LINE_CHARACTERS
+
+
+def word(text: str, start: float, end: float, confidence: float = 0.9, face: int | None = None) -> Word:
+    return Word(word=text, start=start, end=end, confidence=confidence, modality="a" if face is None else "av", face=face)
+
+
+def transcript(*segments: Segment, source: str = "clips/my talk.mp4", **fields: object) -> Transcript:
+    known = {"duration": 7.0, "model": "tiny", "modality": "av", "video": VideoSummary(fps=25.0, faces=1, coverage=0.98766)}
+    return Transcript(source=source, segments=segments, **{**known, **fields})  # type: ignore[arg-type]
+
+
+GREETING = transcript(
+    Segment(words=(word("good", 0.25, 0.5, 0.98765, face=0), word("morning", 0.5, 1.0004, face=0))),
+    Segment(words=(word("all", 3661.5, 3662.0, 0.5),)),
+    warnings=("the picture ends early",),
+)
+EMPTY = transcript(video=None, modality="a")
+HOSTILE = transcript(Segment(words=(word("a-->b", 0.0, 0.5), word("<i>&", 0.5, 1.0), word("x\n\ny\tz", 1.0, 1.5))))
+
+
+def test_txt() -> None:
+    assert render(GREETING, "txt") == "good morning\nall\n"
+
+
+def test_srt() -> None:
+    assert render(GREETING, "srt") == (
+        "1\n00:00:00,250 --> 00:00:01,000\ngood morning\n\n2\n01:01:01,500 --> 01:01:02,000\nall\n"
+    )
+
+
+def test_vtt() -> None:
+    assert render(GREETING, "vtt") == (
+        "WEBVTT\n\n00:00:00.250 --> 00:00:01.000\ngood morning\n\n01:01:01.500 --> 01:01:02.000\nall\n"
+    )
+
+
+def test_tsv() -> None:
+    assert render(GREETING, "tsv") == "start\tend\ttext\n250\t1000\tgood morning\n3661500\t3662000\tall\n"
+
+
+def test_ctm_has_no_blank_inside_a_field() -> None:
+    assert render(GREETING, "ctm") == (
+        "my_talk 1 0.250 0.250 good 0.988\nmy_talk 1 0.500 0.500 morning 0.900\nmy_talk 1 3661.500 0.500 all 0.500\n"
+    )
+
+
+def test_json_is_schema_1() -> None:
+    assert json.loads(render(GREETING, "json")) == {
+        "schema": 1,
+        "source": "clips/my talk.mp4",
+        "duration": 7.0,
+        "model": "tiny",
+        "modality": "av",
+        "text": "good morning all",
+        "segments": [
+            {
+                "start": 0.25,
+                "end": 1.0,
+                "text": "good morning",
+                "words": [
+                    {"word": "good", "start": 0.25, "end": 0.5, "confidence": 0.988, "modality": "av", "face": 0},
+                    {"word": "morning", "start": 0.5, "end": 1.0, "confidence": 0.9, "modality": "av", "face": 0},
+                ],
+            },
+            {
+                "start": 3661.5,
+                "end": 3662.0,
+                "text": "all",
+                "words": [
+                    {"word": "all", "start": 3661.5, "end": 3662.0, "confidence": 0.5, "modality": "a", "face": None}
+                ],
+            },
+        ],
+        "video": {"fps": 25.0, "faces": 1, "coverage": 0.988},
+        "warnings": ["the picture ends early"],
+    }
+
+
+def test_json_line_is_the_same_object_on_one_line() -> None:
+    line = to_json_line(HOSTILE)
+    assert line.count("\n") == 1
+    assert json.loads(line) == json.loads(render(HOSTILE, "json"))
+
+
+def test_empty_transcript_is_valid_everywhere() -> None:
+    assert {name: render(EMPTY, name) for name in FORMATS if name != "json"} == {
+        "txt": "",
+        "srt": "",
+        "vtt": "WEBVTT\n",
+        "tsv": "start\tend\ttext\n",
+        "ctm": "",
+    }
+    content = json.loads(render(EMPTY, "json"))
+    assert (content["text"], content["segments"], content["video"]) == ("", [], None)
+
+
+@pytest.mark.parametrize("name", ["srt", "vtt"])
+def test_text_cannot_end_a_cue_or_start_another(name: str) -> None:
+    (cue,) = read_cues(render(HOSTILE, name), name)
+    expected = {"srt": "a->b <i>& x y z", "vtt": "a--&gt;b &lt;i&gt;&amp; x y z"}
+    assert cue == (0.0, 1.5, [expected[name]])
+
+
+def test_text_cannot_add_columns() -> None:
+    assert render(HOSTILE, "tsv").splitlines()[1].split("\t") == ["0", "1500", "a-->b <i>& x y z"]
+    assert [len(line.split(" ")) for line in render(HOSTILE, "ctm").splitlines()] == [6, 6, 6]
+
+
+def test_long_segment_becomes_balanced_cues() -> None:
+    # 24 words of 9 characters: 239 characters, which fill 6 lines of 4 words and so 3 cues of 2 lines.
+    words = tuple(word(f"word-{i:04}", float(i), i + 0.5) for i in range(24))
+    cues = read_cues(render(transcript(Segment(words=words)), "srt"), "srt")
+    assert [(start, end) for start, end, _ in cues] == [(0.0, 7.5), (8.0, 15.5), (16.0, 23.5)]
+    assert [[len(line.split()) for line in lines] for _, _, lines in cues] == [[4, 4]] * 3
+
+
+def test_no_lone_last_word() -> None:
+    words = tuple(word(text, float(i), i + 0.5) for i, text in enumerate("one two three four five six seven eight nine".split()))
+    (cue,) = read_cues(render(transcript(Segment(words=words)), "vtt"), "vtt")
+    assert cue[2] == ["one two three four five", "six seven eight nine"]  # 44 characters in all; the limit is 42
+
+
+def test_subtitle_limits_hold_for_any_words() -> None:
+    words = tuple(word("m" * (1 + i * 7 % 13), float(i), i + 1.0) for i in range(200))
+    cues = read_cues(render(transcript(Segment(words=words)), "srt"), "srt")
+    assert all(len(lines) <= MAX_CUE_LINES for _, _, lines in cues)
+    assert all(len(line) <= MAX_LINE_CHARACTERS for _, _, lines in cues for line in lines)
+    assert [text for _, _, lines in cues for line in lines for text in line.split()] == [w.word for w in words]
+
+
+def test_word_longer_than_a_line_stays_whole() -> None:
+    segment = Segment(words=(word("see", 0.0, 0.1), word("a" * 60, 0.1, 0.9), word("there", 0.9, 1.0)))
+    cues = read_cues(render(transcript(segment), "srt"), "srt")
+    assert [line for _, _, lines in cues for line in lines] == ["see", "a" * 60, "there"]
+
+
+def test_cue_of_no_length_is_still_shown() -> None:
+    ((start, end, _),) = read_cues(render(transcript(Segment(words=(word("hm", 2.0, 2.0),))), "srt"), "srt")
+    assert (start, end) == (2.0, 2.001)
+
+
+def test_unknown_format_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown output format: got 'jsn', expected txt, .*; did you mean json"):
+        render(GREETING, "jsn")
+
+
+def test_transcript_renders_and_saves_itself(tmp_path: Path) -> None:
+    GREETING.save(tmp_path / "talk.SRT")
+    assert (tmp_path / "talk.SRT").read_text(encoding="utf-8") == GREETING.to("srt")
+
+
+def test_write_keeps_what_is_there_unless_told(tmp_path: Path) -> None:
+    path = tmp_path / "talk.txt"
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"talk\.txt"):
+        write(GREETING, path)
+    assert path.read_text() == "mine"
+    write(GREETING, path, overwrite=True)
+    assert path.read_text() == "good morning\nall\n"
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(GREETING, tmp_path / "talk.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_source_name_that_is_not_utf8(tmp_path: Path) -> None:
+    source = "caf\udce9.mp4"  # how Python hands over the byte E9
+    write(transcript(source=source), tmp_path / "talk.json")
+    assert json.loads((tmp_path / "talk.json").read_bytes())["source"] == source
+
+
+def read_cues(text: str, name: str) -> list[tuple[float, float, list[str]]]:
+    """An independent, strict reader of SubRip and WebVTT: start and end in seconds, lines."""
+    assert text.endswith("\n")
+    blocks = text.removesuffix("\n").split("\n\n")
+    if name == "vtt":
+        assert blocks.pop(0) == "WEBVTT"
+    cues = []
+    for number, block in enumerate(blocks, start=1):
+        lines = block.split("\n")
+        if name == "srt":
+            assert lines.pop(0) == str(number)
+        mark = "," if name == "srt" else r"\."
+        match = re.fullmatch(rf"(\d\d):(\d\d):(\d\d){mark}(\d{{3}}) --> (\d\d):(\d\d):(\d\d){mark}(\d{{3}})", lines.pop(0))
+        assert match
+        assert lines
+        assert all(line and "-->" not in line for line in lines)
+        times = [int(group) for group in match.groups()]
+        start, end = (h * 3600 + m * 60 + s + ms / 1000 for h, m, s, ms in (times[:4], times[4:]))
+        assert start < end
+        cues.append((start, end, lines))
+    return cues
