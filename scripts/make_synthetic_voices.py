@@ -82,6 +82,16 @@ def draw_sentence(rng: np.random.Generator, excluded: Collection[str]) -> list[s
             return words
 
 
+def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
+    """`samples` at another rate, band-limited: the spectrum is cut or filled up."""
+    # Zeros around it, or the end would wrap into the beginning.
+    padded = np.pad(samples, (256, 256))
+    num_out = round(len(padded) * to_rate / from_rate)
+    resampled = np.fft.irfft(np.fft.rfft(padded)[: num_out // 2 + 1], num_out) * (num_out / len(padded))
+    skip = round(256 * to_rate / from_rate)
+    return resampled[skip : num_out - skip]
+
+
 def make_utterance(index: int, seed: int, excluded: Collection[str] = frozenset()) -> Utterance:
     """Utterance `index` of the corpus with this seed. `excluded`: sentences never to be said, besides the demo's."""
     key = hashlib.sha256(f"{seed}/{index}/voice".encode()).digest()
@@ -106,7 +116,7 @@ def make_utterance(index: int, seed: int, excluded: Collection[str] = frozenset(
         speech = say(rate_wpm=int(np.clip(rate_wpm, 80, 450)))
         rate_wpm *= (speech.words[-1].end - speech.words[0].start) / speed / length_s
 
-    samples = _colour(_resample(speech.samples, speech.sample_rate * speed, SAMPLE_RATE), rng)
+    samples = _colour(resample(speech.samples, speech.sample_rate * speed, SAMPLE_RATE), rng)
     times = [(span.start / speed, span.end / speed) for span in speech.words]
     latest_s = DURATION_S - _MARGIN_S - times[-1][1]
     lead_s = min(rng.uniform(0.2, 0.8), latest_s)
@@ -127,16 +137,6 @@ def make_utterance(index: int, seed: int, excluded: Collection[str] = frozenset(
         ),
         samples=np.round(recording * gain * 32767).astype(np.int16),
     )
-
-
-def _resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
-    """`samples` at another rate, band-limited: the spectrum is cut or filled up."""
-    # Zeros around it, or the end would wrap into the beginning.
-    padded = np.pad(samples, (256, 256))
-    num_out = round(len(padded) * to_rate / from_rate)
-    resampled = np.fft.irfft(np.fft.rfft(padded)[: num_out // 2 + 1], num_out) * (num_out / len(padded))
-    skip = round(256 * to_rate / from_rate)
-    return resampled[skip : num_out - skip]
 
 
 def _colour(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,7 +1,8 @@
 """A stand-in for `avsr.load` whose transcripts follow from the files: it needs no model, and misbehaves when asked to.
 
 A file's transcript is its content, one word a second. Its name can ask for more: `bad` raises MediaError, `bug` raises
-RuntimeError, `slow` takes a while, `interrupted` raises KeyboardInterrupt, `forever` never ends, `killed` kills the process.
+RuntimeError, `interrupted` raises KeyboardInterrupt, `slow` takes a while, `forever` never ends, `killed` kills its
+process.
 """
 
 from __future__ import annotations

@@ -204,7 +204,8 @@ class TestFailures:
         assert main(["transcribe", "bug.mp4", "a.mp4"]) == 1
         out, err = capsys.readouterr()
         assert out == "a.mp4\ta\n"
-        assert err == "avsr: bug.mp4: unexpected RuntimeError: got two and two is five; --debug shows where it happened\n"
+        said = "unexpected RuntimeError: got two and two is five; --debug shows where it happened"
+        assert err == f"avsr: bug.mp4: {said}\n"
 
     def test_debug_shows_the_traceback(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         put("bug.mp4")
@@ -251,12 +252,12 @@ class TestUsage:
             ("transcribe a.mp4 --output_dir o", "unknown option --output_dir; did you mean --output-dir?"),
             ("transcribe a.mp4 --worker=3", "unknown option --worker; did you mean --workers?"),
             ("transcribe a.mp4 --over", "unknown option --over; did you mean --overwrite?"),
-            ("transcribe a.mp4 --format jsn", "argument --format: got 'jsn', expected txt, srt, vtt, tsv, json, ctm; did"),
+            ("transcribe a.mp4 --format jsn", "argument --format: got 'jsn', expected txt, srt, vtt, tsv, json, ctm"),
             ("transcribe a.mp4 --format txt,srt", "several formats need --output-dir"),
             ("transcribe a.mp4 b.mp4 --format srt", "--format srt of several inputs needs --output-dir"),
             ("transcribe a.mp4 --workers 0", "argument --workers: got '0', expected a whole number from 1 on"),
             ("transcribe a.mp4 --device gpu", "argument --device: got 'gpu', expected auto, cpu, cuda or cuda:N"),
-            ("transcribe a.mp4 --face left", "argument --face: got 'left', expected auto, largest or the number"),
+            ("transcribe a.mp4 --face left", "argument --face: invalid choice: 'left'"),
             ("transcribe a.mp4 --modality lips", "argument --modality: invalid choice: 'lips'"),
             ("transcribe a.mp4 --output-dir a.mp4", "--output-dir a.mp4 is a file, not a folder"),
             ("train", "the following arguments are required: CONFIG (avsr train --help explains)"),
@@ -303,7 +304,6 @@ class TestProgress:
     @pytest.fixture(autouse=True)
     def settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setattr(console_module, "REDRAW_INTERVAL_S", 0.0)
         # These files are not real ones; each counts as 4 media seconds.
         monkeypatch.setattr(
             transcribe_module, "_as_seconds", lambda path, on_fraction: lambda done_s: on_fraction(done_s / 4)
@@ -315,8 +315,10 @@ class TestProgress:
             assert main(["transcribe", "one.mp4", "two.mp4"]) == 0
         shown = [line.strip() for line in terminal.getvalue().split("\r") if line.strip()]
         shares = [line.split()[0] for line in shown]
-        assert list(dict.fromkeys(shares)) == ["12%", "25%", "38%", "50%", "62%", "75%", "88%", "100%"]
-        assert shown[3] == "50% |############------------| 0/2 files, 0:00 left"
+        assert list(dict.fromkeys(shares)) == ["0%", "12%", "25%", "38%", "50%", "62%", "75%", "88%", "100%"]
+        assert shown[0] == "0% |------------------------| 0/2 files"
+        assert shown[4] == "50% |############------------| 0/2 files, 0:00 left"
+        assert shown[-1] == "100% |########################| 2/2 files"
         assert terminal.getvalue().endswith("\r" + " " * (len(shown[-1])) + "\r")  # nothing stays behind
 
     def test_no_bar_when_quiet(self, folder: Path) -> None:
@@ -329,7 +331,8 @@ class TestProgress:
         times = iter([100.0, 110.0, 130.0])
         monkeypatch.setattr(time, "monotonic", lambda: next(times))
         with redirect_stderr(Terminal()) as terminal, console_module.Console() as console:
-            console.progress(0.2, "")  # the 20 % before say nothing of the pace
+            console.progress(0.0, "")
+            console.progress(0.2, "")  # what came before says nothing of the pace
             console.progress(0.3, "")  # 10 % in 10 s
             console.progress(0.5, "")
         assert re.findall("[0-9:]+ left", terminal.getvalue()) == ["1:10 left", "0:50 left"]
@@ -417,7 +420,7 @@ class TestOtherCommands:
         assert main(["prepare", "grid", "from", "to", "--workers", "3"]) == 0
         out, err = capsys.readouterr()
         assert out == "to/manifest.jsonl\n"
-        assert err == "avsr: 5 clips ready, 1 rejected (see to/rejected.jsonl); 2 of these done now\n"
+        assert err == "avsr: 5 clips ready, 1 rejected (see to/rejected.jsonl); 2 done now\n"
 
     def test_train(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         def train(config: str, overrides: list[str], *, on_message: object) -> Path:
@@ -432,6 +435,24 @@ class TestOtherCommands:
         assert main(["train", "c.yaml", "a=1", "--quiet", "b.c=x"]) == 0
         assert main(["train", "c.yaml", "a=1", "b.c=x"]) == 0
         assert capsys.readouterr() == ("runs/mine/model\n" * 2, "avsr: epoch 1: dev WER 50 %\n")
+
+    def test_models(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        put(str(tmp_path / "tiny/model.safetensors"), text="x" * 2_340_000)
+        put(str(tmp_path / "hears/model.safetensors"), text="x" * 400_000)
+        module = types.ModuleType("avsr.models.recognizer")
+        module.ASSETS = tmp_path  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "avsr.models.recognizer", module)
+        configs = [
+            ("hears", types.SimpleNamespace(vocabulary_size=1024, visual_encoder=None)),
+            ("tiny", types.SimpleNamespace(vocabulary_size=51, visual_encoder="yes")),
+        ]
+        monkeypatch.setattr("avsr.models.shipped", lambda: configs)
+        assert main(["models"]) == 0
+        assert capsys.readouterr().out == (
+            "NAME   MODALITIES  UNITS  SIZE\n"
+            "hears  a           1024   0.4 MB\n"
+            "tiny   a v av      51     2.3 MB\n"
+        )  # fmt: skip
 
     @pytest.mark.parametrize("error", [avsr.DataError("no corpus", got="x"), FileNotFoundError(2, "No such file", "x")])
     def test_errors_are_one_line(
@@ -449,7 +470,7 @@ class TestOtherCommands:
 
 def avsr_process(*words: str, stdout: object = subprocess.PIPE, **options: object) -> subprocess.Popen[str]:
     """The command in a process of its own, with the stand-in for a model."""
-    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(  # type: ignore[call-overload]
         [sys.executable, "-m", "tests.fake_avsr", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=stdout,

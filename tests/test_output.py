@@ -15,11 +15,18 @@ from avsr.output.subtitles import MAX_CUE_LINES, MAX_LINE_CHARACTERS
 
 
 def word(text: str, start: float, end: float, confidence: float = 0.9, face: int | None = None) -> Word:
-    return Word(word=text, start=start, end=end, confidence=confidence, modality="a" if face is None else "av", face=face)
+    return Word(
+        word=text, start=start, end=end, confidence=confidence, modality="a" if face is None else "av", face=face
+    )
 
 
 def transcript(*segments: Segment, source: str = "clips/my talk.mp4", **fields: object) -> Transcript:
-    known = {"duration": 7.0, "model": "tiny", "modality": "av", "video": VideoSummary(fps=25.0, faces=1, coverage=0.98766)}
+    known = {
+        "duration": 7.0,
+        "model": "tiny",
+        "modality": "av",
+        "video": VideoSummary(fps=25.0, faces=1, coverage=0.98766),
+    }
     return Transcript(source=source, segments=segments, **{**known, **fields})  # type: ignore[arg-type]
 
 
@@ -129,7 +136,9 @@ def test_long_segment_becomes_balanced_cues() -> None:
 
 
 def test_no_lone_last_word() -> None:
-    words = tuple(word(text, float(i), i + 0.5) for i, text in enumerate("one two three four five six seven eight nine".split()))
+    words = tuple(
+        word(text, float(i), i + 0.5) for i, text in enumerate("one two three four five six seven eight nine".split())
+    )
     (cue,) = read_cues(render(transcript(Segment(words=words)), "vtt"), "vtt")
     assert cue[2] == ["one two three four five", "six seven eight nine"]  # 44 characters in all; the limit is 42
 
@@ -201,7 +210,9 @@ def read_cues(text: str, name: str) -> list[tuple[float, float, list[str]]]:
         if name == "srt":
             assert lines.pop(0) == str(number)
         mark = "," if name == "srt" else r"\."
-        match = re.fullmatch(rf"(\d\d):(\d\d):(\d\d){mark}(\d{{3}}) --> (\d\d):(\d\d):(\d\d){mark}(\d{{3}})", lines.pop(0))
+        match = re.fullmatch(
+            rf"(\d\d):(\d\d):(\d\d){mark}(\d{{3}}) --> (\d\d):(\d\d):(\d\d){mark}(\d{{3}})", lines.pop(0)
+        )
         assert match
         assert lines
         assert all(line and "-->" not in line for line in lines)

@@ -52,27 +52,32 @@ def mix_at_snr(speech: Samples, noise: Samples, snr_db: float) -> Samples:
 
 def coloured_noise(count: int, colour: NoiseColour, random: np.random.Generator) -> Samples:
     """Gaussian noise of unit deviation whose power falls with frequency: not at all, as 1/f, or as 1/f^2."""
-    spectrum = np.fft.rfft(random.standard_normal(count))
+    padded = _fast_length(count)
+    spectrum = np.fft.rfft(random.standard_normal(padded, np.float32))
     slope = {"white": 0.0, "pink": 0.5, "brown": 1.0}[colour]
-    frequency = np.maximum(np.arange(len(spectrum)), 1 + count * 20 / 16_000)  # flat below 20 Hz
-    noise = np.fft.irfft(spectrum / frequency**slope, count)
+    frequency = np.maximum(np.arange(len(spectrum)), 1 + padded * 20 / 16_000)  # flat below 20 Hz
+    noise = np.fft.irfft(spectrum / frequency**slope, padded)[:count]
     return (noise / noise.std()).astype(np.float32)
 
 
 def change_speed(samples: Samples, factor: float) -> Samples:
-    """Play faster (factor > 1) or slower, pitch and formants moving along: another talker, roughly."""
-    import torch
-    import torchaudio
+    """Play faster (factor > 1) or slower, pitch and formants moving along: another talker, roughly.
 
-    hundredths = round(100 * factor)
-    if hundredths == 100:
-        return samples
-    return torchaudio.functional.resample(torch.from_numpy(samples), hundredths, 100, lowpass_filter_width=4).numpy()
+    Linear interpolation: 20 times quicker than a windowed sinc, and the images it leaves are weak for speech.
+    """
+    positions = np.arange(0.0, len(samples) - 1, factor)
+    return np.interp(positions, np.arange(len(samples)), samples).astype(np.float32)
 
 
 def colour_channel(samples: Samples, depth_db: float, random: np.random.Generator) -> Samples:
     """A random microphone: a smooth frequency response within +-depth_db through seven octave points."""
-    spectrum = np.fft.rfft(samples)
-    octave = np.log2(np.maximum(np.fft.rfftfreq(len(samples), 1 / 16_000), 62.5) / 62.5)
+    padded = _fast_length(len(samples))
+    spectrum = np.fft.rfft(samples, padded)
+    octave = np.log2(np.maximum(np.fft.rfftfreq(padded, 1 / 16_000), 62.5) / 62.5)
     response_db = np.interp(octave, np.arange(8), random.uniform(-depth_db, depth_db, 8))
-    return np.fft.irfft(spectrum * 10 ** (response_db / 20), len(samples)).astype(np.float32)
+    return np.fft.irfft(spectrum * 10 ** (response_db / 20), padded)[: len(samples)].astype(np.float32)
+
+
+def _fast_length(count: int) -> int:
+    """The next multiple of 4096: transforms of prime lengths take ten times as long."""
+    return -(-count // 4096) * 4096

@@ -53,6 +53,7 @@ def save_checkpoint(
     try:
         staging.chmod(0o755)
         save_file(weights, staging / WEIGHTS_NAME, metadata={"format": "pt"})
+        (staging / WEIGHTS_NAME).chmod(0o644)
         content = {"format": FORMAT_VERSION, "model": as_mapping(network.config)}
         (staging / CONFIG_NAME).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         (staging / WordTokenizer.FILE_NAME).write_text(tokenizer.text(), encoding="utf-8")

@@ -19,7 +19,6 @@ from types import TracebackType
 from avsr.errors import AvsrError
 
 BAR_WIDTH = 24
-REDRAW_INTERVAL_S = 0.1
 
 
 class UsageError(Exception):
@@ -34,12 +33,9 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self.has_bar = (
-            not quiet and sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        )
+        self.has_bar = not quiet and sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._bar = ""  # as it stands on the terminal now
-        self._drawn_at = 0.0
-        self._start: tuple[float, float] | None = None
+        self._start: tuple[float, float] | None = None  # when progress was first made, and how much there was then
 
     def __enter__(self) -> Console:
         return self
@@ -57,21 +53,19 @@ class Console:
         if sys.stdout is None:  # closed by the caller
             return
         encoding = sys.stdout.encoding or "utf-8"
-        bar, _ = self._bar, self._replace_bar("")
-        try:
-            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise AvsrError("standard output cannot be written", got=describe(error)) from error
-        self._replace_bar(bar)
+        with self._bar_aside():
+            try:
+                sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                sys.stdout.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise AvsrError("standard output cannot be written", got=describe(error)) from error
 
     def error(self, line: str) -> None:
         """One line about what failed."""
-        bar, _ = self._bar, self._replace_bar("")
-        _to_stderr(f"avsr: {printable(line)}\n")
-        self._replace_bar(bar)
+        with self._bar_aside():
+            _to_stderr(f"avsr: {printable(line)}\n")
 
     def note(self, line: str) -> None:
         """One line that the user may want to know; silent when quiet."""
@@ -80,20 +74,26 @@ class Console:
 
     def progress(self, fraction: float, status: str) -> None:
         """Show how much is done, in [0, 1], with the time that is left at the present pace."""
-        now = time.monotonic()
-        if not self.has_bar or now - self._drawn_at < REDRAW_INTERVAL_S:
+        if not self.has_bar:
             return
-        self._drawn_at = now
         left = ""
-        if self._start is None:
-            self._start = (now, fraction)  # whatever came before, such as loading a model, says nothing of the pace
-        else:
-            started_at, start_fraction = self._start
-            if fraction > start_fraction:
-                left = f", {duration((now - started_at) * (1 - fraction) / (fraction - start_fraction))} left"
+        if self._start is not None:
+            start_s, start_fraction = self._start
+            if start_fraction < fraction < 1:
+                left_s = (time.monotonic() - start_s) * (1 - fraction) / (fraction - start_fraction)
+                left = f", {duration(left_s)} left"
+        elif fraction > 0:
+            self._start = (time.monotonic(), fraction)  # the time before, as for loading a model, says nothing
         filled = round(BAR_WIDTH * fraction)
         line = f"{fraction:4.0%} |{'#' * filled}{'-' * (BAR_WIDTH - filled)}| {status}{left}"
         self._replace_bar(line[: shutil.get_terminal_size().columns - 1])
+
+    @contextmanager
+    def _bar_aside(self) -> Iterator[None]:
+        bar = self._bar
+        self._replace_bar("")
+        yield
+        self._replace_bar(bar)
 
     def _replace_bar(self, line: str) -> None:
         if line != self._bar:

@@ -1,8 +1,12 @@
 """Entry point of the `avsr` command: finds the subcommand, and turns whatever happens into an exit code.
 
-    0    all done                1    something failed; what could be done is done
-    2    wrong usage             130  interrupted
-    141  the reader of our output has gone (128 + SIGPIPE, as the shell shows for other programs)
+    0    all done
+    1    something failed; what could be done is done
+    2    wrong usage
+    130  interrupted
+    141  the reader of our output has gone
+
+The last two are 128 + SIGINT and 128 + SIGPIPE, which is what the shell shows for other programs.
 """
 
 from __future__ import annotations
@@ -65,7 +69,7 @@ def argument_parser(command: str | None = None) -> argparse.ArgumentParser:
             "avsr",
             usage="avsr COMMAND ...",
             description="Audio-visual speech recognition: sound and lips of a video to text with times.",
-            epilog=f"commands:\n{summaries}\n\nexample:\n  {transcribe.EXAMPLE}\n\navsr COMMAND --help shows its options.",
+            epilog=f"commands:\n{summaries}\n\nexample:\n  {transcribe.EXAMPLE}\n\navsr COMMAND --help tells more.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import argparse
 
+from avsr.cli.console import Console
+
 SUMMARY = "the models that come with this package"
-DESCRIPTION = "List the models that come with this package."
+DESCRIPTION = (
+    "List the models that come with this package: the name for --model, whether they hear (a), read\n"
+    "lips (v) or do both at once (av), how many words or word pieces they know, and their size."
+)
 EXAMPLE = "avsr models"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `avsr models`."""
+    """Declare the arguments of `avsr models`: none."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a table of the models."""
+    """Print the table of the models."""
+    from avsr.models import shipped
+    from avsr.models.recognizer import ASSETS
+
+    rows = [("NAME", "MODALITIES", "UNITS", "SIZE")]
+    for name, config in shipped():
+        modalities = "a" if config.visual_encoder is None else "a v av"
+        size = sum(path.stat().st_size for path in (ASSETS / name).iterdir())
+        rows.append((name, modalities, str(config.vocabulary_size), f"{size / 1e6:.1f} MB"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    with Console() as console:
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            console.result("  ".join(cells).rstrip() + "\n")
     return 0

@@ -1,7 +1,7 @@
 """Work on many files, here or in several processes; one file that fails, or kills its process, costs no other.
 
-Processes are started afresh ("spawn"), because MediaPipe and CUDA hang or fail in forked ones. Each opens the model once
-and holds one file at a time, so memory does not grow with the number of files.
+Processes are started afresh ("spawn"), because MediaPipe and CUDA hang or fail in forked ones. Each opens the model
+once and holds one file at a time, so memory does not grow with the number of files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,6 @@ Outcome = tuple[int, Transcript | AvsrError]
 """Index of a file, and its transcript or why there is none."""
 
 STOP_TIMEOUT_S = 2.0
-REPORT_INTERVAL_S = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -134,23 +132,10 @@ def _serve(connection: Connection, open_work: Callable[[], Work], threads: int, 
                 return
             connection.send(("ready", None))
             while (path := connection.recv()) is not None:
-                connection.send(("outcome", _attempt(work, path, _Throttled(connection))))
+                outcome = _attempt(work, path, lambda fraction: connection.send(("progress", fraction)))
+                connection.send(("outcome", outcome))
         except (EOFError, ConnectionError):
             logger.debug("nobody waits for this process any more")
-
-
-class _Throttled:
-    """Sends fractions done through a pipe, a few times a second at most."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._sent_at = 0.0
-
-    def __call__(self, fraction: float) -> None:
-        now = time.monotonic()
-        if now - self._sent_at >= REPORT_INTERVAL_S:
-            self._sent_at = now
-            self._connection.send(("progress", fraction))
 
 
 def _attempt(work: Work, path: str, on_fraction: Callable[[float], None]) -> Transcript | AvsrError:

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("corpus", metavar="CORPUS", help="kind of corpus: grid")
     add("src", metavar="SRC", help="folder that holds the corpus")
     add("out", metavar="OUT", help="folder for the prepared data")
-    add("--workers", type=positive_integer, default=os.cpu_count() or 1, metavar="N", help="processes; default one a core")
+    add("--workers", type=positive_integer, default=os.cpu_count() or 1, metavar="N", help="processes; default: cores")
     add_quiet(parser)
 
 
@@ -39,9 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             on_progress=lambda done, total: console.progress(done / total, f"{done}/{total} clips"),
         )
-        rejected = prepared.manifest.with_name("rejected.jsonl")
+        reasons = f" (see {prepared.manifest.with_name('rejected.jsonl')})" if prepared.rejected else ""
         console.note(
-            f"{prepared.utterances} clips ready, {prepared.rejected} rejected (see {rejected}); {prepared.new} of these done now"
+            f"{prepared.utterances} clips ready, {prepared.rejected} rejected{reasons}; {prepared.new} done now"
         )
         console.result(f"{prepared.manifest}\n")
     return 0

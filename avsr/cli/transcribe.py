@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from avsr.cli.arguments import add_quiet, positive_integer
 from avsr.cli.console import Console, UsageError, about, describe, printable
@@ -19,6 +20,9 @@ from avsr.errors import AvsrError, nearest
 from avsr.output import FORMATS, render, write
 from avsr.output.json import to_json_line
 from avsr.transcript import Transcript
+
+if TYPE_CHECKING:
+    from avsr.models.recognizer import ModalityChoice
 
 SUMMARY = "speech in video or sound files to text with times"
 DESCRIPTION = (
@@ -51,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace files that are in DIR already; else they are kept")
     add("--model", default="grid-tiny", metavar="NAME|PATH", help="shipped model or checkpoint; default %(default)s")
     add("--modality", choices=("auto", "av", "a", "v"), default="auto", help="use sound, lips, or both; default auto")
-    add("--face", type=_face, default="auto", metavar="auto|largest|ID", help="whose lips to read; default auto")
+    add("--face", choices=("auto", "largest"), default="auto", help="whose lips to read; default auto")
     add("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the arithmetic; default fp32")
     add("--workers", type=positive_integer, default=1, metavar="N", help="files at a time, each with its own model")
@@ -93,13 +97,14 @@ def run(arguments: argparse.Namespace) -> int:
                 jobs = _without_finished(jobs, console)
         num_failed = _transcribe(jobs, arguments, console, one_file=one_file) if jobs else 0
         if not to_stdout and not one_file:
-            console.note(
-                f"{len(jobs) - num_failed} transcribed, {len(files) - len(jobs)} kept, {num_failed + num_missing} failed"
-            )
+            num_kept = len(files) - len(jobs)
+            console.note(f"{len(jobs) - num_failed} transcribed, {num_kept} kept, {num_failed + num_missing} failed")
     return 1 if num_failed or num_missing else 0
 
 
-def open_work(*, model: str, device: str, precision: str, modality: str, face: str, with_progress: bool) -> Work:
+def open_work(
+    *, model: str, device: str, precision: str, modality: ModalityChoice, face: str, with_progress: bool
+) -> Work:
     """Load the model; the result transcribes one file with it. Raises ModelError."""
     import avsr
 
@@ -139,20 +144,25 @@ def _transcribe(jobs: Sequence[_Job], arguments: argparse.Namespace, console: Co
     num_done = num_failed = 0
     under_way: dict[int, float] = {}
 
-    def show(index: int, fraction: float) -> None:
-        under_way[index] = fraction
+    def show() -> None:
         console.progress((num_done + sum(under_way.values())) / len(jobs), f"{num_done}/{len(jobs)} files")
+
+    def on_progress(index: int, fraction: float) -> None:
+        under_way[index] = fraction
+        show()
 
     paths = [job.path for job in jobs]
     outcomes: Generator[Outcome]
     if arguments.workers > 1 and len(jobs) > 1:
-        outcomes = run_in_processes(opener, paths, show, workers=arguments.workers, debug=arguments.debug)
+        outcomes = run_in_processes(opener, paths, on_progress, workers=arguments.workers, debug=arguments.debug)
     else:
-        outcomes = run_here(opener, paths, show)
+        outcomes = run_here(opener, paths, on_progress)
+    show()
     with closing(outcomes):
         for index, outcome in outcomes if arguments.output_dir else _in_order(outcomes):
             under_way.pop(index, None)
             num_done += 1
+            show()
             job = jobs[index]
             if isinstance(outcome, AvsrError):
                 console.error(about(job.path, str(outcome)))
@@ -279,12 +289,6 @@ def _formats(text: str) -> tuple[str, ...]:
             hint = f"; did you mean {close}?" if close else ""
             raise argparse.ArgumentTypeError(f"got {name!r}, expected {', '.join(FORMATS)}{hint}")
     return names
-
-
-def _face(text: str) -> str:
-    if text not in ("auto", "largest") and not re.fullmatch("[0-9]+", text):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, largest or the number of a face")
-    return text
 
 
 def _device(text: str) -> str:

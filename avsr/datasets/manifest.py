@@ -40,9 +40,9 @@ class Utterance:
     """One recorded sentence of a prepared data set.
 
     id: unique, "speaker/name"; a path without suffix. text: what is said. audio, video: files relative to the
-    manifest's folder, None where there is no sound or no readable lips. duration: seconds. fps: of the lips (25), 0 without.
-    coverage: share of lip slots present. sha256: of the source file. words: (word, start, end) in seconds, empty where
-    unknown. absent: (first slot, end slot, reason) of each run of slots without lips.
+    manifest's folder, None where there is no sound or no readable lips. duration: seconds. fps: of the lips (25),
+    0 without. coverage: share of lip slots present. sha256: of the source file. words: (word, start, end) in seconds,
+    empty where unknown. absent: (first slot, end slot, reason) of each run of slots without lips.
     """
 
     id: str

@@ -7,7 +7,10 @@ corpus has grown, goes on where it stopped.
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
+import concurrent.futures.process
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -16,7 +19,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ from avsr.errors import AvsrError, ConfigError, DataError, MediaError, nearest
 from avsr.features.faces import FaceFinder
 from avsr.features.lips import SLOT_S, LipTrack, extract_lips
 from avsr.media import SAMPLE_RATE, probe, read_audio
+from avsr.media.container import check_is_file
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +54,19 @@ Progress = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceClip:
-    """One clip of a corpus as its reader found it. text: None where nobody knows what is said. words: in seconds."""
+    """One clip of a corpus as its reader found it.
+
+    text: what is said. words: (word, start, end) in seconds. problem: why the clip cannot be used, as far as its
+    reader can tell, None where it can.
+    """
 
     id: str
     speaker: str
     split: str
     path: Path
-    text: str | None
+    text: str
     words: tuple[tuple[str, float, float], ...] = ()
+    problem: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,48 +87,49 @@ def prepare(
     workers: int = 1,
     on_progress: Progress | None = None,
 ) -> Preparation:
-    """Prepare the copy of `corpus` under `src` into the folder `out`; see `avsr.datasets.manifest` for what is there then.
+    """Prepare the copy of `corpus` under `src` into the folder `out`; `avsr.datasets.manifest` says what is there then.
 
-    workers: processes. Interrupting it leaves whole files, and running it again goes on. Processes are spawned: a script
-    that calls this needs the usual `if __name__ == "__main__":`.
-    Raises ConfigError for an unknown corpus, DataError where `src` is not a copy of it.
+    workers: processes. Interrupting it leaves whole files, and running it again goes on. Processes are spawned: a
+    script that calls this needs the usual `if __name__ == "__main__":`. Damaged clips are rejected, not repaired.
+    Raises ConfigError for an unknown corpus, DataError where `src` is not a copy of it or `out` cannot be written.
     """
     clips = list(_read_corpus(corpus, Path(src)))
-    ids = [clip.id for clip in clips]
-    if len(set(ids)) < len(ids):
-        raise DataError(f"{src}: two clips have the same id", got=next(i for i in ids if ids.count(i) > 1))
+    ids = collections.Counter(clip.id for clip in clips)
+    clip_id, count = ids.most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{src}: clips have the same id", got=f"{clip_id}, {count} times")
+    for clip in clips:  # ids become paths
+        if Path(clip.id).is_absolute() or ".." in Path(clip.id).parts:
+            raise DataError(f"{src}: an id leads out of the folder", got=clip.id, expected="speaker/name")
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    records: list[dict[str, Any]] = []
-    new = 0
-    for record, is_new in _records(clips, out, max(1, workers)):
-        records.append(record)
-        new += is_new
-        if on_progress is not None:
-            on_progress(len(records), len(clips))
-    records.sort(key=lambda record: record["id"])
-    utterances = [parse_utterance(r["utterance"], r["id"]) for r in records if r["utterance"] is not None]
-    rejected = [
-        {"id": r["id"], "source": r["source"], "reason": r["reason"]} for r in records if r["utterance"] is None
-    ]
-    write_json_lines(out / "rejected.jsonl", rejected)
-    write_manifest(out / "manifest.jsonl", utterances)
-    return Preparation(out / "manifest.jsonl", len(utterances), len(rejected), new)
+    usable = [clip for clip in clips if clip.problem is None]
+    rejected = [_rejection(clip.id, clip.path, clip.problem) for clip in clips if clip.problem is not None]
+    utterances: list[Utterance] = []
+    num_new = 0
+    with contextlib.closing(_records(usable, out, max(1, workers))) as records:
+        for num_done, (record, is_new) in enumerate(records, start=len(rejected) + 1):
+            if record["utterance"] is None:
+                rejected.append(_rejection(record["id"], record["source"], record["reason"]))
+            else:
+                utterances.append(parse_utterance(record["utterance"], record["id"]))
+            num_new += is_new
+            if on_progress is not None:
+                on_progress(num_done, len(clips))
+    write_json_lines(out / "rejected.jsonl", sorted(rejected, key=lambda row: row["id"]))
+    write_manifest(out / "manifest.jsonl", sorted(utterances, key=lambda utterance: utterance.id))
+    return Preparation(out / "manifest.jsonl", len(utterances), len(rejected), num_new)
 
 
 def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
     """Write sound and lips of one clip under `out`. Raises AvsrError with the reason where the clip is of no use."""
-    if clip.text is None:
-        raise DataError("what is said is not known", remedy="give it a label")
     info = probe(clip.path)
-    samples = None
-    if info.audio is not None:
-        samples = read_audio(clip.path)
-    lips = None
-    if info.video is not None:
-        lips = extract_lips(clip.path, finder=finder)
-        if not lips.present.any():
-            lips = None
+    damage: list[str] = []
+    samples = read_audio(clip.path, on_warning=damage.append) if info.audio is not None else None
+    lips = extract_lips(clip.path, finder=finder, on_warning=damage.append) if info.video is not None else None
+    if damage:
+        raise MediaError(damage[0])
+    if lips is not None and not lips.present.any():
+        lips = None
     if samples is None and lips is None:
         raise MediaError("neither sound nor readable lips")
     if samples is not None:
@@ -155,8 +165,12 @@ def _read_corpus(corpus: str, src: Path) -> Iterator[SourceClip]:
     )
 
 
-def _records(clips: list[SourceClip], out: Path, workers: int) -> Iterator[tuple[dict[str, Any], bool]]:
-    """A record for each clip, in any order, and whether it is new. Clips that have one come first."""
+def _rejection(clip_id: str, source: object, reason: str) -> dict[str, str]:
+    return {"id": clip_id, "source": str(source), "reason": reason}
+
+
+def _records(clips: list[SourceClip], out: Path, workers: int) -> Generator[tuple[dict[str, Any], bool], None, None]:
+    """A record for each clip and whether it is new. Clips that have one already come first, the others in any order."""
     missing = []
     for clip in clips:
         record = _read_record(clip, out)
@@ -167,23 +181,31 @@ def _records(clips: list[SourceClip], out: Path, workers: int) -> Iterator[tuple
     if not missing:
         return
     # Spawned, because a process that was forked after a face graph ran hangs in its own graphs.
-    with concurrent.futures.ProcessPoolExecutor(
+    pool = concurrent.futures.ProcessPoolExecutor(
         min(workers, len(missing)), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-    ) as pool:
-        waiting: set[concurrent.futures.Future[dict[str, Any]]] = set()
-        source = iter(missing)
-        try:
-            while True:
-                waiting |= {
-                    pool.submit(_work, clip, out) for clip in itertools.islice(source, workers + 2 - len(waiting))
-                }
-                if not waiting:
-                    return
-                done, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
-                for future in done:
-                    yield future.result(), True
-        finally:  # interrupted: each process finishes the clip it is at
-            pool.shutdown(wait=True, cancel_futures=True)
+    )
+    clips_of: dict[concurrent.futures.Future[dict[str, Any]], SourceClip] = {}
+    upcoming = iter(missing)
+    try:
+        while True:
+            for clip in itertools.islice(upcoming, workers + 2 - len(clips_of)):
+                clips_of[pool.submit(_work, clip, out)] = clip
+            if not clips_of:
+                return
+            done, _ = concurrent.futures.wait(clips_of, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                yield future.result(), True
+                del clips_of[future]
+    except concurrent.futures.process.BrokenProcessPool as error:
+        suspects = ", ".join(clip.id for clip in clips_of.values())
+        raise DataError(
+            f"{out}: a process of the preparation was killed while it worked on one of {suspects}",
+            remedy="run it again, with fewer workers if memory was short; it goes on where it stopped",
+        ) from error
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written", got=error, remedy="free some space, then run it again") from error
+    finally:  # also when interrupted: each process finishes the clip it is at
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 _finder: FaceFinder | None = None
@@ -197,43 +219,30 @@ def _start_worker() -> None:
 
 def _work(clip: SourceClip, out: Path) -> dict[str, Any]:
     assert _finder is not None
-    record: dict[str, Any] = {
-        "id": clip.id,
-        "source": str(clip.path),
-        "made_from": None,
-        "utterance": None,
-        "reason": None,
-    }
+    record: dict[str, Any] = {"id": clip.id, "source": str(clip.path), "utterance": None, "reason": None}
     try:
+        check_is_file(clip.path)
         record["made_from"] = _made_from(clip)
         record["utterance"] = dataclasses.asdict(prepare_clip(clip, out, _finder))
     except AvsrError as error:
-        record["reason"] = str(error)
-    except OSError as error:
-        if error.filename is None or Path(error.filename) != clip.path:
-            raise  # not the clip's fault: a full disk
         record["reason"] = str(error)
     path = _record_path(clip, out)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     temporary.write_text(json.dumps(record), encoding="utf-8")
     os.replace(temporary, path)
-    return json.loads(json.dumps(record))
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _read_record(clip: SourceClip, out: Path) -> dict[str, Any] | None:
     """The record of a clip that needs no work: made from the same input by this version, and its files are there."""
     try:
         record = json.loads(_record_path(clip, out).read_text(encoding="utf-8"))
-        if record["made_from"] is None or record["made_from"] != _made_from(clip):
-            return None
-        utterance = record["utterance"]
-        files = (
-            [] if utterance is None else [utterance[key] for key in ("audio", "video") if utterance[key] is not None]
-        )
+        fits = record["made_from"] == _made_from(clip)
+        files = [(record["utterance"] or {}).get(key) for key in ("audio", "video")]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return record if all((out / file).is_file() for file in files) else None
+    return record if fits and all((out / file).is_file() for file in files if file is not None) else None
 
 
 def _record_path(clip: SourceClip, out: Path) -> Path:

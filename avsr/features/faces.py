@@ -34,10 +34,13 @@ _MAX_FAILED_CHECKS = 3
 _MAX_LOST_FRAMES = 5
 _MAX_CANDIDATES = 3
 _DETECTION_SIDE_PX = 640
+# The detector overlooks some faces that fill the picture: with this margin around it finds all of them. More margin
+# makes it see faces where there are none.
+_MARGIN = 0.17
 _MESH_SIDE_PX = 256
 _CROP_PER_BOX = 2.0
-# The mesh remembers where the face was inside its crop, so the crop stays where it is until the face has moved by this
-# share of the crop or changed its size by that factor.
+# The mesh remembers where in its crop the face was, so the crop stays in place until the face has moved by this share
+# of the crop or changed its size by that factor.
 _MAX_CROP_SHIFT = 0.1
 _MAX_CROP_SCALE = 1.25
 _MIN_OVERLAP = 0.3
@@ -86,6 +89,17 @@ class Face:
     box: Box
 
 
+@dataclasses.dataclass
+class _Followed:
+    """The face that is followed. box: where it was last seen. crop: where the mesh looks for it."""
+
+    id: int
+    box: Box
+    crop: Box
+    lost_frames: int = 0
+    failed_checks: int = 0
+
+
 class FaceFinder:
     """Follows the most prominent face through the pictures of one video. Use it as a context manager.
 
@@ -106,7 +120,11 @@ class FaceFinder:
             self._mesh.process(blank)
         self._mesh_is_clear = True
         self._seen_any = False
-        self.reset()
+        self._num_frames = 0
+        self._num_faces = 0
+        self._search_frames = 0  # since nothing is followed
+        self._thumbnail: npt.NDArray[np.float32] | None = None
+        self._followed: _Followed | None = None
 
     def __enter__(self) -> FaceFinder:
         return self
@@ -123,101 +141,95 @@ class FaceFinder:
 
     def reset(self) -> None:
         """Forget everything: what follows is another video. Its results are those of a new finder."""
-        self._next_id = 0
         self._num_frames = 0
-        self._thumbnail: npt.NDArray[np.float32] | None = None
-        self._drop()
+        self._num_faces = 0
+        self._search_frames = 0
+        self._thumbnail = None
+        self._followed = None
 
     def follow(self, frame: VideoFrame) -> list[Face]:
         """The face in the next picture of the video, as a list of none or one."""
         rgb = frame.rgb
         if self._is_cut(rgb):
-            self._drop()
+            self._followed = None
         points = None
-        if self._box is not None:
-            points = self._track(rgb)
-            if points is None:
-                self._lost_frames += 1
-                if self._lost_frames > _MAX_LOST_FRAMES:
-                    self._drop()
-            else:
-                self._lost_frames = 0
-                self._box = _box_of(points)
-        if self._box is None or self._num_frames % _CHECK_EVERY_FRAMES == 0:
-            boxes = self._detect(rgb)
-            if self._box is not None and points is not None:
-                self._check(rgb, boxes)
-                if self._box is None:
-                    points = None
-            if self._box is None:
-                points = self._find(rgb, boxes)
+        if self._followed is not None:
+            points = self._track(rgb, self._followed)
+        if self._followed is not None and points is not None and self._num_frames % _CHECK_EVERY_FRAMES == 0:
+            if not self._is_confirmed(rgb, self._followed):
+                self._followed = None
+        if self._followed is None:
+            points = self._find(rgb)
         self._num_frames += 1
-        if points is None or self._box is None:
+        if self._followed is None or points is None:
             return []
-        return [Face(self._id, points, self._box)]
-
-    def _drop(self) -> None:
-        self._id: int = -1
-        self._box: Box | None = None  # of the followed face where it was last seen
-        self._crop: Box | None = None  # where the mesh looks for it
-        self._lost_frames: int = 0
-        self._failed_checks: int = 0
+        return [Face(self._followed.id, points, self._followed.box)]
 
     def _is_cut(self, rgb: Rgb) -> bool:
-        small = cv2.resize(rgb[:: max(1, rgb.shape[0] // 144)], (32, 18), interpolation=cv2.INTER_AREA)
+        small = _resize(rgb[:: max(1, rgb.shape[0] // 144)], (32, 18))
         thumbnail = small.astype(np.float32).mean(axis=2)
         last, self._thumbnail = self._thumbnail, thumbnail
         return last is not None and float(np.abs(thumbnail - last).mean()) > _CUT_DIFFERENCE
 
-    def _find(self, rgb: Rgb, boxes: list[Box]) -> Points | None:
-        """Start following the largest detected face that the mesh confirms."""
+    def _find(self, rgb: Rgb) -> Points | None:
+        """Start following the largest detected face that the mesh confirms. Returns its points."""
+        small, scale = _at_most(rgb, _DETECTION_SIDE_PX)
+        boxes = self._detect(small, scale)
+        if not boxes and self._search_frames % _CHECK_EVERY_FRAMES == 0:
+            boxes = self._detect(small, scale, _MARGIN)
+        self._search_frames += 1
         for box in sorted(boxes, key=lambda box: box.area, reverse=True)[:_MAX_CANDIDATES]:
             self._clear_mesh()
-            self._crop = box.square(_CROP_PER_BOX)
-            points = self._mesh_points(rgb, self._crop)
-            if points is None or _box_of(points).overlap(box) < _MIN_OVERLAP:
-                continue
-            self._box = _box_of(points)
-            self._id = self._next_id
-            self._next_id += 1
-            return points
+            crop = box.square(_CROP_PER_BOX)
+            points = self._mesh_points(rgb, crop)
+            if points is not None and _box_of(points).overlap(box) >= _MIN_OVERLAP:
+                self._followed = _Followed(self._num_faces, _box_of(points), crop)
+                self._num_faces += 1
+                self._search_frames = 0
+                return points
         return None
 
-    def _track(self, rgb: Rgb) -> Points | None:
-        """Points of the followed face in the next picture."""
-        assert self._box is not None
-        wanted = self._box.square(_CROP_PER_BOX)
-        if self._crop is None or not _still_fits(self._crop, wanted):
-            self._crop = wanted
+    def _track(self, rgb: Rgb, face: _Followed) -> Points | None:
+        """Points of the followed face in the next picture. One that is lost for too long is followed no more."""
+        wanted = face.box.square(_CROP_PER_BOX)
+        if not _still_fits(face.crop, wanted):
+            face.crop = wanted
         for _ in range(2):  # a failed tracking step makes the mesh search the crop anew at the next call
-            points = self._mesh_points(rgb, self._crop)
-            if points is not None and _box_of(points).overlap(self._box) >= _MIN_OVERLAP:
+            points = self._mesh_points(rgb, face.crop)
+            if points is not None and _box_of(points).overlap(face.box) >= _MIN_OVERLAP:
+                face.box = _box_of(points)
+                face.lost_frames = 0
                 return points
             self._clear_mesh()
+        face.lost_frames += 1
+        if face.lost_frames > _MAX_LOST_FRAMES:
+            self._followed = None
         return None
 
-    def _check(self, rgb: Rgb, boxes: list[Box]) -> None:
-        """Stop following a face that the detector has not confirmed for some time."""
-        assert self._box is not None
-        if any(box.overlap(self._box) >= _MIN_OVERLAP for box in boxes):
-            self._failed_checks = 0
-            return
-        self._failed_checks += 1
-        if self._failed_checks >= _MAX_FAILED_CHECKS:
-            self._drop()
+    def _is_confirmed(self, rgb: Rgb, face: _Followed) -> bool:
+        """False when the detector has not seen the followed face for some time."""
+        small, scale = _at_most(rgb, _DETECTION_SIDE_PX)
+        for margin in (0.0, _MARGIN):
+            if any(box.overlap(face.box) >= _MIN_OVERLAP for box in self._detect(small, scale, margin)):
+                face.failed_checks = 0
+                return True
+        face.failed_checks += 1
+        return face.failed_checks < _MAX_FAILED_CHECKS
 
-    def _detect(self, rgb: Rgb) -> list[Box]:
+    def _detect(self, rgb: Rgb, scale: float, margin: float = 0.0) -> list[Box]:
+        """Faces, in frame pixels, in a copy of the picture scaled by `scale`.
+
+        margin: of black around the copy, in shares of its longer side.
+        """
+        border = round(margin * max(rgb.shape[:2]))
+        if border:
+            rgb = np.pad(rgb, ((border, border), (border, border), (0, 0)))
         height, width = rgb.shape[:2]
-        scale = min(1.0, _DETECTION_SIDE_PX / max(height, width))
-        if scale < 1.0:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            rgb = _resize(rgb, size)
-        result = self._process(self._detector, rgb)
         boxes = []
-        for detection in result.detections or []:
+        for detection in self._process(self._detector, rgb).detections or []:
             relative = detection.location_data.relative_bounding_box
-            left, top = relative.xmin * width, relative.ymin * height
-            boxes.append(Box(left, top, left + relative.width * width, top + relative.height * height))
+            left, top = (relative.xmin * width - border) / scale, (relative.ymin * height - border) / scale
+            boxes.append(Box(left, top, left + relative.width * width / scale, top + relative.height * height / scale))
         return boxes
 
     def _mesh_points(self, rgb: Rgb, crop: Box) -> Points | None:
@@ -258,6 +270,14 @@ def _box_of(points: Points) -> Box:
     left, top = points.min(axis=0)
     right, bottom = points.max(axis=0)
     return Box(float(left), float(top), float(right), float(bottom))
+
+
+def _at_most(rgb: Rgb, side_px: int) -> tuple[Rgb, float]:
+    """The picture with no side above `side_px`, and by what it was scaled."""
+    scale = min(1.0, side_px / max(rgb.shape[:2]))
+    if scale == 1.0:
+        return rgb, 1.0
+    return _resize(rgb, (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))), scale
 
 
 def _resize(rgb: Rgb, size: tuple[int, int]) -> Rgb:

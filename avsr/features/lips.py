@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from avsr.errors import ConfigError
 from avsr.features.faces import Face, FaceFinder
-from avsr.media import VideoFrame, WarningSink, iter_frames, probe
+from avsr.media import VideoFrame, WarningSink, iter_frames, probe, read_ahead
 
 SLOT_S = 0.04
 CROP_PX = 96
@@ -236,7 +236,7 @@ def extract_lips(
     slots: list[LipSlot] = []
     last_s = 0.0
     with LipTracker(face, finder=finder) as tracker:
-        for frame in iter_frames(path, on_warning=on_warning):
+        for frame in read_ahead(iter_frames(path, on_warning=on_warning)):
             slots += tracker.push(frame)
             last_s = frame.time_s
         slots += tracker.finish(last_s + 1.0 / fps)

@@ -3,6 +3,7 @@
 Media time 0 is the earliest start of the sound and picture streams that are read; both keep their offset to it.
 """
 
+from avsr.media.ahead import read_ahead
 from avsr.media.audio import SAMPLE_RATE, iter_audio, read_audio
 from avsr.media.container import WarningSink
 from avsr.media.probe import AudioStreamInfo, MediaInfo, VideoStreamInfo, probe
@@ -19,5 +20,6 @@ __all__ = [
     "iter_audio",
     "iter_frames",
     "probe",
+    "read_ahead",
     "read_audio",
 ]

@@ -124,7 +124,7 @@ class Damage:
         if self.count > 1:
             logger.debug("%s: %s at %.2f s: %s", self._path, self._kind, time_s, reason)
             return
-        message = f"{self._path}: {self._kind} is damaged at {max(time_s, 0.0):.2f} s ({reason}); kept what decodes"
+        message = f"{self._path}: {self._kind} is damaged at {max(time_s, 0.0):.2f} s ({reason})"
         logger.info("%s", message)
         if self._on_warning is not None:
             self._on_warning(message)

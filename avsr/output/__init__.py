@@ -1,5 +1,7 @@
 """A transcript as a file: one writer a format, each a pure function from Transcript to text.
 
+The formats:
+
     txt    the words, one line a segment
     srt    SubRip subtitles
     vtt    WebVTT subtitles
@@ -61,7 +63,7 @@ def write(transcript: Transcript, path: str | PathLike[str], *, overwrite: bool 
     # The name is short so that it fits wherever `path` does, and begins with a dot so that no `*.srt` meets it.
     partial = path.with_name(f".{os.urandom(6).hex()}.partial")
     try:
-        # A file name that is not valid UTF-8 reaches us with lone surrogates; written as \udcXX they are also valid JSON.
+        # A file name that is not UTF-8 reaches us with lone surrogates, which backslashreplace makes into valid JSON.
         partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         os.replace(partial, path)
     finally:

@@ -71,14 +71,15 @@ class AugmentConfig:
 class LossConfig:
     """Weights of the CTC losses of the fused path and of each side.
 
-    word_times: weight of a frame-by-frame cross-entropy against the corpus's word times, which fades out linearly over
-    `word_times_epochs`; it gets a small model past the stage in which it recites the grammar.
+    word_times: share of each loss that is not CTC but frame-by-frame cross-entropy against the corpus's word times, at
+    the beginning and after `word_times_epochs`. With CTC from the start a small model recites the grammar at the end of
+    each utterance and never learns to listen; starting from word times avoids that, and keeping some keeps times true.
     """
 
     fused: float = 1.0
     audio: float = 0.3
     visual: float = 0.3
-    word_times: float = 0.0
+    word_times: tuple[float, float] = (0.0, 0.0)
     word_times_epochs: int = 20
 
 

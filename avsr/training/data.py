@@ -156,14 +156,17 @@ class TrainingSet(Dataset[Example]):
         item = items[0] if len(items) == 1 else _join(items)
         heard = item.samples is not None
         samples = item.samples if item.samples is not None else np.zeros(round(item.duration * SAMPLE_RATE_HZ), np.float32)
-        stretch = 1.0
+        stretch = round(float(random.uniform(1 - self.augment.speed, 1 + self.augment.speed)), 2)
+        if self.augment.speed:
+            samples = audio.change_speed(samples, stretch)
+        snr_db = -float("inf")
         if heard:
-            samples, stretch, snr_db = self._vary_sound(samples, random)
+            samples, snr_db = self._vary_sound(samples, random)
         lips, presence, read = None, np.zeros(_slots(samples), bool), False
         if item.crops is not None and item.presence is not None:
             crops, presence = item.crops, item.presence
             read = True
-            if heard and snr_db >= AUDIBLE_SNR_DB and random.random() < self.augment.wrong_lips:
+            if snr_db >= AUDIBLE_SNR_DB and random.random() < self.augment.wrong_lips:
                 crops, presence, read = self._other_lips(indices, random)
             if heard and self.augment.offset_slots:
                 crops, presence = _shift(crops, presence, int(random.integers(-1, 2) * self.augment.offset_slots))
@@ -181,13 +184,9 @@ class TrainingSet(Dataset[Example]):
 
     def _vary_sound(
         self, samples: NDArray[np.float32], random: np.random.Generator
-    ) -> tuple[NDArray[np.float32], float, float]:
-        """Sound after augmentation, the factor by which time runs faster, and its SNR (infinite when no noise is added)."""
+    ) -> tuple[NDArray[np.float32], float]:
+        """Sound through a random channel, with noise, at a random level; and its SNR (infinite without noise)."""
         augment = self.augment
-        stretch = 1.0
-        if augment.speed:
-            stretch = round(float(random.uniform(1 - augment.speed, 1 + augment.speed)), 2)
-            samples = audio.change_speed(samples, stretch)
         if augment.channel_db:
             samples = audio.colour_channel(samples, augment.channel_db, random)
         snr_db = float("inf")
@@ -197,7 +196,7 @@ class TrainingSet(Dataset[Example]):
             samples = audio.mix_at_snr(samples, noise, snr_db)
         if augment.gain_db:
             samples = samples * np.float32(10 ** (random.uniform(-augment.gain_db, augment.gain_db) / 20))
-        return samples, stretch, snr_db
+        return samples, snr_db
 
     def _other_lips(
         self, indices: Sequence[int], random: np.random.Generator

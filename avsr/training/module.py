@@ -86,17 +86,17 @@ class TrainingModule(lightning.LightningModule):
             "audio": (output.audio_log_probs, batch.heard),
             "visual": (output.visual_log_probs, readable),
         }
-        fade = max(0.0, 1.0 - self.current_epoch / max(1, weights.word_times_epochs))
+        first, last = weights.word_times
+        share = first + (last - first) * min(1.0, self.current_epoch / max(1, weights.word_times_epochs))
         losses = {}
         for name, (log_probs, used) in sides.items():
             if log_probs is None or getattr(weights, name) == 0 or not bool(used.any()):
                 continue
             loss = ctc_loss(log_probs[used], output.lengths[used], batch.tokens[used], batch.token_counts[used])
-            if weights.word_times and fade:
-                targets = batch.frame_targets[used, : log_probs.shape[1]]
-                loss = loss + weights.word_times * fade * F.nll_loss(
-                    log_probs[used].flatten(0, 1), targets.flatten(), ignore_index=IGNORED_FRAME
-                )
+            targets = batch.frame_targets[used, : log_probs.shape[1]]
+            if share and bool((targets != IGNORED_FRAME).any()):
+                word_times = F.nll_loss(log_probs[used].flatten(0, 1), targets.flatten(), ignore_index=IGNORED_FRAME)
+                loss = (1 - share) * loss + share * word_times
             losses[name] = loss
         return losses
 

@@ -1,0 +1,330 @@
+"""The whole path: a file or samples in, a transcript or log-probabilities out."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avsr.augment.video import centre_crop
+from avsr.checkpoints.native import load_checkpoint, read_config
+from avsr.decoding.alignment import AlignedUnit, align_greedy
+from avsr.decoding.tokenizer import WordTokenizer
+from avsr.errors import ConfigError, MediaError, ModelError, nearest
+from avsr.features.mel import LogMel
+from avsr.media import probe
+from avsr.models.config import SLOT_MS, ModelConfig
+from avsr.models.network import Network
+from avsr.models.windows import Window, windows
+from avsr.transcript import Modality, Segment, Transcript, VideoSummary, Word
+
+ASSETS = Path(__file__).parent.parent / "assets"
+SEGMENT_PAUSE_S = 0.5
+MAX_SEGMENT_S = 12.0
+
+ModalityChoice = Literal["auto", "av", "a", "v"]
+
+
+def shipped() -> list[tuple[str, ModelConfig]]:
+    """The models that come with the package: name and configuration."""
+    folders = sorted(path.parent for path in ASSETS.glob("*/config.yaml"))
+    return [(folder.name, read_config(folder)) for folder in folders]
+
+
+def load(
+    name_or_path: str | PathLike[str], *, device: str | torch.device = "auto", dtype: torch.dtype | None = None
+) -> Recognizer:
+    """See `avsr.load`."""
+    name = os.fspath(name_or_path)
+    folder = ASSETS / name
+    is_name = Path(name).name == name
+    if not (is_name and (folder / "config.yaml").is_file()):
+        folder = Path(name)
+        if not folder.exists():
+            names = [path.parent.name for path in ASSETS.glob("*/config.yaml")]
+            close = nearest(name, names)
+            raise ModelError(
+                f"no model {name!r}",
+                expected=f"a shipped one ({', '.join(names)}) or a checkpoint folder",
+                remedy=f"did you mean {close}?" if close else "check the path",
+            )
+        if not folder.is_dir():
+            raise ModelError(f"{name}: not a checkpoint", got="a file", expected="a checkpoint folder")
+    network, tokenizer = load_checkpoint(folder)
+    return Recognizer(network, tokenizer, device=_device(device), dtype=dtype)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ConfigError("unknown device", got=device, expected="auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {chosen} is not there",
+            got=f"{torch.cuda.device_count()} GPUs",
+            remedy="use device auto or cpu",
+        )
+    return chosen
+
+
+class Recognizer:
+    """A loaded model: the network, its units, and everything from a file to a transcript.
+
+    dtype: torch.bfloat16 or torch.float16 computes in that precision where it pays; None or float32 in full.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        tokenizer: WordTokenizer,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.network = network.eval().to(self.device)
+        self.tokenizer = tokenizer
+        self.dtype = dtype or torch.float32
+        self._log_mel = LogMel(network.config.mel).to(self.device)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.network.config
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def features(self, samples: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
+        """Log-mel features of utterances: float32 [B, n_mels, T], frame counts [B] (10 ms each).
+
+        samples: arrays [S] at 16 kHz in [-1, 1], of any lengths. Raises ValueError for another shape or for values
+        that are not finite.
+        """
+        padded, counts = _pad(samples)
+        return self._log_mel(padded.to(self.device), counts.to(self.device))
+
+    @torch.inference_mode()
+    def log_probs(
+        self,
+        samples: Sequence[NDArray[np.float32]],
+        lips: Sequence[NDArray[np.uint8]] | None = None,
+        presence: Sequence[NDArray[np.bool_]] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What transcription decodes: log-probabilities float32 [B, T, V + 1] with the blank last, frame counts [B].
+
+        samples: as for `features`. lips: crops uint8 [T_lip, 96, 96] of each, 40 ms a slot. presence: bool [T_lip] of
+        each, None for all present. Raises ModelError for lips with a model that only hears.
+        """
+        mel, lengths = self.features(samples)
+        lips_BT1HW = presence_BT = None
+        if lips is not None:
+            self._require_lips()
+            if presence is None:
+                presence = [np.ones(len(crops), bool) for crops in lips]
+            if not len(lips) == len(presence) == len(samples):
+                raise ValueError(f"got {len(lips)} lips and {len(presence)} presences, expected {len(samples)} of each")
+            lips_BT1HW, presence_BT = self._pad_lips(lips, presence)
+        return self._run(mel, lengths, lips_BT1HW, presence_BT)
+
+    def transcribe(
+        self,
+        path: str | PathLike[str],
+        *,
+        modality: ModalityChoice = "auto",
+        face: str = "auto",
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Transcript:
+        """What is said in a video or sound file.
+
+        modality: "a" sound, "v" lips, "av" both, "auto" what the file offers. face: whose lips, "auto" or "largest".
+        on_progress: called with the media seconds done. Raises MediaError when the file cannot be read or lacks what
+        the modality needs, ModelError when the model cannot use it.
+        """
+        if modality not in ("auto", "av", "a", "v"):
+            raise ConfigError("unknown modality", got=modality, expected="auto, av, a or v")
+        info = probe(path)
+        source = os.fspath(path)
+        if modality in ("v", "av"):
+            self._require_lips()
+        if info.audio is None and modality in ("a", "av"):
+            remedy = "use modality v or auto" if info.video is not None else None
+            raise MediaError(f"{source}: has no sound", expected=f"sound for modality {modality}", remedy=remedy)
+        if info.video is None and modality in ("v", "av"):
+            raise MediaError(f"{source}: has no video", expected=f"video for modality {modality}", remedy="use modality a")
+        sound = info.audio is not None and modality != "v"
+        picture = info.video is not None and modality != "a" and self.network.visual_encoder is not None
+        if not sound and not picture:
+            raise MediaError(f"{source}: has no sound", remedy=f"use a model that reads lips; {self.name} only hears")
+
+        warnings: list[str] = []
+        pieces: list[Tensor] = []
+        lips = _LipRecord()
+        end_s = 0.0
+        for window in windows(
+            path, sound=sound, picture=picture, face=face, end_s=info.duration_s, on_warning=warnings.append
+        ):
+            pieces.append(self._run_window(window))
+            lips.add(window)
+            end_s = window.keep[1] * 2 * SLOT_MS / 1000
+            if on_progress is not None:
+                on_progress(min(end_s, info.duration_s or end_s))
+        if picture and not lips.count and not sound:
+            raise MediaError(
+                f"{source}: nothing to recognise",
+                got=f"no sound{' used' if info.audio is not None else ''} and no readable face ({lips.why_not()})",
+                remedy="film the speaker's face from the front" + (", or use modality a" if info.audio is not None else ""),
+            )
+        if picture and not lips.count:
+            warnings.append(f"no readable face ({lips.why_not()}): recognised from sound alone")
+        log_probs_TV = torch.cat(pieces) if pieces else torch.zeros(0, self.config.vocabulary_size + 1)
+        duration_s = info.duration_s or end_s
+        words = [
+            self._word(unit, lips, sound=sound, duration_s=duration_s)
+            for unit in align_greedy(log_probs_TV, self.network.blank_id)
+        ]
+        used: Modality = ("av" if sound else "v") if lips.count else "a"
+        summary = None
+        if picture and info.video is not None:
+            summary = VideoSummary(fps=info.video.average_fps, faces=len(lips.faces), coverage=lips.coverage)
+        return Transcript(
+            source=source,
+            duration=duration_s,
+            model=self.name,
+            modality=used,
+            segments=tuple(_segments(words)),
+            video=summary,
+            warnings=tuple(warnings),
+        )
+
+    def _require_lips(self) -> None:
+        if self.network.visual_encoder is None:
+            raise ModelError(f"model {self.name} only hears", remedy="use modality a or auto, or a model that reads lips")
+
+    def _run_window(self, window: Window) -> Tensor:
+        """Log-probabilities [T, V + 1] on the CPU of the frames that this window decides on."""
+        lips = presence = None
+        if window.crops is not None and window.present is not None and window.present.any():
+            lips, presence = self._pad_lips([window.crops], [window.present])
+        if window.samples is not None:
+            mel, lengths = self.features([window.samples])
+        else:
+            assert window.crops is not None
+            mel, lengths = None, torch.tensor([len(window.crops) * SLOT_MS // 10], device=self.device)
+        log_probs, _ = self._run(mel, lengths, lips, presence)
+        start, end = window.keep
+        return log_probs[0, start - window.first : end - window.first].cpu()
+
+    @torch.inference_mode()
+    def _run(
+        self, mel: Tensor | None, lengths: Tensor, lips: Tensor | None, presence: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        reduced = self.dtype in (torch.bfloat16, torch.float16)
+        with torch.autocast(self.device.type, dtype=self.dtype if reduced else None, enabled=reduced):
+            output = self.network(mel, lengths, lips, presence)
+        return output.log_probs, output.lengths
+
+    def _pad_lips(
+        self, lips: Sequence[NDArray[np.uint8]], presence: Sequence[NDArray[np.bool_]]
+    ) -> tuple[Tensor, Tensor]:
+        slots = max(len(crops) for crops in lips)
+        first = centre_crop(lips[0])
+        padded = np.zeros((len(lips), slots, *first.shape[1:]), np.uint8)
+        present = np.zeros((len(lips), slots), bool)
+        for index, (crops, there) in enumerate(zip(lips, presence, strict=True)):
+            if crops.dtype != np.uint8 or crops.ndim != 3 or len(there) != len(crops):
+                raise ValueError(
+                    f"lips {index}: got {crops.dtype} {crops.shape} with {len(there)} presences, expected uint8 [T, 96, 96]"
+                )
+            padded[index, : len(crops)] = centre_crop(crops)
+            present[index, : len(crops)] = there
+        lips_BT1HW = torch.from_numpy(padded).to(self.device)[:, :, None].float() / 255
+        return lips_BT1HW, torch.from_numpy(present).to(self.device)
+
+    def _word(self, unit: AlignedUnit, lips: _LipRecord, *, sound: bool, duration_s: float) -> Word:
+        frame_s = self.config.frame_ms / 1000
+        faces = lips.between(unit.first, unit.end)
+        return Word(
+            word=self.tokenizer.decode([unit.unit]),
+            start=min(unit.first * frame_s, duration_s),
+            end=min(unit.end * frame_s, duration_s),  # the last frame may reach past the end
+            confidence=unit.confidence,
+            modality=("av" if sound else "v") if faces else "a",
+            face=Counter(faces).most_common(1)[0][0] if faces else None,
+        )
+
+
+class _LipRecord:
+    """Whose lips were seen when: one entry a 40 ms slot of the whole file, small enough to keep."""
+
+    def __init__(self) -> None:
+        self._faces: list[int | None] = []
+        self._reasons: Counter[str] = Counter()
+
+    def add(self, window: Window) -> None:
+        start, end = (2 * (frame - window.first) for frame in window.keep)
+        self._faces.extend(window.faces[start:end])
+        self._reasons.update(window.reasons[start:end])
+
+    @property
+    def count(self) -> int:
+        return self._reasons["ok"]
+
+    @property
+    def coverage(self) -> float:
+        return self.count / len(self._faces) if self._faces else 0.0
+
+    @property
+    def faces(self) -> set[int]:
+        return {face for face in self._faces if face is not None}
+
+    def between(self, first_frame: int, end_frame: int) -> list[int]:
+        return [face for face in self._faces[2 * first_frame : 2 * end_frame] if face is not None]
+
+    def why_not(self) -> str:
+        explained = {
+            "no_face": "no face found",
+            "pose": "face turned away",
+            "low_quality": "face too small",
+            "late": "no picture",
+        }
+        reason = self._reasons.most_common(1)[0][0] if self._reasons else "late"
+        return explained.get(reason, reason)
+
+
+def _segments(words: Iterable[Word]) -> list[Segment]:
+    segments: list[list[Word]] = []
+    for word in words:
+        current = segments[-1] if segments else []
+        starts_anew = not current or (
+            word.start - current[-1].end >= SEGMENT_PAUSE_S or word.end - current[0].start > MAX_SEGMENT_S
+        )
+        if starts_anew:
+            segments.append([word])
+        else:
+            current.append(word)
+    return [Segment(words=tuple(segment)) for segment in segments]
+
+
+def _pad(samples: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
+    arrays = [np.asarray(array, dtype=np.float32) for array in samples]
+    for index, array in enumerate(arrays):
+        if array.ndim != 1:
+            raise ValueError(f"samples {index}: got shape {array.shape}, expected one dimension, mono at 16 kHz")
+        if not np.isfinite(array).all():
+            raise ValueError(f"samples {index}: got values that are not finite")
+    padded = np.zeros((len(arrays), max((len(array) for array in arrays), default=0)), np.float32)
+    for index, array in enumerate(arrays):
+        padded[index, : len(array)] = array
+    return torch.from_numpy(padded), torch.tensor([len(array) for array in arrays], dtype=torch.int64)

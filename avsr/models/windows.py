@@ -1,0 +1,212 @@
+"""A media file as overlapping windows of sound and lips, so that memory does not grow with its length."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from os import PathLike
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsr.features.lips import CROP_PX, LipSlot, LipTracker
+from avsr.media import iter_audio, iter_frames
+from avsr.models.config import SLOT_MS
+
+SAMPLES_PER_SLOT = 16 * SLOT_MS
+FRAME_SLOTS = 2
+SAMPLES_PER_FRAME = FRAME_SLOTS * SAMPLES_PER_SLOT
+CORE_FRAMES = 200  # 16 s: what a window decides on
+MARGIN_FRAMES = 25  # 2 s: what it sees on either side besides
+FRAMES_IN_FLIGHT = 8  # decoded pictures that wait for the face finder
+SLOTS_IN_FLIGHT = 50
+
+Item = TypeVar("Item")
+
+
+class Window(NamedTuple):
+    """A stretch of a file. Frames are 80 ms long and counted from media time 0.
+
+    first: its first frame. keep: the frames [start, end) whose result counts. samples [S] at 16 kHz, or None without
+    sound. crops [T, 96, 96] uint8 with present [T], or None where no picture is looked at; faces and reasons say whose lips
+    these are and why there are none, a slot, as far as the picture goes.
+    """
+
+    first: int
+    keep: tuple[int, int]
+    samples: NDArray[np.float32] | None
+    crops: NDArray[np.uint8] | None
+    present: NDArray[np.bool_] | None
+    faces: list[int | None]
+    reasons: list[str]
+
+
+def windows(
+    path: str | PathLike[str],
+    *,
+    sound: bool,
+    picture: bool,
+    face: str = "auto",
+    end_s: float = 0.0,
+    on_warning: Callable[[str], None] | None = None,
+) -> Iterator[Window]:
+    """The windows of a file in order. Decoding, face finding and the caller's work run side by side.
+
+    sound, picture: which streams to read; the file must have them. end_s: where the picture ends at the latest, by the
+    container. Raises MediaError when a stream holds nothing readable.
+    """
+    audio_blocks = iter_audio(path, on_warning=on_warning) if sound else iter(())
+    slots: Iterator[LipSlot] = iter(())
+    if picture:
+        frames = in_background(lambda: iter_frames(path, on_warning=on_warning), FRAMES_IN_FLIGHT)
+        slots = in_background(lambda: _lip_slots(frames, face, end_s), SLOTS_IN_FLIGHT)
+    try:
+        yield from _cut(audio_blocks, slots, sound=sound, picture=picture)
+    finally:
+        for source in (slots, audio_blocks):
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()
+
+
+def _cut(
+    audio_blocks: Iterator[NDArray[np.float32]], slots: Iterator[LipSlot], *, sound: bool, picture: bool
+) -> Iterator[Window]:
+    samples = np.zeros(0, np.float32)  # from frame `first` on
+    held: list[LipSlot] = []
+    first = core = 0
+    audio_ended, video_ended = not sound, not picture
+    while True:
+        wanted = core + CORE_FRAMES + 2 * MARGIN_FRAMES - first  # enough to know whether another core follows
+        blocks = [samples]
+        count = len(samples)
+        while not audio_ended and count < wanted * SAMPLES_PER_FRAME:
+            block = next(audio_blocks, None)
+            if block is None:
+                audio_ended = True
+            else:
+                blocks.append(block)
+                count += len(block)
+        samples = np.concatenate(blocks)
+        while not video_ended and len(held) < wanted * FRAME_SLOTS:
+            slot = next(slots, None)
+            if slot is None:
+                video_ended = True
+            else:
+                held.append(slot)
+        available = max(_whole_frames(len(samples)) if sound else 0, -(-len(held) // FRAME_SLOTS))
+        if available == 0:
+            return
+        is_last = audio_ended and video_ended and first + available <= core + CORE_FRAMES + MARGIN_FRAMES
+        end = first + available if is_last else core + CORE_FRAMES + MARGIN_FRAMES
+        keep = (core, end if is_last else core + CORE_FRAMES)
+        yield _window(first, keep, end, samples if sound else None, held, picture=picture)
+        if is_last:
+            return
+        core += CORE_FRAMES
+        drop = core - MARGIN_FRAMES - first
+        samples = samples[drop * SAMPLES_PER_FRAME :]
+        held = held[drop * FRAME_SLOTS :]
+        first += drop
+
+
+def _window(
+    first: int,
+    keep: tuple[int, int],
+    end: int,
+    samples: NDArray[np.float32] | None,
+    held: list[LipSlot],
+    *,
+    picture: bool,
+) -> Window:
+    frames = end - first
+    if samples is not None:
+        samples = samples[: frames * SAMPLES_PER_FRAME]
+        if _whole_frames(len(samples)) < frames:  # the picture goes on after the sound
+            samples = np.concatenate((samples, np.zeros(frames * SAMPLES_PER_FRAME - len(samples), np.float32)))
+    if not picture:
+        return Window(first, keep, samples, None, None, [], [])
+    held = held[: frames * FRAME_SLOTS]
+    missing = frames * FRAME_SLOTS - len(held)  # the sound goes on after the picture
+    crops = np.zeros((frames * FRAME_SLOTS, CROP_PX, CROP_PX), np.uint8)
+    for index, slot in enumerate(held):
+        crops[index] = slot.crop
+    present = np.array([slot.present for slot in held] + [False] * missing, bool)
+    faces = [slot.face if slot.present else None for slot in held]
+    reasons = [slot.reason for slot in held]
+    return Window(first, keep, samples, crops, present, faces, reasons)
+
+
+def _whole_frames(samples: int) -> int:
+    """80 ms frames of so many samples, the last one begun by at least one 10 ms hop."""
+    return -(-(samples // 160) // 8)
+
+
+def _lip_slots(frames: Iterator, face: str, end_s: float) -> Iterator[LipSlot]:
+    last_s = 0.0
+    previous_s = None
+    step_s = SLOT_MS / 1000
+    with LipTracker(face) as tracker:
+        for frame in frames:
+            if previous_s is not None:
+                step_s = min(max(frame.time_s - previous_s, 0.001), 0.2)
+            previous_s = last_s = frame.time_s
+            yield from tracker.push(frame)
+        yield from tracker.finish(min(last_s + step_s, max(end_s, last_s + 0.001)))
+
+
+class _Ended:
+    """Marks the end of a background iterator, with what ended it."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def in_background(make: Callable[[], Iterator[Item]], depth: int) -> Iterator[Item]:
+    """The items of an iterator that runs in a thread of its own, at most `depth` items ahead.
+
+    The iterator is made, used and closed in that thread. Closing the result stops it.
+    """
+    items: queue.Queue = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: object) -> bool:
+        while not stop.is_set():
+            try:
+                items.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        error: BaseException | None = None
+        source = None
+        try:
+            source = make()
+            for item in source:
+                if not put(item):
+                    break
+        except BaseException as caught:  # carried over to the consumer's thread and raised there
+            error = caught
+        finally:
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()
+        put(_Ended(error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = items.get()
+            if isinstance(item, _Ended):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()

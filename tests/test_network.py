@@ -1,0 +1,152 @@
+"""The whole network: presence, padding, one modality without the other, streams."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from avsr.models.config import LIP_INPUT_PX
+from avsr.models.network import Network
+from tests.tiny import random_lips, random_mel, tiny_network
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return tiny_network()
+
+
+@torch.no_grad()
+def test_absent_lips_are_bit_for_bit_no_lips(network: Network) -> None:
+    mel, lengths = random_mel(2, 160), torch.tensor([160, 100])
+    alone = network(mel, lengths)
+    lips = random_lips(2, 40)  # whatever the crops hold
+    absent = network(mel, lengths, lips, torch.zeros(2, 40, dtype=torch.bool))
+    assert torch.equal(alone.log_probs, absent.log_probs)
+    present = network(mel, lengths, lips, torch.ones(2, 40, dtype=torch.bool))
+    assert not torch.allclose(alone.log_probs, present.log_probs, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_crop_of_an_absent_slot_does_not_matter(network: Network) -> None:
+    mel, lengths, presence = random_mel(1, 160), torch.tensor([160]), torch.ones(1, 40, dtype=torch.bool)
+    presence[0, 10:17] = False
+    lips = random_lips(1, 40)
+    other = lips.clone()
+    other[0, 10:17] = 0.7
+    assert torch.equal(network(mel, lengths, lips, presence).log_probs, network(mel, lengths, other, presence).log_probs)
+
+
+@torch.no_grad()
+def test_far_lips_do_not_reach_a_frame(network: Network) -> None:
+    """Lips present only at the end leave frames before them alone, up to the window, stem and encoder contexts."""
+    mel, lengths = random_mel(1, 160), torch.tensor([160])
+    absent = torch.zeros(1, 40, dtype=torch.bool)
+    alone = network(mel, lengths)
+    nothing = network(mel, lengths, random_lips(1, 40), absent)
+    assert torch.equal(alone.log_probs, nothing.log_probs)
+    assert nothing.visual_log_probs is not None
+
+
+@torch.no_grad()
+def test_batch_equals_single_whatever_the_padding(network: Network) -> None:
+    frames, slots = [160, 100, 31], [40, 25, 8]
+    mel, lips = random_mel(3, 160), random_lips(3, 40)
+    presence = torch.rand(3, 40, generator=torch.Generator().manual_seed(5)) < 0.8
+    for index, count in enumerate(slots):
+        presence[index, count:] = False
+    batch = network(mel, torch.tensor(frames), lips, presence)
+    for index in range(3):
+        one = network(
+            mel[index : index + 1, :, : frames[index]],
+            torch.tensor(frames[index : index + 1]),
+            lips[index : index + 1, : slots[index]],
+            presence[index : index + 1, : slots[index]],
+        )
+        length = int(one.lengths[0])
+        assert length == int(batch.lengths[index])
+        torch.testing.assert_close(one.log_probs[0], batch.log_probs[index, :length], atol=5e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_padding_content_does_not_matter(network: Network) -> None:
+    mel, lips, lengths = random_mel(2, 160), random_lips(2, 40), torch.tensor([160, 100])
+    presence = torch.ones(2, 40, dtype=torch.bool)  # also past the end of the second item: must be ignored
+    first = network(mel, lengths, lips, presence).log_probs
+    mel[1, :, 100:] = 9.0
+    lips[1, 26:] = 0.9
+    second = network(mel, lengths, lips, presence).log_probs
+    torch.testing.assert_close(first[1, :13], second[1, :13], atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_lips_alone_need_no_sound(network: Network) -> None:
+    lips, presence, lengths = random_lips(2, 40), torch.ones(2, 40, dtype=torch.bool), torch.tensor([160, 160])
+    without = network(None, lengths, lips, presence)
+    ignored = network(random_mel(2, 160), lengths, lips, presence, heard=torch.tensor([False, False]))
+    torch.testing.assert_close(without.log_probs, ignored.log_probs, atol=1e-5, rtol=0)
+    assert without.audio_log_probs is None
+
+
+@torch.no_grad()
+def test_log_probs_are_normalised_and_blank_is_last(network: Network) -> None:
+    output = network(random_mel(1, 160), torch.tensor([160]))
+    assert output.log_probs.shape == (1, 20, network.config.vocabulary_size + 1)
+    assert network.blank_id == network.config.vocabulary_size
+    torch.testing.assert_close(output.log_probs.exp().sum(-1), torch.ones(1, 20))
+
+
+@pytest.mark.parametrize("chunk_frames", [4, 8, 20])
+@pytest.mark.parametrize("kind", ["a", "av", "gaps"])
+@torch.no_grad()
+def test_stream_equals_whole(chunk_frames: int, kind: str) -> None:
+    network = tiny_network(streaming=True)
+    mel, lips = random_mel(2, 320), random_lips(2, 80)
+    presence = torch.ones(2, 80, dtype=torch.bool)
+    if kind == "gaps":
+        presence[0, 13:50] = False
+        presence[1] = False
+    whole = network(mel, torch.tensor([320, 320]), lips if kind != "a" else None, presence if kind != "a" else None)
+    state = network.initial_state(2)
+    parts = []
+    for first in range(0, 40, chunk_frames):
+        slots = slice(2 * first, 2 * (first + chunk_frames))
+        chunk = mel[..., 8 * first : 8 * (first + chunk_frames)]
+        output = network(
+            chunk,
+            torch.tensor([chunk.shape[-1]] * 2),
+            lips[:, slots] if kind != "a" else None,
+            presence[:, slots] if kind != "a" else None,
+            state,
+        )
+        state = output.state
+        parts.append(output.log_probs)
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole.log_probs, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_stream_that_never_sees_a_face_is_bit_for_bit_audio_only() -> None:
+    network = tiny_network(streaming=True)
+    mel, state_a, state_b = random_mel(1, 64), network.initial_state(1), network.initial_state(1)
+    absent = torch.zeros(1, 8, dtype=torch.bool)
+    for start in (0, 32):
+        a = network(mel[..., start : start + 32], torch.tensor([32]), state=state_a)
+        b = network(mel[..., start : start + 32], torch.tensor([32]), random_lips(1, 8), absent, state_b)
+        assert torch.equal(a.log_probs, b.log_probs)
+        state_a, state_b = a.state, b.state
+
+
+def test_model_that_only_hears() -> None:
+    network = tiny_network(lips=False)
+    output = network(random_mel(1, 80), torch.tensor([80]), random_lips(1, 20))
+    assert output.visual_log_probs is None
+    with pytest.raises(ValueError, match="only hears"):
+        network(None, torch.tensor([80]))
+
+
+def test_stated_cost_of_the_trunk_by_hand() -> None:
+    network = tiny_network()
+    assert network.visual_encoder is not None
+    # 5x5x5 -> 8 at 22x22; three 3x3x8 -> 8 at 11x11, 6x6, 3x3; 72 -> 32
+    by_hand = 125 * 8 * 22**2 + 72 * 8 * (11**2 + 6**2 + 3**2) + 72 * 32
+    assert LIP_INPUT_PX == 88
+    assert network.visual_encoder.trunk.mflop_per_slot == pytest.approx(2 * by_hand / 1e6)
