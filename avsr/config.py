@@ -44,7 +44,9 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            raise ConfigError(f"override {override!r} is not understood", expected="key=value, as in optimizer.epochs=3")
+            raise ConfigError(
+                f"override {override!r} is not understood", expected="key=value, as in optimizer.epochs=3"
+            )
         node = content
         *parents, last = key.split(".")
         for parent in parents:

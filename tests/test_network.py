@@ -33,7 +33,9 @@ def test_the_crop_of_an_absent_slot_does_not_matter(network: Network) -> None:
     lips = random_lips(1, 40)
     other = lips.clone()
     other[0, 10:17] = 0.7
-    assert torch.equal(network(mel, lengths, lips, presence).log_probs, network(mel, lengths, other, presence).log_probs)
+    assert torch.equal(
+        network(mel, lengths, lips, presence).log_probs, network(mel, lengths, other, presence).log_probs
+    )
 
 
 @torch.no_grad()

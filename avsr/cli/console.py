@@ -20,6 +20,8 @@ from avsr.errors import AvsrError
 
 BAR_WIDTH = 24
 
+logger = logging.getLogger(__name__)
+
 
 class UsageError(Exception):
     """The command line asks for something that makes no sense; str() is one line saying what and how to mend it."""
@@ -134,16 +136,33 @@ def printable(text: str) -> str:
     )
 
 
-def about(path: str, message: str) -> str:
-    """The message with the path it is about in front, once: most errors about a file begin with its name."""
-    named = " ".join(str(Path(path)).split())  # as AvsrError prints it
-    return message if message.startswith(named) else f"{path}: {message}"
+def without_name(message: str, path: str) -> str:
+    """A message about a file without the file's name in front, which most but not all of them have."""
+    return message.removeprefix(f"{' '.join(str(Path(path)).split())}: ")  # as AvsrError prints it
 
 
 def describe(error: OSError) -> str:
     """One line for an error of the operating system."""
     reason = error.strerror or str(error)
     return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def explain(error: Exception) -> AvsrError:
+    """Any error as one that prints as one line: what we raise on purpose as it is, a fault of ours as unexpected."""
+    logger.debug("traceback", exc_info=error)
+    match error:
+        case AvsrError():
+            return error
+        case ImportError() if ".so" in str(error):
+            remedy = "install the system package that has it; on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
+            return AvsrError("a system library is missing", got=error, remedy=remedy)
+        case ImportError():
+            return AvsrError("a package is missing", got=error, remedy="install avsr again, with its dependencies")
+        case OSError():
+            return AvsrError(describe(error))
+        case _:
+            what = f"unexpected {type(error).__name__}"
+            return AvsrError(what, got=error, remedy="--debug shows where it happened")
 
 
 def duration(seconds: float) -> str:

@@ -24,8 +24,8 @@ from typing import NoReturn
 
 from avsr import __version__
 from avsr.cli import models, prepare, train, transcribe
-from avsr.cli.console import Console, UsageError, describe, messages_on_stderr
-from avsr.errors import AvsrError, nearest
+from avsr.cli.console import Console, UsageError, explain, messages_on_stderr
+from avsr.errors import nearest
 
 COMMANDS = {"transcribe": transcribe, "prepare": prepare, "train": train, "models": models}
 
@@ -37,12 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     with messages_on_stderr(debug="--debug" in words), _terminable():
         try:
-            code = _run(words)
+            try:
+                code = _run(words)
+            except SystemExit as stop:  # by argparse after --help and --version, by SIGTERM
+                code = stop.code if isinstance(stop.code, int) else 0
             if sys.stdout is not None:
                 sys.stdout.flush()  # a full disk or a closed pipe shows here and not as noise at the very end
             return code
-        except SystemExit as stop:  # by argparse after --help and --version, by SIGTERM
-            return stop.code if isinstance(stop.code, int) else 0
         except KeyboardInterrupt:
             return 130
         except BrokenPipeError:
@@ -51,13 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UsageError as error:
             Console().error(str(error))
             return 2
-        except (AvsrError, OSError) as error:
-            logger.debug("traceback", exc_info=True)
-            Console().error(describe(error) if isinstance(error, OSError) else str(error))
-            return 1
-        except Exception as error:  # a fault of ours
-            logger.debug("traceback", exc_info=True)
-            Console().error(f"unexpected {type(error).__name__}: {error}; --debug shows where it happened")
+        except Exception as error:
+            Console().error(str(explain(error)))
             return 1
 
 

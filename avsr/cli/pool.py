@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from avsr.cli.console import messages_on_stderr
+from avsr.cli.console import explain, messages_on_stderr
 from avsr.errors import AvsrError
 from avsr.transcript import Transcript
 
@@ -52,6 +52,7 @@ def run_in_processes(
     """
     waiting = deque(enumerate(paths))
     crew: list[_Worker] = []
+    leaving: list[_Worker] = []  # told to stop
     try:
         for _ in range(min(workers, len(paths))):
             crew.append(_start(open_work, workers, debug))
@@ -83,12 +84,12 @@ def run_in_processes(
                     worker.send(path)
                 else:
                     worker.send(None)
-                    worker.process.join(STOP_TIMEOUT_S)
                     crew.remove(worker)
+                    leaving.append(worker)
     finally:
         for worker in crew:
             worker.process.terminate()
-        for worker in crew:
+        for worker in crew + leaving:
             worker.process.join(STOP_TIMEOUT_S)
             if worker.process.is_alive():
                 worker.process.kill()
@@ -128,7 +129,7 @@ def _serve(connection: Connection, open_work: Callable[[], Work], threads: int, 
             try:
                 work = open_work()
             except Exception as error:
-                connection.send(("unusable", _as_avsr_error(error)))
+                connection.send(("unusable", explain(error)))
                 return
             connection.send(("ready", None))
             while (path := connection.recv()) is not None:
@@ -141,22 +142,15 @@ def _serve(connection: Connection, open_work: Callable[[], Work], threads: int, 
 def _attempt(work: Work, path: str, on_fraction: Callable[[float], None]) -> Transcript | AvsrError:
     try:
         return work(path, on_fraction)
-    except Exception as error:
-        return _as_avsr_error(error)
-
-
-def _as_avsr_error(error: Exception) -> AvsrError:
-    """Errors we raise on purpose as they are; any other is a fault of ours, which must not cost the other files."""
-    logger.debug("traceback", exc_info=error)
-    if isinstance(error, AvsrError):
-        return error
-    return AvsrError(f"unexpected {type(error).__name__}", got=error, remedy="--debug shows where it happened")
+    except Exception as error:  # also a fault of ours must not cost the other files
+        return explain(error)
 
 
 def _death(process: BaseProcess) -> AvsrError:
-    process.join()
-    code = process.exitcode or 0
-    reason = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
+    process.join(STOP_TIMEOUT_S)
+    code = process.exitcode
+    signal_name = signal.strsignal(-code) if code is not None and code < 0 else None
+    reason = f"signal {-code} ({signal_name})" if code is not None and signal_name else f"exit code {code}"
     return AvsrError(
         "its process died", got=reason, expected="a transcript", remedy="if memory ran out, use fewer --workers"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avsr.cli.arguments import add_quiet, positive_integer
-from avsr.cli.console import Console, UsageError, about, describe, printable
+from avsr.cli.console import Console, UsageError, describe, printable, without_name
 from avsr.cli.pool import Outcome, Work, run_here, run_in_processes
 from avsr.errors import AvsrError, nearest
 from avsr.output import FORMATS, render, write
@@ -165,11 +165,11 @@ def _transcribe(jobs: Sequence[_Job], arguments: argparse.Namespace, console: Co
             show()
             job = jobs[index]
             if isinstance(outcome, AvsrError):
-                console.error(about(job.path, str(outcome)))
+                console.error(f"{job.path}: {without_name(str(outcome), job.path)}")
                 num_failed += 1
                 continue
             for warning in outcome.warnings:
-                console.note(about(job.path, f"warning: {warning}"))
+                console.note(f"{job.path}: warning: {without_name(warning, job.path)}")
             if not job.outputs:
                 console.result(_as_result(outcome, job.path, arguments.format[0], one_file=one_file))
             elif not _write(outcome, job.outputs, console, overwrite=arguments.overwrite):
@@ -192,7 +192,7 @@ def _write(transcript: Transcript, outputs: Sequence[Path], console: Console, *,
             output.parent.mkdir(parents=True, exist_ok=True)
             write(transcript, output, overwrite=overwrite)
         except OSError as error:
-            console.error(about(str(output), f"cannot be written: {describe(error)}"))
+            console.error(f"{output}: cannot be written: {describe(error)}")
             return False
         console.note(f"wrote {output}")
     return True

@@ -19,6 +19,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterator
 from os import PathLike
 from pathlib import Path
@@ -188,7 +189,7 @@ def _records(clips: list[SourceClip], out: Path, workers: int) -> Generator[tupl
     upcoming = iter(missing)
     try:
         while True:
-            for clip in itertools.islice(upcoming, workers + 2 - len(clips_of)):
+            for clip in itertools.islice(upcoming, workers + 1 - len(clips_of)):
                 clips_of[pool.submit(_work, clip, out)] = clip
             if not clips_of:
                 return
@@ -214,7 +215,16 @@ _finder: FaceFinder | None = None
 def _start_worker() -> None:
     global _finder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     _finder = FaceFinder()
+
+
+def _exit_with_parent() -> None:
+    """A parent that was killed says nothing, and its pool would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(clip: SourceClip, out: Path) -> dict[str, Any]:

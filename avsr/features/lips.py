@@ -31,6 +31,7 @@ LOOK_AHEAD_SLOTS = 1 + MAX_BRIDGED_SLOTS
 """How many slots at most are seen before a slot is final: 1 to smooth its place, more only while the face is away."""
 
 _MAX_DISTANCE_S = 0.06  # a picture further away from a slot does not show what the lips did in it
+_ROUNDING_S = 1e-6  # of times: must not decide which picture a slot shows
 _ROTATION_SCALE_SLOTS = 13  # causal window for rotation and size: heads turn slowly, and jitter shows as a swaying crop
 _MIN_MOUTH_PX = 10.0
 _MAX_TURN = 0.5  # sideways shift of the nose from the middle between the eyes, in eye distances; profiles give 0.5-0.7
@@ -129,7 +130,7 @@ class LipTracker:
         final: list[LipSlot] = []
         while (slot_s := self._next_slot * SLOT_S) <= frame.time_s:
             nearest = frame
-            if self._frame is not None and slot_s - self._frame.time_s <= frame.time_s - slot_s:
+            if self._frame is not None and slot_s - self._frame.time_s <= frame.time_s - slot_s + _ROUNDING_S:
                 nearest = self._frame
             final += self._add_slot(nearest)
         self._frame = frame
@@ -138,7 +139,7 @@ class LipTracker:
     def finish(self, end_s: float) -> list[LipSlot]:
         """All slots that are left of those that begin before `end_s` of media time. No picture may follow."""
         final: list[LipSlot] = []
-        while self._next_slot * SLOT_S < end_s - 1e-6:
+        while self._next_slot * SLOT_S < end_s - _ROUNDING_S:
             final += self._add_slot(self._frame)
         for slot in self._pending:
             slot.resolved = True
@@ -148,8 +149,7 @@ class LipTracker:
 
     def _add_slot(self, frame: VideoFrame | None) -> list[LipSlot]:
         slot_s = self._next_slot * SLOT_S
-        # The small allowance keeps rounding of times from deciding.
-        if frame is None or abs(frame.time_s - slot_s) > _MAX_DISTANCE_S + 1e-6:
+        if frame is None or abs(frame.time_s - slot_s) > _MAX_DISTANCE_S + _ROUNDING_S:
             slot = _Pending(self._next_slot, None, "late")
         else:
             face = self._look(frame)

@@ -53,7 +53,13 @@ class LogMel(nn.Module):
         super().__init__()
         self.config = config
         filters_FM = torchaudio.functional.melscale_fbanks(
-            FFT_SAMPLES // 2 + 1, 0.0, SAMPLE_RATE_HZ / 2, config.n_mels, SAMPLE_RATE_HZ, norm="slaney", mel_scale="slaney"
+            FFT_SAMPLES // 2 + 1,
+            0.0,
+            SAMPLE_RATE_HZ / 2,
+            config.n_mels,
+            SAMPLE_RATE_HZ,
+            norm="slaney",
+            mel_scale="slaney",
         )
         self.register_buffer("filters_MF", filters_FM.T.contiguous(), persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES, periodic=False), persistent=False)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avsr.errors import MediaError
-from avsr.media.container import MAX_GAP_S, Damage, WarningSink, decode_audio, open_media
+from avsr.media.container import MAX_GAP_S, Damage, WarningSink, decode_audio, is_sane_sound, open_media
 
 SAMPLE_RATE = 16_000
 
@@ -19,6 +19,10 @@ Samples = npt.NDArray[np.float32]
 
 # Time stamps are rounded to a millisecond or more in some containers: a smaller step is jitter, not a gap.
 _GAP_TOLERANCE_S = 0.02
+
+# PyAV (seen in 18.1) looks for the end of the list of planes in memory that does not belong to it, and crashes the
+# process, with so many planes: 7.1 sound in AAC is enough.
+_UNSAFE_PLANES = 8
 
 
 def iter_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[Samples]:
@@ -35,6 +39,9 @@ def iter_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = No
         resampler: _Resampler | None = None
         start_s = 0.0  # media time at which the present resampler started
         for frame in decode_audio(media, media.audio, damage):
+            if not is_sane_sound(frame.layout.nb_channels, frame.sample_rate):
+                damage.report(start_s, f"{frame.layout.nb_channels} channels at {frame.sample_rate} Hz")
+                continue
             mono = _mono(frame)
             is_first = resampler is None
             if resampler is not None and resampler.rate != frame.sample_rate:
@@ -102,6 +109,8 @@ def _mono(frame: av.AudioFrame) -> Samples:
 
     Not left to the resampler: its down-mix to float mono is the channel mean times 1.414.
     """
+    if frame.format.is_planar and frame.layout.nb_channels >= _UNSAFE_PLANES:
+        (frame,) = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate).resample(frame)
     values: npt.NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T

@@ -169,6 +169,12 @@ def _decode(media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage)
             damage.report(reached_s, f"it stops there, but the file states {end_s:.2f} s")
 
 
+def is_sane_sound(channels: int, rate: int) -> bool:
+    """Whether sound with so many channels and samples a second is worth decoding."""
+    lowest, highest = SAMPLE_RATES_HZ
+    return 1 <= channels <= MAX_CHANNELS and lowest <= rate <= highest
+
+
 def _refuse_absurd(path: Path, audio: AudioStream | None, video: VideoStream | None) -> None:
     if video is not None:
         if max(video.codec_context.width, video.codec_context.height) > MAX_VIDEO_SIDE_PX:
@@ -182,8 +188,8 @@ def _refuse_absurd(path: Path, audio: AudioStream | None, video: VideoStream | N
         video.codec_context.options = {"max_pixels": str(MAX_VIDEO_SIDE_PX**2)}
     if audio is not None:
         channels, rate = audio.codec_context.channels, audio.codec_context.sample_rate
-        lowest, highest = SAMPLE_RATES_HZ
-        if not (1 <= channels <= MAX_CHANNELS and lowest <= rate <= highest):
+        if not is_sane_sound(channels, rate):
+            lowest, highest = SAMPLE_RATES_HZ
             raise MediaError(
                 f"{path}: the sound has an absurd layout",
                 got=f"{channels} channels at {rate} Hz",

@@ -48,7 +48,9 @@ class AudioEncoder(nn.Module):
     def forward(
         self, mel_BFT: Tensor, lengths: Tensor, state: AudioEncoderState | None = None
     ) -> tuple[Tensor, Tensor, AudioEncoderState | None]:
-        x_BTD, lengths, subsampling_state = self.subsampling(mel_BFT, lengths, None if state is None else state.subsampling)
+        x_BTD, lengths, subsampling_state = self.subsampling(
+            mel_BFT, lengths, None if state is None else state.subsampling
+        )
         x_BTD = self.dropout(x_BTD * self.input_scale)
         x_BTD, conformer_state = self.conformer(
             x_BTD, lengths, self.config.attention, None if state is None else state.conformer

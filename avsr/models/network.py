@@ -120,7 +120,9 @@ class Network(nn.Module):
         fused_BTD, fusion_state = self.fusion(
             x_BTD, frame_lengths, lip_frames_BTD, seen_BT, heard_BT, None if state is None else state.fusion
         )
-        next_state = None if state is None or audio_state is None else NetworkState(audio_state, visual_state, fusion_state)
+        next_state = (
+            None if state is None or audio_state is None else NetworkState(audio_state, visual_state, fusion_state)
+        )
         return NetworkOutput(self.fused_head(fused_BTD), frame_lengths, audio_log_probs, visual_log_probs, next_state)
 
 

@@ -162,7 +162,9 @@ class Recognizer:
             remedy = "use modality v or auto" if info.video is not None else None
             raise MediaError(f"{source}: has no sound", expected=f"sound for modality {modality}", remedy=remedy)
         if info.video is None and modality in ("v", "av"):
-            raise MediaError(f"{source}: has no video", expected=f"video for modality {modality}", remedy="use modality a")
+            raise MediaError(
+                f"{source}: has no video", expected=f"video for modality {modality}", remedy="use modality a"
+            )
         sound = info.audio is not None and modality != "v"
         picture = info.video is not None and modality != "a" and self.network.visual_encoder is not None
         if not sound and not picture:
@@ -184,7 +186,8 @@ class Recognizer:
             raise MediaError(
                 f"{source}: nothing to recognise",
                 got=f"no sound{' used' if info.audio is not None else ''} and no readable face ({lips.why_not()})",
-                remedy="film the speaker's face from the front" + (", or use modality a" if info.audio is not None else ""),
+                remedy="film the speaker's face from the front"
+                + (", or use modality a" if info.audio is not None else ""),
             )
         if picture and not lips.count:
             warnings.append(f"no readable face ({lips.why_not()}): recognised from sound alone")
@@ -210,7 +213,9 @@ class Recognizer:
 
     def _require_lips(self) -> None:
         if self.network.visual_encoder is None:
-            raise ModelError(f"model {self.name} only hears", remedy="use modality a or auto, or a model that reads lips")
+            raise ModelError(
+                f"model {self.name} only hears", remedy="use modality a or auto, or a model that reads lips"
+            )
 
     def _run_window(self, window: Window) -> Tensor:
         """Log-probabilities [T, V + 1] on the CPU of the frames that this window decides on."""

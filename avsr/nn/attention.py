@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from avsr.nn.masks import AttentionContext
 
-MASKED_SCORE = -10000.0  # finite, so that a row without any visible key gives zeros and not NaN; exp() of it is exactly 0
+MASKED_SCORE = (
+    -10000.0
+)  # finite, so that a row without any visible key gives zeros and not NaN; exp() of it is exactly 0
 
 
 class AttentionState(NamedTuple):
@@ -64,7 +66,9 @@ class RelativeAttention(nn.Module):
     ) -> AttentionState:
         """An empty past of `context.left` frames. Raises ValueError when the context cannot stream."""
         if not context.streamable:
-            raise ValueError(f"attention context {context} cannot stream: expected a bounded left and no open right side")
+            raise ValueError(
+                f"attention context {context} cannot stream: expected a bounded left and no open right side"
+            )
         cache = torch.zeros(batch_size, self.heads, context.left, self.head_width, device=device, dtype=dtype)
         return AttentionState(
             cache,

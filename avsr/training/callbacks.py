@@ -27,7 +27,9 @@ class KeepEpochWeights(lightning.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         epoch = trainer.current_epoch
-        save_checkpoint(self.folder / f"epoch-{epoch:04d}", module.network, self.tokenizer, card="One epoch's weights.\n")
+        save_checkpoint(
+            self.folder / f"epoch-{epoch:04d}", module.network, self.tokenizer, card="One epoch's weights.\n"
+        )
         for old in sorted(self.folder.glob("epoch-*"))[: -self.keep]:
             shutil.rmtree(old)
         temporary = self.folder / "last.partial"

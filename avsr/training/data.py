@@ -138,7 +138,10 @@ class TrainingSet(Dataset[Example]):
         single = [(index,) for index in chosen[2 * pairs :]]
         batches: list[list[Key]] = []
         # Joined ones are twice as long: batches of their own, half as many in each.
-        for groups, size in ((single, self.config.optimizer.batch_size), (joined, self.config.optimizer.batch_size // 2)):
+        for groups, size in (
+            (single, self.config.optimizer.batch_size),
+            (joined, self.config.optimizer.batch_size // 2),
+        ):
             batches += [[(epoch, group) for group in groups[i : i + size]] for i in range(0, len(groups), max(1, size))]
         random.shuffle(batches)
         return batches
@@ -151,11 +154,17 @@ class TrainingSet(Dataset[Example]):
         items = []
         for index in indices:
             corpus, utterance = self.entries[index]
-            item = corpus.load(utterance, sound=modality != "v" or utterance.video is None, lips=modality != "a" or utterance.audio is None)
+            item = corpus.load(
+                utterance,
+                sound=modality != "v" or utterance.video is None,
+                lips=modality != "a" or utterance.audio is None,
+            )
             items.append(_change_start(item, random))
         item = items[0] if len(items) == 1 else _join(items)
         heard = item.samples is not None
-        samples = item.samples if item.samples is not None else np.zeros(round(item.duration * SAMPLE_RATE_HZ), np.float32)
+        samples = (
+            item.samples if item.samples is not None else np.zeros(round(item.duration * SAMPLE_RATE_HZ), np.float32)
+        )
         stretch = round(float(random.uniform(1 - self.augment.speed, 1 + self.augment.speed)), 2)
         if self.augment.speed:
             samples = audio.change_speed(samples, stretch)
@@ -225,7 +234,9 @@ class EvaluationSet(Dataset[Example]):
         utterance = self.corpus.utterances[index]
         item = self.corpus.load(utterance, sound=True, lips=True)
         heard = item.samples is not None
-        samples = item.samples if item.samples is not None else np.zeros(round(item.duration * SAMPLE_RATE_HZ), np.float32)
+        samples = (
+            item.samples if item.samples is not None else np.zeros(round(item.duration * SAMPLE_RATE_HZ), np.float32)
+        )
         if heard and self.snr_db is not None and self.noise is not None:
             noise, _ = self.noise.draw(len(samples), generator("evaluation", utterance.id, self.snr_db))
             samples = audio.mix_at_snr(samples, noise, self.snr_db)

@@ -46,12 +46,12 @@ class TrainingModule(lightning.LightningModule):
     # -- training -------------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        # Dropout depends on the epoch alone, so a run resumed at an epoch equals one that was never interrupted.
-        torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, "dropout"))
         for part in self.config.freeze:
             getattr(self.network, part).eval()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        # Dropout depends on epoch and batch alone, so a resumed run equals one that was never interrupted.
+        torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, batch_index, "dropout"))
         mel, lengths = self.log_mel(batch.samples, batch.sample_counts)
         mel = mask_mel(mel, lengths, self.config.augment)
         output = self.run(batch, mel, lengths)

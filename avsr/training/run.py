@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,33 +84,54 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
     on_message(f"schedule: {config.optimizer.epochs} epochs of {steps} batches; time follows after a few batches")
 
     keeper = KeepEpochWeights(output / "checkpoints", tokenizer, config.optimizer.average_last)
-    trainer = lightning.Trainer(
-        max_epochs=config.optimizer.epochs,
-        accumulate_grad_batches=config.optimizer.accumulate,
-        gradient_clip_val=config.optimizer.clip,
-        precision=precision,
-        reload_dataloaders_every_n_epochs=1,
-        check_val_every_n_epoch=config.dev_every,
-        num_sanity_val_steps=0,
-        logger=TensorBoardLogger(str(output), name="tensorboard", version=""),
-        callbacks=[keeper, Narrator(output / "metrics.jsonl", on_message, ESTIMATE_AFTER_STEPS)],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-    resume = output / "checkpoints" / "last.ckpt"
-    if resume.is_file():
-        on_message(f"resuming from {resume}")
-    trainer.fit(
-        module, val_dataloaders=_dev_loaders(config, module), ckpt_path=str(resume) if resume.is_file() else None
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    return _finish(config, output, network, tokenizer, module, trainer, on_message)
+    with _without_chatter():
+        trainer = lightning.Trainer(
+            max_epochs=config.optimizer.epochs,
+            accumulate_grad_batches=config.optimizer.accumulate,
+            gradient_clip_val=config.optimizer.clip,
+            precision=precision,
+            reload_dataloaders_every_n_epochs=1,
+            check_val_every_n_epoch=config.dev_every,
+            num_sanity_val_steps=0,
+            logger=TensorBoardLogger(str(output), name="tensorboard", version=""),
+            callbacks=[keeper, Narrator(output / "metrics.jsonl", on_message, ESTIMATE_AFTER_STEPS)],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        resume = output / "checkpoints" / "last.ckpt"
+        if resume.is_file():
+            on_message(f"resuming from {resume}")
+        trainer.fit(
+            module, val_dataloaders=_dev_loaders(config, module), ckpt_path=str(resume) if resume.is_file() else None
+        )
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        return _finish(config, output, network, tokenizer, module, trainer, on_message)
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Lightning advertises on the console and warns of its own use of torch; our messages say what is needed."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning|torch|tensorboard")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _finish(
-    config: TrainConfig, output: Path, network: Network, tokenizer: WordTokenizer, module: Any, trainer: Any, say: Message
+    config: TrainConfig,
+    output: Path,
+    network: Network,
+    tokenizer: WordTokenizer,
+    module: Any,
+    trainer: Any,
+    say: Message,
 ) -> Path:
     """Average the last epochs, measure, save."""
     import torch
@@ -117,13 +141,22 @@ def _finish(
     for folder in epochs:
         for name, tensor in read_weights(folder / "model.safetensors").items():
             sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
-    network.load_state_dict({name: (total / len(epochs)).to(network.state_dict()[name].dtype) for name, total in sums.items()})
+    network.load_state_dict(
+        {name: (total / len(epochs)).to(network.state_dict()[name].dtype) for name, total in sums.items()}
+    )
     measured = trainer.validate(module, _dev_loaders(config, module), verbose=False)
     figures = {name: value for result in measured for name, value in result.items()}
     say(f"mean of the last {len(epochs)} epochs: " + describe(figures))
     lines = [f"- {name.removeprefix('dev/')}: {value:.2f} %" for name, value in sorted(figures.items())]
     card = "\n".join(
-        [f"# {config.model.name}", "", f"Trained by avsr, seed {config.seed}. WER on the development split:", "", *lines, ""]
+        [
+            f"# {config.model.name}",
+            "",
+            f"Trained by avsr, seed {config.seed}. WER on the development split:",
+            "",
+            *lines,
+            "",
+        ]
     )
     folder = save_checkpoint(output / "model", network, tokenizer, card=card)
     say(f"wrote {folder}")
@@ -134,7 +167,9 @@ def describe(figures: dict[str, float]) -> str:
     """WER figures as one phrase."""
     names = {"dev/wer_a": "A", "dev/wer_v": "V", "dev/wer_av": "AV"}
     names |= {f"{name}_noisy": f"{short} at 0 dB" for name, short in names.items()}
-    return "dev WER " + ", ".join(f"{names[name]} {value:.1f} %" for name, value in sorted(figures.items()) if name in names)
+    return "dev WER " + ", ".join(
+        f"{names[name]} {value:.1f} %" for name, value in sorted(figures.items()) if name in names
+    )
 
 
 def _dev_loaders(config: TrainConfig, module: Any) -> list[Any]:
@@ -199,7 +234,9 @@ def _initialize(network: Network, part: str, folder: Path) -> None:
     try:
         target.load_state_dict(origin.state_dict())
     except RuntimeError as error:
-        raise ConfigError(f"initialize: {part} of {folder} has another shape", got=str(error).splitlines()[-1]) from None
+        raise ConfigError(
+            f"initialize: {part} of {folder} has another shape", got=str(error).splitlines()[-1]
+        ) from None
 
 
 def _precision(config: TrainConfig) -> Any:

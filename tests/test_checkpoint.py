@@ -1,0 +1,107 @@
+"""Checkpoints: what is saved is what is loaded; what is wrong is refused by name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+import avsr
+from avsr.checkpoints.native import load_checkpoint, save_checkpoint
+from avsr.errors import AvsrError, ModelError
+from tests.tiny import random_mel, tiny_network, tiny_tokenizer
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_checkpoint(tmp_path / "model", tiny_network(), tiny_tokenizer(), card="# tiny\n")
+
+
+def test_round_trip(folder: Path) -> None:
+    network, tokenizer = load_checkpoint(folder)
+    mel, lengths = random_mel(1, 80), torch.tensor([80])
+    with torch.no_grad():
+        assert torch.equal(network(mel, lengths).log_probs, tiny_network()(mel, lengths).log_probs)
+    assert tokenizer.words == tiny_tokenizer().words
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.yaml",
+        "model.safetensors",
+        "vocabulary.txt",
+    ]
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]  # nothing temporary is left
+
+
+def test_saving_again_replaces(folder: Path) -> None:
+    save_checkpoint(folder, tiny_network(seed=1), tiny_tokenizer(), card="new", dtype=torch.float16)
+    assert (folder / "README.md").read_text() == "new"
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} <= {torch.float16, torch.int64}
+    network, _ = load_checkpoint(folder)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def rewrite_weights(folder: Path, change) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def test_damage_is_named(folder: Path) -> None:
+    def check(message: str) -> None:
+        with pytest.raises(AvsrError, match=message):
+            load_checkpoint(folder)
+
+    rewrite_weights(folder, lambda w: w.pop("fused_head.project.bias"))
+    check("weight fused_head.project.bias is missing; download the model again")
+    rewrite_weights(folder, lambda w: w.update({"fused_head.project.bias": torch.zeros(3)}))
+    check(r"weight fused_head.project.bias has another shape: got \(3,\), expected \(7,\)")
+    rewrite_weights(folder, lambda w: w.update({"fused_head.project.bias": torch.zeros(7), "extra": torch.zeros(1)}))
+    check("unknown weight: got extra")
+    (folder / "model.safetensors").write_bytes(b"\xff" * 100)
+    check("weights cannot be read")
+    (folder / "model.safetensors").unlink()
+    check("model.safetensors: no such file")
+    (folder / "vocabulary.txt").write_text("a\nb\n")
+    check("vocabulary: got 2 units, expected 6")
+    (folder / "vocabulary.txt").write_text("a\na\n")
+    check("vocabulary is wrong")
+
+
+@pytest.mark.parametrize(
+    ("version", "message"), [(2, "newer than this avsr.*upgrade"), ("x", "format version"), (0, "format version")]
+)
+def test_format_version(folder: Path, version: object, message: str) -> None:
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    content["format"] = version
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ModelError, match=message):
+        load_checkpoint(folder)
+
+
+def test_load_names_what_it_expected(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(ModelError, match="no model 'grid-tny'.*did you mean grid-tiny"):
+        avsr.load("grid-tny")
+    with pytest.raises(ModelError, match=r"not a checkpoint: got a folder, expected a folder with config.yaml"):
+        avsr.load(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ModelError, match="not a checkpoint: got a file"):
+        avsr.load(tmp_path / "file")
+    with pytest.raises(AvsrError, match="unknown device: got gpu"):
+        avsr.load(folder, device="gpu")
+    assert avsr.load(folder).name == "tiny"
+
+
+def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self):
+            return (shutil.rmtree, (str(folder),))
+
+    torch.save({"x": Bomb()}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match="weights cannot be read"):
+        load_checkpoint(folder)
+    assert folder.exists()

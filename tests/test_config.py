@@ -1,0 +1,89 @@
+"""Configuration files: wrong ones are refused with the place and the nearest right name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from avsr.config import apply_overrides, as_mapping, build, read_yaml
+from avsr.errors import ConfigError
+from avsr.models.config import ModelConfig
+from avsr.training.config import TrainConfig
+from tests.tiny import tiny_config
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+
+
+def test_round_trip() -> None:
+    config = tiny_config(streaming=True)
+    assert build(ModelConfig, as_mapping(config), "here") == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_training_configurations_are_valid(path: Path) -> None:
+    config = build(TrainConfig, read_yaml(path), str(path))
+    assert build(TrainConfig, as_mapping(config), "again") == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vocabulary_sise": 3}, "unknown key vocabulary_sise.*did you mean vocabulary_size"),
+        ({"vocabulary_size": "many"}, "vocabulary_size: got 'many', expected int"),
+        ({"vocabulary_size": True}, "vocabulary_size: got True, expected int"),
+        ({"vocabulary_size": 0}, "got 0, expected 1 or more"),
+        ({"mel": {"normalise": "fixed"}}, "unknown key mel.normalise.*did you mean mel.normalize"),
+        ({"mel": {"normalize": "fixd"}}, "mel.normalize: got 'fixd', expected per_feature or fixed or none"),
+        ({"mel": 3}, "mel: got 3"),
+        ({"fusion": None}, "visual_encoder and fusion"),
+        ({"visual_encoder": {"channels": [1, 2, 3, 4]}}, "visual_encoder.conformer is missing"),
+    ],
+)
+def test_a_wrong_model_configuration_says_what_and_where(change: dict, message: str) -> None:
+    content = as_mapping(tiny_config()) | change
+    with pytest.raises(ConfigError, match=f"model.yaml.*{message}"):
+        build(ModelConfig, content, "model.yaml")
+
+
+def test_numbers_written_as_text_by_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("name: x\nvalue: 1e-3\n")
+
+    @dataclasses.dataclass(frozen=True)
+    class Sample:
+        name: str
+        value: float
+
+    assert build(Sample, read_yaml(path), "c").value == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "not a configuration"),
+        ("a: [1\n", "not valid YAML"),
+        ("a: !!python/object:os.system {}\n", "not valid"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_yaml(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none.yaml: no such configuration file; check the path"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+def test_overrides() -> None:
+    content = {"a": {"b": 1}}
+    apply_overrides(content, ["a.b=2", "a.c=[1, 2]", "d=x=y"])
+    assert content == {"a": {"b": 2, "c": [1, 2]}, "d": "x=y"}
+    with pytest.raises(ConfigError, match="not understood"):
+        apply_overrides(content, ["a.b"])
+    with pytest.raises(ConfigError, match="is a value"):
+        apply_overrides(content, ["a.b.c=1"])

@@ -1,0 +1,234 @@
+"""Training: data that repeats, losses, a run that learns, and one that is interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from avsr.config import as_mapping, build
+from avsr.errors import ConfigError, DataError
+from avsr.training.config import AugmentConfig, CorpusConfig, ModalityConfig, TrainConfig
+from tests.corpus import make_corpus
+from tests.tiny import WORDS, tiny_config, tiny_tokenizer
+
+lightning = pytest.importorskip("lightning", reason="training needs the extra 'train'")
+
+from avsr.training import run as training_run  # noqa: E402
+from avsr.training.data import TrainingSet, collate  # noqa: E402
+from avsr.training.module import TrainingModule, ctc_loss, mask_mel  # noqa: E402
+
+ALL_AUGMENTATION = AugmentConfig(
+    noise_share=0.7,
+    speed=0.1,
+    channel_db=6.0,
+    gain_db=6.0,
+    mel_masks=1,
+    time_masks=1,
+    lips=1.0,
+    hidden_slots=5,
+    offset_slots=1,
+    wrong_lips=0.5,
+    joined=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def config_file(manifest: Path, tmp_path: Path) -> Path:
+    """A configuration whose run takes a second an epoch."""
+    (tmp_path / "vocabulary.txt").write_text("".join(f"{word}\n" for word in WORDS))
+    content = {
+        "output": str(tmp_path / "run"),
+        "vocabulary": str(tmp_path / "vocabulary.txt"),
+        "model": as_mapping(tiny_config()),
+        "train": [{"manifest": str(manifest)}],
+        "dev": {"manifest": str(manifest), "split": "dev"},
+        "augment": as_mapping(ALL_AUGMENTATION),
+        "loss": {"word_times": [1.0, 0.0], "word_times_epochs": 2},
+        "optimizer": {"epochs": 3, "batch_size": 2, "accumulate": 2, "average_last": 2},
+        "workers": 0,
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def load_config(path: Path) -> TrainConfig:
+    return build(TrainConfig, yaml.safe_load(path.read_text()), str(path))
+
+
+def quietly(_: str) -> None:
+    pass
+
+
+def test_an_epoch_is_a_function_of_seed_and_number(config_file: Path) -> None:
+    config = load_config(config_file)
+    first, again = TrainingSet(config, tiny_tokenizer()), TrainingSet(config, tiny_tokenizer())
+    assert first.epoch(3) == again.epoch(3)
+    assert first.epoch(3) != first.epoch(4)
+    keys = [key for batch in first.epoch(3) for key in batch]
+    reverse = {key: again[key] for key in reversed(keys)}
+    for key in keys:
+        one, other = first[key], reverse[key]
+        np.testing.assert_array_equal(one.samples, other.samples)
+        np.testing.assert_array_equal(one.presence, other.presence)
+        assert (one.text, one.heard, one.read) == (other.text, other.heard, other.read)
+
+
+def test_every_utterance_comes_once_an_epoch_joined_or_not(config_file: Path) -> None:
+    data = TrainingSet(load_config(config_file), tiny_tokenizer())
+    indices = sorted(index for batch in data.epoch(0) for _, group in batch for index in group)
+    assert indices == [0, 1, 2, 3]
+    assert any(len(group) == 2 for batch in data.epoch(0) for _, group in batch)
+
+
+def test_word_times_follow_joining_and_speed(config_file: Path) -> None:
+    config = load_config(config_file)
+    config = dataclasses.replace(
+        config, augment=AugmentConfig(joined=1.0, speed=0.2), modalities=ModalityConfig(a=1, v=0, av=0)
+    )
+    data = TrainingSet(config, tiny_tokenizer())
+    for batch in data.epoch(0):
+        for key in batch:
+            example = data[key]
+            spoken = [int(target) for target in example.frame_targets if target != len(WORDS)]
+            in_order = [word for n, word in enumerate(spoken) if n == 0 or word != spoken[n - 1]]
+            assert [WORDS[word] for word in in_order] == example.text.split()
+            # Where a word is said, its tone sounds: the frame is louder than the floor.
+            frames = example.samples[: len(example.samples) // 1280 * 1280].reshape(-1, 1280)
+            loud = np.sqrt((frames**2).mean(1)) > 0.05
+            targets = example.frame_targets[: len(loud)] != len(WORDS)
+            assert (loud == targets).mean() > 0.8
+
+
+def test_modality_dropout_shares(config_file: Path) -> None:
+    config = dataclasses.replace(load_config(config_file), augment=AugmentConfig())
+    data = TrainingSet(config, tiny_tokenizer())
+    kinds = [(e.heard, bool(e.presence.any())) for e in (data[epoch, (0,)] for epoch in range(120))]
+    assert (False, False) not in kinds
+    assert 0.1 < kinds.count((True, False)) / 120 < 0.4
+    assert 0.1 < kinds.count((False, True)) / 120 < 0.4
+    assert 0.35 < kinds.count((True, True)) / 120 < 0.65
+
+
+def test_ctc_loss_ignores_padding_and_counts_a_unit() -> None:
+    log_probs = torch.randn(2, 9, 5).log_softmax(-1)
+    tokens = torch.tensor([[0, 1, 2], [3, 0, 0]])
+    lengths, counts = torch.tensor([9, 6]), torch.tensor([3, 1])
+    whole = ctc_loss(log_probs, lengths, tokens, counts)
+    one = ctc_loss(log_probs[:1], lengths[:1], tokens[:1], counts[:1])
+    other = ctc_loss(log_probs[1:, :6], lengths[1:], tokens[1:, :1], counts[1:])
+    torch.testing.assert_close(whole, (one + other) / 2)
+
+
+def test_masks_cover_at_most_what_is_configured() -> None:
+    masked = mask_mel(torch.ones(4, 80, 100), torch.tensor([100, 100, 100, 60]), ALL_AUGMENTATION)
+    assert (masked[3, :, 60:] == 0).all()
+    hidden_bins = (masked[:, :, :60] == 0).all(-1).sum(-1)
+    assert (hidden_bins <= ALL_AUGMENTATION.mel_mask_bins).all()
+
+
+def test_interrupted_equals_uninterrupted(config_file: Path, tmp_path: Path) -> None:
+    whole = training_run.train(config_file, [f"output={tmp_path / 'whole'}"], on_message=quietly)
+
+    class Interruption(RuntimeError):  # noqa: N818
+        pass
+
+    def stop_after_second_epoch(message: str) -> None:
+        if message.startswith("epoch 2/3"):
+            raise Interruption
+
+    overrides = [f"output={tmp_path / 'halves'}"]
+    with pytest.raises(Interruption):
+        training_run.train(config_file, overrides, on_message=stop_after_second_epoch)
+    messages: list[str] = []
+    halves = training_run.train(config_file, overrides, on_message=messages.append)
+    assert any(message.startswith("resuming from") for message in messages)
+    assert sum(message.startswith("epoch ") for message in messages) == 1
+    one, other = load_file(whole / "model.safetensors"), load_file(halves / "model.safetensors")
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+    lines = (tmp_path / "halves/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_a_run_says_what_will_happen_and_leaves_its_record(config_file: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
+    training_run.train(config_file, ["optimizer.epochs=1"], on_message=messages.append)
+    text = "\n".join(messages)
+    for expected in ("4 utterances, 0.00 h", "parameters: ", "schedule: 1 epochs", "dev WER A "):
+        assert expected in text
+    run = tmp_path / "run"
+    assert {"config.json", "command.txt", "versions.json", "metrics.jsonl", "checkpoints", "tensorboard", "model"} <= {
+        path.name for path in run.iterdir()
+    }
+    with pytest.raises(ConfigError, match="holds a run of another configuration"):
+        training_run.train(config_file, ["optimizer.epochs=2"], on_message=quietly)
+
+
+def test_wrong_runs_are_refused(config_file: Path, manifest: Path, tmp_path: Path) -> None:
+    def check(error: type[Exception], message: str, *overrides: str) -> None:
+        with pytest.raises(error, match=message):
+            training_run.train(
+                config_file, [f"output={tmp_path / 'refused'}{len(overrides)}", *overrides], on_message=quietly
+            )
+
+    check(ConfigError, "unknown key optimiser.*did you mean optimizer", "optimiser.epochs=1")
+    check(DataError, "no utterance of split 'tran'", "dev.split=tran", "seed=2", "seed=2")
+    short = tmp_path / "short.txt"
+    short.write_text("bin\n")
+    check(ConfigError, "model.vocabulary_size: got 6, expected 1", f"vocabulary={short}", "seed=3")
+
+
+def test_parts_are_initialised_and_frozen(config_file: Path, tmp_path: Path) -> None:
+    source = training_run.train(config_file, ["optimizer.epochs=1"], on_message=quietly)
+    overrides = [
+        f"output={tmp_path / 'second'}",
+        "optimizer.epochs=1",
+        "seed=2",
+        f"initialize={{audio_encoder: {source}, visual_encoder: {source}}}",
+        "freeze=[audio_encoder, visual_encoder]",
+    ]
+    second = training_run.train(config_file, overrides, on_message=quietly)
+    before, after = load_file(source / "model.safetensors"), load_file(second / "model.safetensors")
+    for name in before:
+        if name.startswith(("audio_encoder", "visual_encoder")):
+            assert torch.equal(before[name], after[name]), name
+    assert not torch.equal(before["fused_head.project.weight"], after["fused_head.project.weight"])
+
+
+def test_a_small_model_learns_its_corpus(config_file: Path, manifest: Path) -> None:
+    """Three modalities of one checkpoint, after a minute on artificial words."""
+    overrides = [
+        "augment={joined: 0.3}",
+        "optimizer={epochs: 120, batch_size: 4, learning_rate: 3.0e-3, average_last: 2}",
+        "loss={word_times: [1.0, 0.2], word_times_epochs: 60}",
+        "dev.split=train",
+        "dev_every=120",
+    ]
+    folder = training_run.train(config_file, overrides, on_message=quietly)
+    config = load_config(config_file)
+    from avsr.checkpoints.native import load_checkpoint
+    from avsr.training.data import Corpus, EvaluationSet
+
+    network, tokenizer = load_checkpoint(folder)
+    data = TrainingSet(dataclasses.replace(config, augment=AugmentConfig()), tokenizer)
+    module = TrainingModule(config, network, tokenizer, data).eval()
+    examples = EvaluationSet(Corpus(CorpusConfig(manifest=str(manifest))), tokenizer)
+    batch = collate([examples[index] for index in range(len(examples))])
+    with torch.inference_mode():
+        for modality, texts in module.transcribe(batch).items():
+            assert jiwer.wer(batch.texts, texts) <= 0.1, modality
