@@ -41,7 +41,7 @@ class AvsrError(Exception):
             line += f"; {self.remedy}"
         return " ".join(line.split())
 
-    def __reduce__(self):  # errors cross process boundaries in parallel preparation
+    def __reduce__(self) -> tuple[object, ...]:  # errors cross process boundaries in parallel preparation
         return (_rebuild, (type(self), self.what, self.got, self.expected, self.remedy))
 
 

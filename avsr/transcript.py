@@ -52,7 +52,7 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoSummary:
-    """What the picture offered: frames per second, number of faces followed, share of 40 ms slots with readable lips."""
+    """What the picture offered: frames per second, faces followed, share of 40 ms slots with readable lips."""
 
     fps: float
     faces: int

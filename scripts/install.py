@@ -37,7 +37,7 @@ def main() -> int:
             subprocess.run([sys.executable, "-m", "venv", environment], check=True)
         unfinished.touch()
         print(f"avsr: installing into {environment}: about 6 GB, which takes some minutes", file=sys.stderr)
-        pip = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
+        pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
         done = subprocess.run([*pip, "-c", "constraints.txt", "-e", ".[train,dev]"], stdin=subprocess.DEVNULL)
         unfinished.unlink()
         if done.returncode:

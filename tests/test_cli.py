@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Callable
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -103,8 +104,8 @@ class TestStandardOutput:
             pytest.skip("this system has no /dev/full")
         put("talk.mp4")
         with open("/dev/full", "w") as full:
-            process = avsr_process("transcribe", "talk.mp4", stdout=full)
-            _, errors = process.communicate(timeout=60)
+            with avsr_process("transcribe", "talk.mp4", stdout=full) as process:
+                _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
         assert errors == "avsr: standard output cannot be written: got No space left on device\n"
 
@@ -116,6 +117,7 @@ class TestStandardOutput:
             process.stdout.close()  # like `| head -0`
             assert process.stderr
             assert process.stderr.read() == ""
+            process.wait(60)
         # argparse swallows the error when output is not buffered, as with PYTHONUNBUFFERED.
         assert process.returncode == 141 or (words != "transcribe a.mp4 b.mp4" and process.returncode == 0)
 
@@ -354,8 +356,8 @@ class TestWorkers:
     def test_results_come_in_input_order(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         put("slow.mp4", "b.mp4", "bad.mp4", "d.mp4")
         names = ["slow.mp4", "b.mp4", "bad.mp4", "d.mp4"]
-        process = avsr_process("transcribe", *names, "--workers", "2", "--format", "json")
-        out, err = process.communicate(timeout=60)
+        with avsr_process("transcribe", *names, "--workers", "2", "--format", "json") as process:
+            out, err = process.communicate(timeout=60)
         results = [json.loads(line) for line in out.splitlines()]
         assert [result["source"] for result in results] == ["slow.mp4", "b.mp4", "d.mp4"]
         assert err == "avsr: bad.mp4: cannot be opened as media: got text, expected a video; convert it\n"
@@ -366,8 +368,8 @@ class TestWorkers:
 
     def test_killed_worker_costs_one_file(self, folder: Path) -> None:
         put("a.mp4", "killed.mp4", "c.mp4", "d.mp4")
-        process = avsr_process("transcribe", "a.mp4", "killed.mp4", "c.mp4", "d.mp4", "--workers", "2")
-        out, err = process.communicate(timeout=60)
+        with avsr_process("transcribe", "a.mp4", "killed.mp4", "c.mp4", "d.mp4", "--workers", "2") as process:
+            out, err = process.communicate(timeout=60)
         assert out == "a.mp4\ta\nc.mp4\tc\nd.mp4\td\n"
         assert err == (
             "avsr: killed.mp4: its process died: got signal 9 (Killed), expected a transcript;"
@@ -381,28 +383,24 @@ class TestWorkers:
     )
     def test_model_that_cannot_be_opened_ends_it_all(self, model: str, line: str, folder: Path) -> None:
         put("a.mp4", "b.mp4")
-        process = avsr_process("transcribe", "a.mp4", "b.mp4", "--workers", "2", "--model", model)
-        out, err = process.communicate(timeout=60)
+        with avsr_process("transcribe", "a.mp4", "b.mp4", "--workers", "2", "--model", model) as process:
+            out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err.count("\n")) == (1, "", 1)
         assert err.startswith(f"avsr: {line}")
 
     @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_signal_stops_all_and_leaves_whole_files(self, signal_number: int, code: int, folder: Path) -> None:
         put("a.mp4", "forever.mp4", "forever2.mp4")
-        process = avsr_process(
-            "transcribe", "a.mp4", "forever.mp4", "forever2.mp4", "--workers", "2", "--output-dir", "out", "--quiet",
-            start_new_session=True,
-            # A shell that runs the tests in the background has them, and so all they start, ignore Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
-        wait_for(lambda: Path("forever.started").exists() and Path("forever2.started").exists())
-        children = child_ids(process.pid)
-        assert len(children) >= 2
-        if signal_number == signal.SIGINT:
-            os.killpg(process.pid, signal_number)  # a terminal sends it to every process of the command
-        else:
-            process.send_signal(signal_number)
-        _, err = process.communicate(timeout=30)
+        words = "transcribe a.mp4 forever.mp4 forever2.mp4 --workers 2 --output-dir out --quiet".split()
+        with avsr_process(*words) as process:
+            wait_for(lambda: Path("forever.started").exists() and Path("forever2.started").exists())
+            children = child_ids(process.pid)
+            assert len(children) >= 2
+            if signal_number == signal.SIGINT:
+                os.killpg(process.pid, signal_number)  # a terminal sends it to every process of the command
+            else:
+                process.send_signal(signal_number)
+            _, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (code, "")
         assert files_below("out") == {"a.txt": "a\n"}
         wait_for(lambda: not any(is_running(child) for child in children))
@@ -492,16 +490,23 @@ class TestOtherCommands:
         assert err.count("\n") == 1
 
 
-def avsr_process(*words: str, stdout: object = subprocess.PIPE, **options: object) -> subprocess.Popen[str]:
-    """The command in a process of its own, with the stand-in for a model."""
-    return subprocess.Popen(  # type: ignore[call-overload]
+@contextmanager
+def avsr_process(*words: str, stdout: int | TextIO = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process, and process group, of its own, with the stand-in for a model. Killed at the end."""
+    with subprocess.Popen(
         [sys.executable, "-m", "tests.fake_avsr", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
-    )
+        start_new_session=True,
+        # A shell that runs the tests in the background makes them, and so all they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

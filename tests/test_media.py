@@ -87,6 +87,22 @@ def test_all_channels_count_the_same_and_keep_their_level(tmp_path: Path) -> Non
     np.testing.assert_allclose(samples[200:-200], expected[200 : len(samples) - 200], atol=2e-3)
 
 
+def test_many_planar_channels_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=48_000, layout="7.1")
+        data = np.repeat(np.round(tone(0.5, 48_000) * 32767).astype(np.int16), 8)[None]
+        frame = av.AudioFrame.from_ndarray(data, format="s16", layout="7.1")
+        frame.sample_rate = 48_000
+        frame.time_base = Fraction(1, 48_000)
+        frame.pts = 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    samples = read_audio(path)
+    assert len(samples) >= 0.5 * SAMPLE_RATE - 1
+    assert 0.2 < np.abs(samples[2000:6000]).max() < 0.6
+
+
 def test_sound_at_16_khz_passes_unchanged(tmp_path: Path) -> None:
     values = np.random.default_rng(0).uniform(-0.9, 0.9, (1, 4000))
     samples = read_audio(write_sound(tmp_path / "a.wav", [(0.0, values)], rate=SAMPLE_RATE))

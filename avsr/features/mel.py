@@ -44,10 +44,13 @@ class MelConfig:
 
 
 class LogMel(nn.Module):
-    """Samples [B, S] at 16 kHz with sample counts [B] -> log-mel [B, n_mels, S // 160], frame counts [B] (samples // 160).
+    """Samples [B, S] at 16 kHz, sample counts [B] -> log-mel [B, n_mels, S // 160], frame counts [B] (samples // 160).
 
     Frames past an item's count are zero.
     """
+
+    filters_MF: Tensor
+    window: Tensor
 
     def __init__(self, config: MelConfig) -> None:
         super().__init__()

@@ -79,11 +79,11 @@ def open_media(path: str | PathLike[str]) -> Iterator[OpenMedia]:
             f"{path}: cannot be opened as media", got=_reason(error), expected="an audio or video file", remedy=_REMEDY
         ) from error
     with container:
-        # Without a codec context there is no decoder for the stream; an attached picture is cover art.
+        # Without a codec context there is no decoder, without a size nothing to decode; attached pictures are cover art.
         best_audio, best_video = container.streams.best("audio"), container.streams.best("video")
         audio = best_audio if isinstance(best_audio, AudioStream) and best_audio.codec_context is not None else None
         video = best_video if isinstance(best_video, VideoStream) and best_video.codec_context is not None else None
-        if video is not None and video.disposition & Disposition.attached_pic:
+        if video is not None and (video.disposition & Disposition.attached_pic or not _has_size(video)):
             video = None
         _refuse_absurd(path, audio, video)
         starts_s = [_container_start_s(stream) for stream in (audio, video) if stream is not None]
@@ -167,6 +167,10 @@ def _decode(media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage)
         end_s = start_s + stream.duration * float(stream.time_base or 0) - media.origin_s
         if end_s - reached_s > _MAX_MISSING_END_S and not damage.count:
             damage.report(reached_s, f"it stops there, but the file states {end_s:.2f} s")
+
+
+def _has_size(video: VideoStream) -> bool:
+    return video.codec_context.width > 0 and video.codec_context.height > 0
 
 
 def is_sane_sound(channels: int, rate: int) -> bool:

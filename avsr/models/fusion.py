@@ -39,8 +39,9 @@ class GatedLipAttention(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = RelativeAttention(width, heads, dropout=dropout)
-        self.gate = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
-        nn.init.constant_(self.gate[-1].bias, GATE_BIAS)
+        opening = nn.Linear(width, width)
+        nn.init.constant_(opening.bias, GATE_BIAS)
+        self.gate = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), opening)
 
     def forward(
         self,
@@ -112,15 +113,13 @@ class FusionTransformer(nn.Module):
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> FusionState:
         """An empty past. Raises ValueError when either attention needs the future."""
-        return FusionState(
-            tuple(
-                FusionLayerState(
-                    layer.lips.attention.initial_state(batch_size, self.config.lips, device, dtype),
-                    layer.sound.initial_state(batch_size, self.config.attention, device, dtype),
-                )
-                for layer in self.layers
-            )
-        )
+        states = []
+        for layer in self.layers:
+            assert isinstance(layer, FusionLayer)
+            lips = layer.lips.attention.initial_state(batch_size, self.config.lips, device, dtype)
+            sound = layer.sound.initial_state(batch_size, self.config.attention, device, dtype)
+            states.append(FusionLayerState(lips, sound))
+        return FusionState(tuple(states))
 
     def forward(
         self,

@@ -21,7 +21,7 @@ from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import ConfigError, MediaError, ModelError, nearest
 from avsr.features.mel import LogMel
 from avsr.media import probe
-from avsr.models.config import SLOT_MS, ModelConfig
+from avsr.models.config import MEL_FRAME_MS, SLOT_MS, ModelConfig
 from avsr.models.network import Network
 from avsr.models.windows import Window, windows
 from avsr.transcript import Modality, Segment, Transcript, VideoSummary, Word
@@ -118,24 +118,31 @@ class Recognizer:
     @torch.inference_mode()
     def log_probs(
         self,
-        samples: Sequence[NDArray[np.float32]],
+        samples: Sequence[NDArray[np.float32]] | None,
         lips: Sequence[NDArray[np.uint8]] | None = None,
         presence: Sequence[NDArray[np.bool_]] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What transcription decodes: log-probabilities float32 [B, T, V + 1] with the blank last, frame counts [B].
 
-        samples: as for `features`. lips: crops uint8 [T_lip, 96, 96] of each, 40 ms a slot. presence: bool [T_lip] of
-        each, None for all present. Raises ModelError for lips with a model that only hears.
+        samples: as for `features`; None to use the lips alone. lips: crops uint8 [T_lip, 96, 96] of each utterance, 40
+        ms a slot. presence: bool [T_lip] of each, None for all present. Raises ModelError for lips with a model that
+        only hears, ValueError when neither is given or they do not fit each other.
         """
-        mel, lengths = self.features(samples)
-        lips_BT1HW = presence_BT = None
+        lips_BT1HW = presence_BT = mel = None
         if lips is not None:
             self._require_lips()
             if presence is None:
                 presence = [np.ones(len(crops), bool) for crops in lips]
-            if not len(lips) == len(presence) == len(samples):
-                raise ValueError(f"got {len(lips)} lips and {len(presence)} presences, expected {len(samples)} of each")
+            expected = len(lips if samples is None else samples)
+            if not len(lips) == len(presence) == expected:
+                raise ValueError(f"got {len(lips)} lips and {len(presence)} presences, expected {expected} of each")
             lips_BT1HW, presence_BT = self._pad_lips(lips, presence)
+        if samples is not None:
+            mel, lengths = self.features(samples)
+        elif lips is not None:
+            lengths = torch.tensor([len(crops) * SLOT_MS // MEL_FRAME_MS for crops in lips], device=self.device)
+        else:
+            raise ValueError("log_probs: got neither samples nor lips, expected at least one")
         return self._run(mel, lengths, lips_BT1HW, presence_BT)
 
     def transcribe(
@@ -175,7 +182,7 @@ class Recognizer:
         lips = _LipRecord()
         end_s = 0.0
         for window in windows(
-            path, sound=sound, picture=picture, face=face, end_s=info.duration_s, on_warning=warnings.append
+            path, sound=sound, picture=picture, face=face, end_s=info.duration_s or 0.0, on_warning=warnings.append
         ):
             pieces.append(self._run_window(window))
             lips.add(window)
@@ -226,7 +233,7 @@ class Recognizer:
             mel, lengths = self.features([window.samples])
         else:
             assert window.crops is not None
-            mel, lengths = None, torch.tensor([len(window.crops) * SLOT_MS // 10], device=self.device)
+            mel, lengths = None, torch.tensor([len(window.crops) * SLOT_MS // MEL_FRAME_MS], device=self.device)
         log_probs, _ = self._run(mel, lengths, lips, presence)
         start, end = window.keep
         return log_probs[0, start - window.first : end - window.first].cpu()
@@ -250,7 +257,7 @@ class Recognizer:
         for index, (crops, there) in enumerate(zip(lips, presence, strict=True)):
             if crops.dtype != np.uint8 or crops.ndim != 3 or len(there) != len(crops):
                 raise ValueError(
-                    f"lips {index}: got {crops.dtype} {crops.shape} with {len(there)} presences, expected uint8 [T, 96, 96]"
+                    f"lips {index}: got {crops.dtype} {crops.shape}, {len(there)} presences, expected uint8 [T, 96, 96]"
                 )
             padded[index, : len(crops)] = centre_crop(crops)
             present[index, : len(crops)] = there

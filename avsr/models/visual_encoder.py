@@ -1,4 +1,4 @@
-"""Lip crops to 80 ms frames: a light convolutional trunk on each 40 ms slot, then Conformer blocks on pairs of slots."""
+"""Lip crops to 80 ms frames: a light convolutional trunk on each 40 ms slot, then Conformer blocks on pairs of them."""
 
 from __future__ import annotations
 
@@ -51,8 +51,10 @@ class LightTrunk(nn.Module):
         side = LIP_INPUT_PX
         total = 2 * self.project.weight.numel()
         for layer in self.stages:
+            assert isinstance(layer, Conv2dNormActivation)
             conv = layer[0]
-            side = (side + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1
+            assert isinstance(conv, nn.Conv2d)
+            side = (side + 2 * int(conv.padding[0]) - conv.kernel_size[0]) // conv.stride[0] + 1
             total += 2 * conv.weight.numel() * side * side
         return total / 1e6
 

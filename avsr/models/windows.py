@@ -30,8 +30,8 @@ class Window(NamedTuple):
     """A stretch of a file. Frames are 80 ms long and counted from media time 0.
 
     first: its first frame. keep: the frames [start, end) whose result counts. samples [S] at 16 kHz, or None without
-    sound. crops [T, 96, 96] uint8 with present [T], or None where no picture is looked at; faces and reasons say whose lips
-    these are and why there are none, a slot, as far as the picture goes.
+    sound. crops [T, 96, 96] uint8 with present [T], or None where no picture is looked at; faces and reasons, one a
+    slot as far as the picture goes, say whose lips these are and why there are none.
     """
 
     first: int

@@ -1,4 +1,4 @@
-"""Conformer blocks: macaron feed-forward, relative attention, convolution (arXiv 2005.08100; 2305.05084 for the width)."""
+"""Conformer blocks: feed-forward halves around relative attention and convolution (Gulati et al., arXiv 2005.08100)."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ class ConformerBlock(nn.Module):
 
     def __init__(self, shape: ConformerShape) -> None:
         super().__init__()
-        common = {"dropout": shape.dropout, "use_bias": shape.use_bias}
+        width, dropout, use_bias = shape.width, shape.dropout, shape.use_bias
         self.norm_first = nn.LayerNorm(shape.width)
-        self.feed_forward_first = FeedForward(shape.width, shape.expansion, **common)
+        self.feed_forward_first = FeedForward(width, shape.expansion, dropout=dropout, use_bias=use_bias)
         self.norm_attention = nn.LayerNorm(shape.width)
-        self.attention = RelativeAttention(shape.width, shape.heads, **common)
+        self.attention = RelativeAttention(width, shape.heads, dropout=dropout, use_bias=use_bias)
         self.norm_convolution = nn.LayerNorm(shape.width)
         self.convolution = ConvolutionModule(
             shape.width, shape.kernel, context=shape.conv_context, norm=shape.conv_norm, use_bias=shape.use_bias
         )
         self.norm_second = nn.LayerNorm(shape.width)
-        self.feed_forward_second = FeedForward(shape.width, shape.expansion, **common)
+        self.feed_forward_second = FeedForward(width, shape.expansion, dropout=dropout, use_bias=use_bias)
         self.norm_output = nn.LayerNorm(shape.width)
         self.dropout = nn.Dropout(shape.dropout)
 
@@ -118,7 +118,11 @@ class Conformer(nn.Module):
         self, batch_size: int, context: AttentionContext, device: torch.device, dtype: torch.dtype
     ) -> ConformerState:
         """An empty past. Raises ValueError when the context or the convolutions need the future."""
-        return ConformerState(tuple(block.initial_state(batch_size, context, device, dtype) for block in self.blocks))
+        states = []
+        for block in self.blocks:
+            assert isinstance(block, ConformerBlock)
+            states.append(block.initial_state(batch_size, context, device, dtype))
+        return ConformerState(tuple(states))
 
     def forward(
         self,

@@ -43,12 +43,13 @@ class Subsampling(nn.Module):
         for _ in stages:
             bins.append((bins[-1] + 1) // 2)
         self._bins = bins[:-1]
-        # He et al., arXiv 1502.01852: with torch's default five layers of ReLU leave a hundredth of the signal under their
-        # biases, and the encoder takes three times as long to begin to listen.
+        # He et al., arXiv 1502.01852. With torch's default, five layers leave a hundredth of the signal under their
+        # biases, and an encoder takes three times as long to begin to listen.
         for module in self.stages.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         self.channels = channels
         self.project = nn.Linear(channels * bins[-1], width)
 

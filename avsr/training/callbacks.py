@@ -46,6 +46,7 @@ class Narrator(lightning.Callback):
         self.steps = 0
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        self.epochs = module.config.optimizer.epochs
         self.started, self.first_epoch = time.monotonic(), trainer.current_epoch
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
@@ -59,7 +60,7 @@ class Narrator(lightning.Callback):
         self.steps += 1
         if self.steps == self.estimate_after:
             each = (time.monotonic() - self.epoch_started) / self.estimate_after
-            left = trainer.num_training_batches * (trainer.max_epochs - trainer.current_epoch)
+            left = trainer.num_training_batches * (self.epochs - trainer.current_epoch)
             self.say(f"estimate: {each:.2f} s a batch, about {each * left / 60:.0f} min in all")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
@@ -73,8 +74,8 @@ class Narrator(lightning.Callback):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, "seconds": round(seconds, 1), **figures}) + "\n")
         done = epoch - self.first_epoch
-        left_min = (time.monotonic() - self.started) / done * (trainer.max_epochs - epoch) / 60
+        left_min = (time.monotonic() - self.started) / done * (self.epochs - epoch) / 60
         self.say(
-            f"epoch {epoch}/{trainer.max_epochs}: loss {figures.get('train/loss', float('nan')):.3f}, "
+            f"epoch {epoch}/{self.epochs}: loss {figures.get('train/loss', float('nan')):.3f}, "
             f"{describe(figures)}, {seconds:.0f} s, {left_min:.0f} min left"
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ MAX_BABBLE_VOICES = 200
 
 
 class Item(NamedTuple):
-    """One utterance in memory. samples [S] at 16 kHz; crops [T, 96, 96] with presence [T], or None; words with times."""
+    """One utterance in memory: samples [S] at 16 kHz, crops [T, 96, 96] and presence [T], or None; words with times."""
 
     samples: NDArray[np.float32] | None
     crops: NDArray[np.uint8] | None
@@ -40,7 +40,7 @@ class Item(NamedTuple):
     duration: float
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Batch:
     """Padded utterances.
 
@@ -61,10 +61,8 @@ class Batch:
     texts: list[str]
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
-
-    def pin_memory(self) -> Batch:
-        return Batch(**{k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in vars(self).items()})
+        moved: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return Batch(**moved)
 
 
 class Example(NamedTuple):
@@ -116,7 +114,7 @@ class TrainingSet(Dataset[Example]):
                 tokenizer.encode(utterance.text)
             except DataError as error:
                 raise DataError(f"{corpus.config.manifest}: {utterance.id}: {error}") from None
-        self.noise = _noise_bank(self.augment, self.corpora, config.seed)
+        self.noise = noise_bank(self.augment, self.corpora, config.seed)
 
     @property
     def hours(self) -> float:
@@ -246,7 +244,7 @@ class EvaluationSet(Dataset[Example]):
         return _example(samples, lips, presence, heard, lips is not None, item.words, item.text, self.tokenizer)
 
 
-def training_batches(dataset: TrainingSet, epoch: int, workers: int) -> DataLoader[Batch]:
+def training_batches(dataset: TrainingSet, epoch: int, workers: int) -> DataLoader[Example]:
     """A loader of the batches of one epoch."""
     return DataLoader(
         dataset,
@@ -307,7 +305,7 @@ def _example(
     return Example(samples, lips, presence, heard, read, tokenizer.encode(text), targets, text)
 
 
-def _noise_bank(augment: AugmentConfig, corpora: Sequence[Corpus], seed: int) -> NoiseBank:
+def noise_bank(augment: AugmentConfig, corpora: Sequence[Corpus], seed: int) -> NoiseBank:
     environment = read_noise_folder(Path(augment.noise_folder)) if augment.noise_folder and augment.noise_share else {}
     voices = []
     if augment.babble and augment.noise_share:
@@ -318,7 +316,7 @@ def _noise_bank(augment: AugmentConfig, corpora: Sequence[Corpus], seed: int) ->
 
 
 def _frames(samples: int) -> int:
-    """80 ms frames of so many samples, as the audio encoder counts them: whole 10 ms hops, eight a frame, rounded up."""
+    """80 ms frames of so many samples as the audio encoder counts them: whole 10 ms hops, eight a frame, rounded up."""
     return -(-(samples // 160) // 8)
 
 
@@ -367,7 +365,7 @@ def _join(items: Sequence[Item]) -> Item:
 
 
 def _fit(array: NDArray | None, count: int, shape: tuple[int, ...], dtype: type) -> NDArray:
-    fitted = np.zeros((count, *shape), dtype)
+    fitted: NDArray = np.zeros((count, *shape), dtype)
     if array is not None:
         fitted[: len(array)] = array[:count]
     return fitted

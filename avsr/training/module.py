@@ -20,7 +20,7 @@ from avsr.features.mel import LogMel
 from avsr.models.network import Network, NetworkOutput
 from avsr.nn.masks import valid_mask
 from avsr.training.config import AugmentConfig, TrainConfig
-from avsr.training.data import IGNORED_FRAME, Batch, TrainingSet, training_batches
+from avsr.training.data import IGNORED_FRAME, Batch, Example, TrainingSet, training_batches
 
 
 class TrainingModule(lightning.LightningModule):
@@ -36,7 +36,7 @@ class TrainingModule(lightning.LightningModule):
 
     # -- data -----------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Example]:
         return training_batches(self.data, self.current_epoch, self.config.workers)
 
     # Batches move themselves: Lightning does not look inside a dataclass.
@@ -78,7 +78,7 @@ class TrainingModule(lightning.LightningModule):
         )
 
     def losses(self, batch: Batch, output: NetworkOutput) -> dict[str, Tensor]:
-        """CTC per utterance and unit, each over the utterances it makes sense for; word times added while they count."""
+        """CTC and word times of each path, over the utterances that it makes sense for."""
         weights = self.config.loss
         readable = batch.read & (batch.presence.float().mean(1) > 0.5)
         sides = {

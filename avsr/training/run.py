@@ -10,6 +10,7 @@ import platform
 import shlex
 import sys
 import time
+import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from avsr.config import apply_overrides, as_mapping, build, read_yaml
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import AvsrError, ConfigError
 from avsr.models.network import Network
-from avsr.training.config import TrainConfig
+from avsr.training.config import Part, TrainConfig
 
 ESTIMATE_AFTER_STEPS = 8
 Message = Callable[[str], None]
@@ -77,9 +78,8 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
         )
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     parts = ", ".join(f"{name} {size / 1e6:.2f} M" for name, size in sizes.items())
-    on_message(
-        f"parameters: {sum(sizes.values()) / 1e6:.2f} M ({parts}), {trainable(network.parameters()) / 1e6:.2f} M trained"
-    )
+    total, trained = sum(sizes.values()) / 1e6, trainable(network.parameters()) / 1e6
+    on_message(f"parameters: {total:.2f} M ({parts}), {trained:.2f} M trained")
     steps = len(data.epoch(0))
     on_message(f"schedule: {config.optimizer.epochs} epochs of {steps} batches; time follows after a few batches")
 
@@ -229,7 +229,7 @@ def _initialize(network: Network, part: str, folder: Path) -> None:
     if target is None or origin is None:
         raise ConfigError(
             f"initialize: {part} cannot be taken from {folder}",
-            expected="a part that both models have: audio_encoder, audio_head, visual_encoder, visual_head, fusion, fused_head",
+            expected=f"a part that both models have: {', '.join(typing.get_args(Part))}",
         )
     try:
         target.load_state_dict(origin.state_dict())

@@ -1,0 +1,1 @@
+"""How good a recogniser is, with how much certainty."""

@@ -1,0 +1,221 @@
+"""From files to transcripts: modalities, windows, times, and what cannot be transcribed."""
+
+from __future__ import annotations
+
+import threading
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from avsr.errors import ConfigError, MediaError, ModelError
+from avsr.features.lips import LipSlot
+from avsr.models import windows as windows_module
+from avsr.models.recognizer import Recognizer
+from avsr.models.windows import SAMPLES_PER_FRAME, Window, in_background, windows
+from tests.media import shared_clip
+from tests.tiny import random_samples, tiny_network, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return Recognizer(tiny_network(), tiny_tokenizer())
+
+
+def write_wav(path: Path, samples: np.ndarray) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+def write_video(path: Path, seconds: float, *, sound: bool) -> Path:
+    """Grey pictures without a face, and noise."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width = video.height = 64
+        audio = container.add_stream("aac", rate=16_000, layout="mono") if sound else None
+        for _ in range(round(25 * seconds)):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 128, np.uint8), format="rgb24")))
+        container.mux(video.encode())
+        if audio is not None:
+            samples = random_samples(seconds)
+            for first in range(0, len(samples), 1024):
+                frame = av.AudioFrame.from_ndarray(samples[None, first : first + 1024], format="fltp", layout="mono")
+                frame.sample_rate = 16_000
+                frame.pts = first
+                container.mux(audio.encode(frame))
+            container.mux(audio.encode())
+    return path
+
+
+def test_batch_equals_single(recognizer: Recognizer) -> None:
+    utterances = [random_samples(seconds, seed=index) for index, seconds in enumerate((1.3, 0.4, 2.0))]
+    batch, lengths = recognizer.log_probs(utterances)
+    for index, samples in enumerate(utterances):
+        one, length = recognizer.log_probs([samples])
+        assert int(length[0]) == int(lengths[index])
+        torch.testing.assert_close(one[0], batch[index, : int(length[0])], atol=5e-5, rtol=0)
+
+
+def test_absent_lips_are_bit_for_bit_audio_only(recognizer: Recognizer) -> None:
+    samples = [random_samples(1.0)]
+    lips = [np.random.default_rng(0).integers(0, 255, (25, 96, 96), np.uint8)]
+    alone, _ = recognizer.log_probs(samples)
+    absent, _ = recognizer.log_probs(samples, lips, [np.zeros(25, bool)])
+    present, _ = recognizer.log_probs(samples, lips)
+    assert torch.equal(alone, absent)
+    assert not torch.allclose(alone, present)
+
+
+def test_wrong_arrays_are_refused(recognizer: Recognizer) -> None:
+    with pytest.raises(ValueError, match=r"samples 0: got shape \(2, 3\)"):
+        recognizer.log_probs([np.zeros((2, 3), np.float32)])
+    with pytest.raises(ValueError, match="not finite"):
+        recognizer.log_probs([np.full(1600, np.nan, np.float32)])
+    with pytest.raises(ValueError, match="expected uint8"):
+        recognizer.log_probs([random_samples(1.0)], [np.zeros((25, 96, 96), np.float32)])
+    with pytest.raises(ValueError, match="got 1 lips and 1 presences, expected 2"):
+        recognizer.log_probs([random_samples(1.0)] * 2, [np.zeros((25, 96, 96), np.uint8)])
+    with pytest.raises(ValueError, match="neither"):
+        recognizer.log_probs(None)
+
+
+def test_a_sound_file(recognizer: Recognizer, tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", random_samples(2.5))
+    done: list[float] = []
+    transcript = recognizer.transcribe(path, on_progress=done.append)
+    assert (transcript.modality, transcript.video, transcript.source) == ("a", None, str(path))
+    assert transcript.duration == pytest.approx(2.5, abs=0.01)
+    assert done == [pytest.approx(2.5, abs=0.01)]
+    for word in transcript.words:
+        assert 0 <= word.start < word.end <= 2.5
+        assert 0 < word.confidence <= 1
+        assert (word.modality, word.face) == ("a", None)
+    assert all(a.end <= b.start + 1e-9 for a, b in zip(transcript.words, transcript.words[1:], strict=False))
+
+
+def test_what_a_file_lacks_is_said(recognizer: Recognizer, tmp_path: Path) -> None:
+    sound = write_wav(tmp_path / "a.wav", random_samples(1.0))
+    with pytest.raises(MediaError, match="a.wav: has no video: expected video for modality v; use modality a"):
+        recognizer.transcribe(sound, modality="v")
+    silent = write_video(tmp_path / "silent.mp4", 0.6, sound=False)
+    with pytest.raises(MediaError, match="silent.mp4: has no sound: expected sound for modality a; use modality v"):
+        recognizer.transcribe(silent, modality="a")
+    with pytest.raises(MediaError, match="nothing to recognise: got no sound and no readable face.*film the speaker"):
+        recognizer.transcribe(silent)
+    with pytest.raises(ConfigError, match="unknown modality: got audio"):
+        recognizer.transcribe(sound, modality="audio")  # type: ignore[arg-type]
+    with pytest.raises(MediaError, match="none.mp4"):
+        recognizer.transcribe(tmp_path / "none.mp4")
+
+
+def test_no_face_means_sound_alone_with_a_warning(recognizer: Recognizer, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "wall.mp4", 1.0, sound=True)
+    seen = recognizer.transcribe(path)
+    assert seen.modality == "a"
+    assert seen.video is not None and seen.video.coverage == 0.0
+    assert any("no readable face (no face found)" in warning for warning in seen.warnings)
+    assert seen.segments == recognizer.transcribe(path, modality="a").segments
+
+
+def test_a_model_that_only_hears(tmp_path: Path) -> None:
+    hears = Recognizer(tiny_network(lips=False), tiny_tokenizer())
+    path = write_video(tmp_path / "wall.mp4", 0.6, sound=True)
+    assert hears.transcribe(path).modality == "a"
+    with pytest.raises(ModelError, match="model tiny only hears"):
+        hears.transcribe(path, modality="av")
+    with pytest.raises(MediaError, match="use a model that reads lips"):
+        hears.transcribe(write_video(tmp_path / "silent.mp4", 0.6, sound=False))
+
+
+@pytest.mark.parametrize("seconds", [0.3, 15.0, 17.9, 18.1, 34.0, 52.3])
+def test_windows_cover_a_file_once(tmp_path: Path, seconds: float) -> None:
+    samples = random_samples(seconds)
+    path = write_wav(tmp_path / "a.wav", samples)
+    cut = list(windows(path, sound=True, picture=False))
+    frames = -(-(len(samples) // 160) // 8)
+    assert [window.keep[0] for window in cut] == [0, *(window.keep[1] for window in cut[:-1])]
+    assert cut[-1].keep[1] == frames
+    for window in cut:
+        assert window.samples is not None
+        first = window.first * SAMPLES_PER_FRAME
+        np.testing.assert_allclose(window.samples, samples[first : first + len(window.samples)], atol=1e-4)
+        assert len(window.samples) <= 250 * SAMPLES_PER_FRAME
+
+
+def test_a_window_decides_far_from_its_edges(recognizer: Recognizer, tmp_path: Path) -> None:
+    """Cut into windows or not, the result is the same but for what reaches across 2 s."""
+    samples = random_samples(40.0)
+    path = write_wav(tmp_path / "a.wav", samples)
+    parts = [recognizer._run_window(window) for window in windows(path, sound=True, picture=False)]
+    rounded = ((samples * 32767).astype("<i2") / 32768).astype(np.float32)
+    whole, _ = recognizer.log_probs([rounded])
+    assert len(parts) == 3
+    torch.testing.assert_close(torch.cat(parts), whole[0], atol=2e-2, rtol=0)
+
+
+def test_lips_longer_or_shorter_than_the_sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def slots(count: int) -> list[LipSlot]:
+        return [LipSlot(k, np.full((96, 96), k, np.uint8), True, "ok", 7) for k in range(count)]
+
+    path = write_wav(tmp_path / "a.wav", random_samples(1.0))
+
+    def cut(count: int) -> Window:
+        monkeypatch.setattr(windows_module, "in_background", lambda make, depth: iter(slots(count)))
+        (window,) = windows(path, sound=True, picture=True)
+        return window
+
+    shorter = cut(10)
+    assert shorter.present is not None and shorter.present.tolist() == [True] * 10 + [False] * 16
+    assert shorter.faces == [7] * 10
+    longer = cut(60)
+    assert longer.keep == (0, 30)
+    assert longer.samples is not None and len(longer.samples) == 30 * SAMPLES_PER_FRAME
+    assert not longer.samples[16_000:].any()
+
+
+def test_background_iterator_hands_on_errors_and_stops() -> None:
+    def failing():
+        yield 1
+        raise MediaError("broken")
+
+    got = []
+    with pytest.raises(MediaError, match="broken"):
+        for item in in_background(failing, 2):
+            got.append(item)
+    assert got == [1]
+
+    closed = threading.Event()
+
+    def endless():
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.set()
+
+    items = in_background(endless, 2)
+    next(items)
+    items.close()
+    assert closed.is_set()
+
+
+def test_grid_clip_through_the_whole_path(recognizer: Recognizer) -> None:
+    transcript = recognizer.transcribe(shared_clip("grid_swiz3n.mpg"))
+    assert transcript.modality == "av"
+    assert transcript.video is not None
+    assert (transcript.video.faces, transcript.video.coverage) == (1, 1.0)
+    assert transcript.warnings == ()
+    assert {word.modality for word in transcript.words} <= {"av"}
+
+
+def test_face_only_in_the_middle(recognizer: Recognizer) -> None:
+    transcript = recognizer.transcribe(shared_clip("face_enters_leaves.mp4"))
+    assert transcript.video is not None
+    assert transcript.video.coverage == pytest.approx(0.6, abs=0.03)
