@@ -190,7 +190,7 @@ def test_smoothing_takes_the_tremble_out_and_restarts_with_another_face() -> Non
 
 
 def test_an_unknown_choice_of_face_is_refused() -> None:
-    with pytest.raises(ConfigError, match="got middle, expected auto or largest"):
+    with pytest.raises(ConfigError, match="got middle, expected auto, largest or the number of a face"):
         LipTracker("middle", finder=PlacedFaces([None]))  # type: ignore[arg-type]
 
 

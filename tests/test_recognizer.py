@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import wave
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from avsr.errors import ConfigError, MediaError, ModelError
 from avsr.features.lips import LipSlot
 from avsr.models import windows as windows_module
 from avsr.models.recognizer import Recognizer
-from avsr.models.windows import SAMPLES_PER_FRAME, Window, in_background, windows
+from avsr.models.windows import SAMPLES_PER_FRAME, Window, windows
 from tests.media import shared_clip
 from tests.tiny import random_samples, tiny_network, tiny_tokenizer
 
@@ -167,7 +166,8 @@ def test_lips_longer_or_shorter_than_the_sound(monkeypatch: pytest.MonkeyPatch, 
     path = write_wav(tmp_path / "a.wav", random_samples(1.0))
 
     def cut(count: int) -> Window:
-        monkeypatch.setattr(windows_module, "in_background", lambda make, depth: iter(slots(count)))
+        monkeypatch.setattr(windows_module, "iter_frames", lambda path, on_warning: iter(()))
+        monkeypatch.setattr(windows_module, "_lip_slots", lambda frames, face, end_s: iter(slots(count)))
         (window,) = windows(path, sound=True, picture=True)
         return window
 
@@ -178,32 +178,6 @@ def test_lips_longer_or_shorter_than_the_sound(monkeypatch: pytest.MonkeyPatch, 
     assert longer.keep == (0, 30)
     assert longer.samples is not None and len(longer.samples) == 30 * SAMPLES_PER_FRAME
     assert not longer.samples[16_000:].any()
-
-
-def test_background_iterator_hands_on_errors_and_stops() -> None:
-    def failing():
-        yield 1
-        raise MediaError("broken")
-
-    got = []
-    with pytest.raises(MediaError, match="broken"):
-        for item in in_background(failing, 2):
-            got.append(item)
-    assert got == [1]
-
-    closed = threading.Event()
-
-    def endless():
-        try:
-            while True:
-                yield 0
-        finally:
-            closed.set()
-
-    items = in_background(endless, 2)
-    next(items)
-    items.close()
-    assert closed.is_set()
 
 
 def test_grid_clip_through_the_whole_path(recognizer: Recognizer) -> None:
@@ -219,3 +193,17 @@ def test_face_only_in_the_middle(recognizer: Recognizer) -> None:
     transcript = recognizer.transcribe(shared_clip("face_enters_leaves.mp4"))
     assert transcript.video is not None
     assert transcript.video.coverage == pytest.approx(0.6, abs=0.03)
+
+
+def test_a_face_by_its_number(recognizer: Recognizer) -> None:
+    path = shared_clip("shot_cut_two_speakers.mp4")
+    coverage = {}
+    for face in ("auto", "0", "1", "7"):
+        transcript = recognizer.transcribe(path, face=face)
+        assert transcript.video is not None
+        coverage[face] = transcript.video.coverage
+        assert {word.face for word in transcript.words} <= ({0, 1, None} if face == "auto" else {int(face), None})
+    assert coverage["auto"] == pytest.approx(1.0, abs=0.02)
+    assert coverage["0"] == pytest.approx(0.4, abs=0.02)
+    assert coverage["1"] == pytest.approx(0.6, abs=0.02)
+    assert coverage["7"] == 0.0

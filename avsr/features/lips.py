@@ -99,13 +99,14 @@ class _Pending:
 class LipTracker:
     """Turns pictures, pushed in order of time, into lip slots. Use it as a context manager.
 
-    face: "auto" or "largest", the most prominent face. finder: one to use and leave open; by default one of its own.
-    Raises ConfigError for another `face`.
+    face: "auto" or "largest", the most prominent face; or the number of one, whose lips alone are read. finder: one to
+    use and leave open; by default one of its own. Raises ConfigError for another `face`.
     """
 
     def __init__(self, face: str = "auto", *, finder: FaceFinder | None = None) -> None:
-        if face not in ("auto", "largest"):
-            raise ConfigError("unknown choice of face", got=face, expected="auto or largest")
+        if face not in ("auto", "largest") and not (face.isascii() and face.isdigit()):
+            raise ConfigError("unknown choice of face", got=face, expected="auto, largest or the number of a face")
+        self._wanted = int(face) if face.isdigit() else None
         self._owns_finder = finder is None
         self._finder = finder or FaceFinder()
         self._finder.reset()
@@ -169,7 +170,7 @@ class LipTracker:
     def _look(self, frame: VideoFrame) -> Face | None:
         """The face in `frame`, which may serve two slots."""
         if self._seen is None or self._seen[0] is not frame:
-            faces = self._finder.follow(frame)
+            faces = [face for face in self._finder.follow(frame) if self._wanted in (None, face.id)]
             self._seen = (frame, faces[0] if faces else None)
         return self._seen[1]
 

@@ -26,3 +26,6 @@ def read_ahead(items: Iterator[T], depth: int = 8) -> Iterator[T]:
             yield item
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        close = getattr(items, "close", None)  # generators hold files and detectors open
+        if close is not None:
+            close()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterator
 from os import PathLike
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avsr.features.lips import CROP_PX, LipSlot, LipTracker
-from avsr.media import iter_audio, iter_frames
+from avsr.media import VideoFrame, iter_audio, iter_frames, read_ahead
 from avsr.models.config import SLOT_MS
 
 SAMPLES_PER_SLOT = 16 * SLOT_MS
@@ -20,10 +18,7 @@ FRAME_SLOTS = 2
 SAMPLES_PER_FRAME = FRAME_SLOTS * SAMPLES_PER_SLOT
 CORE_FRAMES = 200  # 16 s: what a window decides on
 MARGIN_FRAMES = 25  # 2 s: what it sees on either side besides
-FRAMES_IN_FLIGHT = 8  # decoded pictures that wait for the face finder
-SLOTS_IN_FLIGHT = 50
-
-Item = TypeVar("Item")
+SLOTS_IN_FLIGHT = 50  # lips found ahead of the network: 2 s
 
 
 class Window(NamedTuple):
@@ -60,8 +55,8 @@ def windows(
     audio_blocks = iter_audio(path, on_warning=on_warning) if sound else iter(())
     slots: Iterator[LipSlot] = iter(())
     if picture:
-        frames = in_background(lambda: iter_frames(path, on_warning=on_warning), FRAMES_IN_FLIGHT)
-        slots = in_background(lambda: _lip_slots(frames, face, end_s), SLOTS_IN_FLIGHT)
+        frames = read_ahead(iter_frames(path, on_warning=on_warning))
+        slots = read_ahead(_lip_slots(frames, face, end_s), SLOTS_IN_FLIGHT)
     try:
         yield from _cut(audio_blocks, slots, sound=sound, picture=picture)
     finally:
@@ -144,7 +139,7 @@ def _whole_frames(samples: int) -> int:
     return -(-(samples // 160) // 8)
 
 
-def _lip_slots(frames: Iterator, face: str, end_s: float) -> Iterator[LipSlot]:
+def _lip_slots(frames: Iterator[VideoFrame], face: str, end_s: float) -> Iterator[LipSlot]:
     last_s = 0.0
     previous_s = None
     step_s = SLOT_MS / 1000
@@ -155,58 +150,3 @@ def _lip_slots(frames: Iterator, face: str, end_s: float) -> Iterator[LipSlot]:
             previous_s = last_s = frame.time_s
             yield from tracker.push(frame)
         yield from tracker.finish(min(last_s + step_s, max(end_s, last_s + 0.001)))
-
-
-class _Ended:
-    """Marks the end of a background iterator, with what ended it."""
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-
-
-def in_background(make: Callable[[], Iterator[Item]], depth: int) -> Iterator[Item]:
-    """The items of an iterator that runs in a thread of its own, at most `depth` items ahead.
-
-    The iterator is made, used and closed in that thread. Closing the result stops it.
-    """
-    items: queue.Queue = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(item: object) -> bool:
-        while not stop.is_set():
-            try:
-                items.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        error: BaseException | None = None
-        source = None
-        try:
-            source = make()
-            for item in source:
-                if not put(item):
-                    break
-        except BaseException as caught:  # carried over to the consumer's thread and raised there
-            error = caught
-        finally:
-            close = getattr(source, "close", None)
-            if close is not None:
-                close()
-        put(_Ended(error))
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item = items.get()
-            if isinstance(item, _Ended):
-                if item.error is not None:
-                    raise item.error
-                return
-            yield item
-    finally:
-        stop.set()
-        thread.join()

@@ -1,0 +1,33 @@
+"""Make a trained checkpoint ready to ship: 16-bit weights and a model card.
+
+    python scripts/pack_model.py runs/grid-tiny-fusion/model avsr/assets/grid-tiny --card docs/grid-tiny.md
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from avsr.checkpoints.native import load_checkpoint, save_checkpoint
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--card", type=Path, required=True, help="model card in Markdown")
+    arguments = parser.parse_args()
+    network, tokenizer = load_checkpoint(arguments.checkpoint)
+    card = arguments.card.read_text(encoding="utf-8")
+    save_checkpoint(arguments.target, network, tokenizer, card=card, dtype=torch.float16)
+    size = sum(path.stat().st_size for path in arguments.target.iterdir())
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    print(f"{arguments.target}: {parameters / 1e6:.2f} M parameters, {size / 1e6:.1f} MB")
+    if network.visual_encoder is not None:
+        print(f"visual trunk: {network.visual_encoder.trunk.mflop_per_slot:.1f} MFLOP a frame")
+
+
+if __name__ == "__main__":
+    main()
