@@ -1,6 +1,6 @@
 """Make a trained checkpoint ready to ship: 16-bit weights and a model card.
 
-    python scripts/pack_model.py runs/grid-tiny-fusion/model avsr/assets/grid-tiny --card docs/grid-tiny.md
+python scripts/pack_model.py runs/grid-tiny-fusion/model avsr/assets/grid-tiny
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--card", type=Path, required=True, help="model card in Markdown")
+    parser.add_argument("--card", type=Path, help="model card in Markdown; default the one in the target")
     arguments = parser.parse_args()
     network, tokenizer = load_checkpoint(arguments.checkpoint)
-    card = arguments.card.read_text(encoding="utf-8")
+    card = (arguments.card or arguments.target / "README.md").read_text(encoding="utf-8")
     save_checkpoint(arguments.target, network, tokenizer, card=card, dtype=torch.float16)
     size = sum(path.stat().st_size for path in arguments.target.iterdir())
     parameters = sum(parameter.numel() for parameter in network.parameters())

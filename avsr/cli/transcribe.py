@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace files that are in DIR already; else they are kept")
     add("--model", default="grid-tiny", metavar="NAME|PATH", help="shipped model or checkpoint; default %(default)s")
     add("--modality", choices=("auto", "av", "a", "v"), default="auto", help="use sound, lips, or both; default auto")
-    add("--face", choices=("auto", "largest"), default="auto", help="whose lips to read; default auto")
+    add("--face", type=_face, default="auto", metavar="auto|largest|ID", help="whose lips to read; default auto")
     add("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the arithmetic; default fp32")
     add("--workers", type=positive_integer, default=1, metavar="N", help="files at a time, each with its own model")
@@ -289,6 +289,12 @@ def _formats(text: str) -> tuple[str, ...]:
             hint = f"; did you mean {close}?" if close else ""
             raise argparse.ArgumentTypeError(f"got {name!r}, expected {', '.join(FORMATS)}{hint}")
     return names
+
+
+def _face(text: str) -> str:
+    if text not in ("auto", "largest") and not re.fullmatch("[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, largest or the number of a face")
+    return text
 
 
 def _device(text: str) -> str:
