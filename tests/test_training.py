@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 from pathlib import Path
 
 import jiwer
@@ -163,6 +164,20 @@ def test_interrupted_equals_uninterrupted(config_file: Path, tmp_path: Path) -> 
         assert torch.equal(one[name], other[name]), name
     lines = (tmp_path / "halves/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_ctrl_c_stops_before_the_next_batch_and_can_be_resumed(config_file: Path, tmp_path: Path) -> None:
+    def press_after_first_epoch(message: str) -> None:
+        if message.startswith("epoch 1/3"):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        training_run.train(config_file, on_message=press_after_first_epoch)
+    assert signal.getsignal(signal.SIGINT) is before
+    messages: list[str] = []
+    training_run.train(config_file, on_message=messages.append)
+    assert [m[:9] for m in messages if m.startswith("epoch ")] == ["epoch 2/3", "epoch 3/3"]
 
 
 def test_a_run_says_what_will_happen_and_leaves_its_record(config_file: Path, tmp_path: Path) -> None:

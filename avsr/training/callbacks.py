@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,37 @@ class KeepEpochWeights(lightning.Callback):
         temporary = self.folder / "last.partial"
         trainer.save_checkpoint(temporary)
         os.replace(temporary, self.folder / "last.ckpt")
+
+
+class StopBetweenBatches(lightning.Callback):
+    """Ctrl-C takes effect before the next batch.
+
+    Raised wherever it strikes, it is lost when that is the tear-down of a worker process, at the end of each epoch. A
+    second Ctrl-C strikes at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.previous: Any = None
+
+    def __enter__(self) -> StopBetweenBatches:
+        if threading.current_thread() is threading.main_thread():  # only there can signals be handled
+            self.previous = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, self.previous)
+
+    def _check(self, *_: Any, **__: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+    on_train_batch_start = on_validation_batch_start = _check
 
 
 class Narrator(lightning.Callback):

@@ -42,7 +42,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
     import torch
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from avsr.training.callbacks import KeepEpochWeights, Narrator
+    from avsr.training.callbacks import KeepEpochWeights, Narrator, StopBetweenBatches
     from avsr.training.data import TrainingSet
     from avsr.training.module import TrainingModule, trainable
 
@@ -84,7 +84,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
     on_message(f"schedule: {config.optimizer.epochs} epochs of {steps} batches; time follows after a few batches")
 
     keeper = KeepEpochWeights(output / "checkpoints", tokenizer, config.optimizer.average_last)
-    with _without_chatter():
+    with _without_chatter(), StopBetweenBatches() as stopper:
         trainer = lightning.Trainer(
             max_epochs=config.optimizer.epochs,
             accumulate_grad_batches=config.optimizer.accumulate,
@@ -94,7 +94,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
             check_val_every_n_epoch=config.dev_every,
             num_sanity_val_steps=0,
             logger=TensorBoardLogger(str(output), name="tensorboard", version=""),
-            callbacks=[keeper, Narrator(output / "metrics.jsonl", on_message, ESTIMATE_AFTER_STEPS)],
+            callbacks=[stopper, keeper, Narrator(output / "metrics.jsonl", on_message, ESTIMATE_AFTER_STEPS)],
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,
@@ -102,11 +102,14 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
         resume = output / "checkpoints" / "last.ckpt"
         if resume.is_file():
             on_message(f"resuming from {resume}")
-        trainer.fit(
-            module, val_dataloaders=_dev_loaders(config, module), ckpt_path=str(resume) if resume.is_file() else None
-        )
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        try:
+            trainer.fit(
+                module,
+                val_dataloaders=_dev_loaders(config, module),
+                ckpt_path=str(resume) if resume.is_file() else None,
+            )
+        except SystemExit:  # how Lightning answers Ctrl-C
+            raise KeyboardInterrupt from None
         return _finish(config, output, network, tokenizer, module, trainer, on_message)
 
 
