@@ -72,6 +72,16 @@ def test_absent_lips_are_bit_for_bit_audio_only(recognizer: Recognizer) -> None:
     assert not torch.allclose(alone, present)
 
 
+def test_bfloat16_is_close() -> None:
+    half = Recognizer(tiny_network(), tiny_tokenizer(), dtype=torch.bfloat16)
+    samples, lips = [random_samples(1.0)], [np.random.default_rng(0).integers(0, 255, (25, 96, 96), np.uint8)]
+    got, _ = half.log_probs(samples, lips)
+    full, _ = Recognizer(tiny_network(), tiny_tokenizer()).log_probs(samples, lips)
+    assert got.dtype == torch.float32
+    assert not torch.equal(got, full)
+    torch.testing.assert_close(got, full, atol=0.3, rtol=0)
+
+
 def test_wrong_arrays_are_refused(recognizer: Recognizer) -> None:
     with pytest.raises(ValueError, match=r"samples 0: got shape \(2, 3\)"):
         recognizer.log_probs([np.zeros((2, 3), np.float32)])

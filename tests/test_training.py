@@ -206,6 +206,7 @@ def test_wrong_runs_are_refused(config_file: Path, manifest: Path, tmp_path: Pat
     short = tmp_path / "short.txt"
     short.write_text("bin\n")
     check(ConfigError, "model.vocabulary_size: got 6, expected 1", f"vocabulary={short}", "seed=3")
+    assert not list(tmp_path.glob("refused*"))  # nothing is left behind
 
 
 def test_parts_are_initialised_and_frozen(config_file: Path, tmp_path: Path) -> None:

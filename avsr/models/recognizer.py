@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -181,14 +182,16 @@ class Recognizer:
         pieces: list[Tensor] = []
         lips = _LipRecord()
         end_s = 0.0
-        for window in windows(
+        cut = windows(
             path, sound=sound, picture=picture, face=face, end_s=info.duration_s or 0.0, on_warning=warnings.append
-        ):
-            pieces.append(self._run_window(window))
-            lips.add(window)
-            end_s = window.keep[1] * 2 * SLOT_MS / 1000
-            if on_progress is not None:
-                on_progress(min(end_s, info.duration_s or end_s))
+        )
+        with contextlib.closing(cut):  # stops its threads also when the work ends in an error or Ctrl-C
+            for window in cut:
+                pieces.append(self._run_window(window))
+                lips.add(window)
+                end_s = window.keep[1] * 2 * SLOT_MS / 1000
+                if on_progress is not None:
+                    on_progress(min(end_s, info.duration_s or end_s))
         if picture and not lips.count and not sound:
             raise MediaError(
                 f"{source}: nothing to recognise",

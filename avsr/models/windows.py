@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from os import PathLike
 from typing import NamedTuple
 
@@ -46,7 +46,7 @@ def windows(
     face: str = "auto",
     end_s: float = 0.0,
     on_warning: Callable[[str], None] | None = None,
-) -> Iterator[Window]:
+) -> Generator[Window, None, None]:
     """The windows of a file in order. Decoding, face finding and the caller's work run side by side.
 
     sound, picture: which streams to read; the file must have them. end_s: where the picture ends at the latest, by the

@@ -12,7 +12,7 @@ import sys
 import time
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,6 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
     apply_overrides(content, overrides)
     config = build(TrainConfig, content, str(config_path))
     output = Path(config.output)
-    _claim(output, config, str(config_path))
-
     tokenizer = WordTokenizer.read(Path(config.vocabulary))
     if len(tokenizer) != config.model.vocabulary_size:
         raise ConfigError(
@@ -66,6 +64,8 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
 
     data = TrainingSet(config, tokenizer)
     module = TrainingModule(config, network, tokenizer, data)
+    dev_loaders = _dev_loaders(config, module)
+    _claim(output, config, str(config_path))  # only now: a run that cannot start leaves nothing behind
     device = "GPU" if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     precision = _precision(config)
     on_message(f"run {output}: model {config.model.name}, seed {config.seed}, {device}, precision {precision}")
@@ -110,7 +110,9 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
             )
         except SystemExit:  # how Lightning answers Ctrl-C
             raise KeyboardInterrupt from None
-        return _finish(config, output, network, tokenizer, module, trainer, on_message)
+        return _finish(
+            config, output, network, tokenizer, lambda: trainer.validate(module, dev_loaders, verbose=False), on_message
+        )
 
 
 @contextlib.contextmanager
@@ -132,8 +134,7 @@ def _finish(
     output: Path,
     network: Network,
     tokenizer: WordTokenizer,
-    module: Any,
-    trainer: Any,
+    measure: Callable[[], Sequence[Mapping[str, float]]],
     say: Message,
 ) -> Path:
     """Average the last epochs, measure, save."""
@@ -147,8 +148,7 @@ def _finish(
     network.load_state_dict(
         {name: (total / len(epochs)).to(network.state_dict()[name].dtype) for name, total in sums.items()}
     )
-    measured = trainer.validate(module, _dev_loaders(config, module), verbose=False)
-    figures = {name: value for result in measured for name, value in result.items()}
+    figures = {name: value for result in measure() for name, value in result.items()}
     say(f"mean of the last {len(epochs)} epochs: " + describe(figures))
     lines = [f"- {name.removeprefix('dev/')}: {value:.2f} %" for name, value in sorted(figures.items())]
     card = "\n".join(
