@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from avsr.nn.attention import RelativeAttention, relative_positions
 from avsr.nn.conformer import Conformer, ConformerShape
@@ -279,9 +280,23 @@ def test_causal_subsampling(kind: str, factor: int, frames: int) -> None:
         torch.testing.assert_close(longer[:, :done], out[:, :done], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("frames", [48, 49, 50, 101, 147])
+def test_long_recordings_are_subsampled_in_pieces(monkeypatch: pytest.MonkeyPatch, causal: bool, frames: int) -> None:
+    subsampling = randomised(Subsampling(80, 16, channels=4, causal=causal))
+    mel, lengths = torch.randn(2, 80, frames), torch.tensor([frames, 45])
+    with torch.no_grad():
+        whole, whole_lengths, _ = subsampling(mel, lengths)
+        monkeypatch.setattr("avsr.nn.subsampling.PIECE_FRAMES", 48)
+        pieces, piece_lengths, _ = subsampling(mel, lengths)
+    assert whole_lengths.tolist() == piece_lengths.tolist()
+    for item, length in enumerate(whole_lengths.tolist()):
+        torch.testing.assert_close(pieces[item, :length], whole[item, :length], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("right", [13, 6, 1, 0])
 def test_causal_chunks_equal_the_masked_whole(right: int) -> None:
-    """As the published streaming models: causal subsampling, chunks of right + 1 frames, the first 7 mel frames less."""
+    """As the published streaming models: causal subsampling, chunks of right + 1 frames, the first one shorter."""
     subsampling = randomised(Subsampling(80, 32, channels=8, causal=True))
     shape = ConformerShape(width=32, layers=3, heads=4, kernel=5, conv_context="causal")
     conformer = randomised(Conformer(shape))
@@ -312,3 +327,28 @@ def test_a_state_of_another_context_is_refused() -> None:
     state = conformer.initial_state(1, AttentionContext(style="chunked", left=8, right=3), CPU, torch.float32)
     with pytest.raises(ValueError, match="got 8 frames of past, expected 4"):
         conformer(torch.zeros(1, 4, 32), torch.tensor([4]), AttentionContext(style="chunked", left=4, right=3), state)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor that any operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.elements = max(self.elements, out.numel())
+        return out
+
+
+def test_memory_of_local_attention_grows_with_time_and_not_its_square() -> None:
+    conformer = Conformer(ConformerShape(width=8, layers=1, heads=2, kernel=3)).eval()
+    context = AttentionContext(style="local", left=32, right=32, global_tokens=1)
+
+    def largest(frames: int) -> int:
+        with LargestTensor() as mode, torch.no_grad():
+            conformer(torch.randn(1, frames, 8), torch.tensor([frames]), context)
+        return mode.elements
+
+    assert largest(16_384) <= 2 * largest(8_192)
+    assert largest(8_192) < 8_192 * 8_192 / 100

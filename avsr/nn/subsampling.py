@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from avsr.nn.masks import valid_mask
 
+PIECE_FRAMES = 30_000  # 5 minutes: what is computed at a time of a longer recording
+
 
 class SubsamplingState(NamedTuple):
     """What the subsampling still remembers: the last input frame of each stride-2 stage, [B, C, 1, F].
@@ -93,6 +95,8 @@ class Subsampling(nn.Module):
         With a state, T must be a multiple of `factor` except in the last chunk of a stream and, when causal, in the
         first, where it is one more than a multiple.
         """
+        if state is None and mel_BFT.shape[2] > PIECE_FRAMES and not self.training:
+            return self._in_pieces(mel_BFT, lengths)
         x_BCTF = mel_BFT.transpose(1, 2)[:, None]
         past = []
         for index, stage in enumerate(self.stages):
@@ -111,3 +115,16 @@ class Subsampling(nn.Module):
         x_BCTF = x_BCTF.masked_fill(~valid_mask(lengths, x_BCTF.shape[2])[:, None, :, None], 0.0)
         out_BTD = self.project(x_BCTF.transpose(1, 2).flatten(2))
         return out_BTD, lengths, None if state is None else SubsamplingState(tuple(past))
+
+    def _in_pieces(self, mel_BFT: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, None]:
+        """A long recording as a stream: the inner stages hold far more numbers than goes in or comes out."""
+        state = self.initial_state(len(mel_BFT), mel_BFT.device, mel_BFT.dtype)
+        first = PIECE_FRAMES + self.padding - 1  # one more where causal
+        starts = [0, *range(first, mel_BFT.shape[2], PIECE_FRAMES)]
+        parts = []
+        for start, end in zip(starts, [*starts[1:], mel_BFT.shape[2]], strict=True):
+            part_BTD, _, state_after = self(mel_BFT[:, :, start:end], (lengths - start).clamp(0, end - start), state)
+            assert state_after is not None
+            parts.append(part_BTD)
+            state = state_after
+        return torch.cat(parts, dim=1), self.output_lengths(lengths), None
