@@ -11,6 +11,7 @@ import gzip
 import io
 import os
 import pickle
+import reprlib
 import tarfile
 import tempfile
 import zipfile
@@ -51,7 +52,9 @@ MAX_TOKENIZER_BYTES = 64 << 20
 MAX_HEADER_BYTES = 1 << 20
 MAX_MEMBERS = 1000
 MAX_RECORDS = 100_000
-MAX_FILTER_ERROR = 1e-4
+MAX_FILTER_ERROR = 1e-6
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring = 2, 100
 
 # Classes with a CTC head on word pieces, and the sections that hold the head's settings.
 HEADS = {
@@ -314,7 +317,7 @@ class _Section:
 
     def class_name(self, expected: str) -> None:
         value = self.take("_target_", expected)
-        if str(value).rpartition(".")[2] != expected:
+        if not isinstance(value, str) or value.rpartition(".")[2] != expected:
             raise self.refuse("_target_", value, expected)
 
     def ignore(self, *keys: str) -> None:
@@ -327,13 +330,17 @@ class _Section:
 
 
 def _shown(value: object) -> str:
-    text = str(value) if isinstance(value, Exception) else repr(value)
+    """A short text, however large the value: lists in YAML may hold each other many times over."""
+    try:
+        text = str(value) if isinstance(value, Exception) else SHORT.repr(value)
+    except ValueError:  # a number of thousands of digits
+        text = f"a large {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _target(content: Mapping[str, Any], path: Path) -> str:
     target = content.get("target")
-    kind = str(target).rpartition(".")[2]
+    kind = target.rpartition(".")[2] if isinstance(target, str) else ""
     if kind not in HEADS:
         raise _Section(content, path).refuse("target", target, " or ".join(HEADS))
     return kind
@@ -391,6 +398,7 @@ def _mel_config(section: _Section) -> MelConfig:
     section.ignore("dither", "pad_to", "pad_value", "nb_augmentation_prob", "nb_max_freq", "rng", "stft_conv")
     mel = MelConfig(
         n_mels=section.integer("features", 64, 1, 256),
+        filters="float64",
         normalize=section.choice(
             "normalize", "per_feature", {"per_feature": "per_feature", "NA": "none", None: "none"}
         ),
@@ -409,7 +417,9 @@ def _encoder_config(section: _Section, mel: MelConfig) -> AudioEncoderConfig:
     if width % heads or width % 2:
         raise section.refuse("n_heads", heads, f"a divisor of {width}")
     kernel = section.integer("conv_kernel_size", 31, 1, 999)
-    channels = section.integer("subsampling_conv_channels", -1, -1, 8192)
+    channels = section.take("subsampling_conv_channels", -1)
+    if not isinstance(channels, int) or isinstance(channels, bool) or not (channels == -1 or 1 <= channels <= 8192):
+        raise section.refuse("subsampling_conv_channels", channels, "-1 or 1 to 8192")
     contexts = _contexts(section)
     shape = ConformerShape(
         width=width,
