@@ -74,7 +74,7 @@ def test_published_models_say_what_the_reference_says(name: str) -> None:
             assert recognizer.tokenizer.decode(units) == said["text"][index]
         if f"{clip}.features" not in expected:
             continue
-        # Features agree within 2e-6 where the same processor instructions compute the Fourier transform, else within some
+        # Features agree within 2e-6 where the same instructions compute the Fourier transform, elsewhere within some
         # 1e-4: float32 shows in a weak filter beside strong ones. So the network is fed with the reference's features.
         theirs = torch.from_numpy(expected[f"{clip}.features"])
         with torch.inference_mode():
