@@ -46,7 +46,8 @@ def load(
 ) -> Recognizer:
     """A recogniser, ready to transcribe.
 
-    name_or_path: the name of a shipped model, or a checkpoint folder. device: as in torch, or "auto" for the first
+    name_or_path: the name of a shipped model, a checkpoint folder, a `.nemo` file, or the id of a model on the Hugging
+    Face hub (fetched with huggingface_hub, where that is installed). device: as in torch, or "auto" for the first
     GPU if there is one and the CPU otherwise. dtype: of the weights and the arithmetic; None for float32.
 
     Raises ModelError when the checkpoint cannot be found or read.

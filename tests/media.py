@@ -1,8 +1,8 @@
 """Where tests find recordings of real people, which are too large and too personal to live in this repository.
 
 They are looked for in the folder named by the environment variable AVSR_TEST_MEDIA, by default `shared` beside the
-repository: short clips of many kinds in `clips/`, corpora in `corpora/`. A test that asks for one that is not there is
-skipped, saying which.
+repository: short clips of many kinds in `clips/`, corpora in `corpora/`, published model formats in `nemo/`. A test
+that asks for one that is not there is skipped, saying which.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ def shared_clip(name: str) -> Path:
 def shared_corpus(relative: str) -> Path:
     """The file or folder `corpora/RELATIVE` of the test media; skips the test when it is missing."""
     return _existing(Path("corpora", relative))
+
+
+def shared_nemo(name: str) -> Path:
+    """The file `nemo/NAME` of the test media; skips the test when it is missing."""
+    return _existing(Path("nemo", name))
 
 
 def _existing(relative: Path) -> Path:

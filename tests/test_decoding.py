@@ -9,7 +9,7 @@ import torch
 
 from avsr.decoding.alignment import align, align_greedy
 from avsr.decoding.greedy import greedy
-from avsr.decoding.tokenizer import WordTokenizer
+from avsr.decoding.tokenizer import SentencePieceTokenizer, WordTokenizer
 from avsr.errors import DataError, ModelError
 
 
@@ -80,3 +80,23 @@ def test_tokenizer() -> None:
         tokenizer.encode("blu")
     with pytest.raises(ModelError, match="vocabulary is wrong"):
         WordTokenizer(["a", "a"])
+
+
+def test_pieces_of_words() -> None:
+    from tests.nemo_archive import tokenizer_model
+
+    tokenizer = SentencePieceTokenizer(tokenizer_model())
+    ids = tokenizer.encode("the quiet teacher paints a boat")
+    assert tokenizer.decode(ids) == "the quiet teacher paints a boat"
+    groups = tokenizer.word_groups(ids)
+    assert [word for word, _, _ in groups] == "the quiet teacher paints a boat".split()
+    assert [first for _, first, _ in groups] == [0, *(end for _, _, end in groups[:-1])]
+    assert groups[-1][2] == len(ids)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):  # any order of pieces: unknown ones, spaces alone, the middle of a word first
+        ids = torch.randint(len(tokenizer), (12,), generator=generator).tolist()
+        groups = tokenizer.word_groups(ids)
+        assert [word for word, _, _ in groups] == tokenizer.decode(ids).split()
+        assert all(first < end for _, first, end in groups)
+    assert tokenizer.word_groups([]) == []
+    assert tokenizer.word_groups([0, 0]) == [("⁇", 0, 1), ("⁇", 1, 2)]

@@ -6,9 +6,11 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from avsr.nn.attention import RelativeAttention, relative_positions
 from avsr.nn.conformer import Conformer, ConformerShape
+from avsr.nn.convolution import ConvolutionModule
 from avsr.nn.masks import AttentionContext, valid_mask
 from avsr.nn.subsampling import Subsampling
 
@@ -85,6 +87,8 @@ def test_chunked_context_by_hand() -> None:
         ({"style": "chunked", "left": 3, "right": 1}, "multiple of 2"),
         ({"style": "chunked", "left": 2}, "right -1"),
         ({"left": -2}, "left -2"),
+        ({"style": "local", "left": 4}, "expected a limit on both"),
+        ({"left": 4, "right": 4, "global_tokens": 1}, "global tokens"),
     ],
 )
 def test_wrong_context_is_refused(arguments: dict, match: str) -> None:
@@ -172,3 +176,179 @@ def test_what_needs_the_future_refuses_to_stream() -> None:
 
 def test_valid_mask() -> None:
     assert valid_mask(torch.tensor([0, 2]), 3).tolist() == [[False] * 3, [True, True, False]]
+
+
+def local_by_loops(attention: RelativeAttention, x: torch.Tensor, lengths: list[int], context: AttentionContext):
+    """Local attention as the published models compute it, one number after another (their oddities included)."""
+    B, T, D = x.shape
+    N, E = attention.heads, attention.head_width
+    a, b, w = context.left, context.right, max(context.left, context.right)
+    project = {name: getattr(attention, f"to_{name}")(x).view(B, T, N, E) for name in ("query", "key", "value")}
+    if attention.global_projections:
+        project |= {
+            f"global_{name}": getattr(attention, f"to_global_{name}")(x).view(B, T, N, E)
+            for name in ("query", "key", "value")
+        }
+    global_q, global_k, global_v = (project.get(f"global_{n}", project[n]) for n in ("query", "key", "value"))
+    table = attention.to_position(relative_positions(a, -b, D, device=CPU, dtype=x.dtype)).view(-1, N, E)
+    at = [n * context.global_spacing for n in range(context.global_tokens)]
+    out = torch.zeros(B, T, N, E)
+    for item in range(B):
+        for n in range(N):
+            for i in range(lengths[item]):
+                q = project["query"][item, i, n]
+                position = [(q + attention.bias_v[n]) @ row[n] for row in table]
+                band = [torch.tensor(0.0)] * (2 * w + 1)
+                band[:a] = position[:a]
+                band[2 * w - b :] = position[a:]
+                scores = [global_q[item, i, n] @ global_k[item, g, n] / math.sqrt(E) for g in at]
+                values = [project["value"][item, g, n] for g in at]
+                for offset in range(-a, b + 1):
+                    j = i + offset
+                    if 0 <= j < lengths[item]:
+                        content = (q + attention.bias_u[n]) @ project["key"][item, j, n]
+                        scores.append((content + band[offset + w]) / math.sqrt(E))
+                        values.append(project["value"][item, j, n])
+                out[item, i, n] = torch.stack(scores).softmax(0) @ torch.stack(values)
+    flat = [(g, item, n) for g in at for item in range(B) for n in range(N)]  # order of their query rows
+    for item in range(B):
+        for n in range(N):
+            for index, g in enumerate(at):
+                from_g, from_item, from_n = flat[(item * N + n) * len(at) + index]
+                scores = global_k[item, : lengths[item], n] @ global_q[from_item, from_g, from_n] / math.sqrt(E)
+                out[item, g, n] = scores.softmax(0) @ global_v[item, : lengths[item], n]
+    return attention.to_output(out.flatten(2))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "tokens", "spacing", "separate"),
+    [(3, 3, 0, 1, False), (2, 4, 0, 1, False), (4, 1, 1, 1, False), (3, 3, 1, 1, True), (2, 2, 3, 4, True)],
+)
+def test_local_attention_equals_loops(left: int, right: int, tokens: int, spacing: int, separate: bool) -> None:
+    attention = randomised(RelativeAttention(8, 2, global_projections=separate))
+    assert isinstance(attention, RelativeAttention)
+    context = AttentionContext(
+        style="local", left=left, right=right, global_tokens=tokens, global_spacing=spacing if tokens else 1
+    )
+    x, lengths = torch.randn(2, 19, 8, generator=torch.Generator().manual_seed(2)), [19, 13]
+    valid = valid_mask(torch.tensor(lengths), 19)
+    with torch.no_grad():
+        got, _, _ = attention(x, x, valid, context)
+        expected = local_by_loops(attention, x, lengths, context)
+    torch.testing.assert_close(got[valid], expected[valid], atol=1e-5, rtol=0)
+
+
+def test_local_attention_is_limited_attention_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention = randomised(RelativeAttention(8, 2))
+    x, valid = torch.randn(2, 61, 8), valid_mask(torch.tensor([61, 40]), 61)
+    limits = {"left": 5, "right": 5}
+    monkeypatch.setattr("avsr.nn.attention.LOCAL_QUERIES", 20)
+    with torch.no_grad():
+        local, _, _ = attention(x, x, valid, AttentionContext(style="local", **limits))
+        whole, _, _ = attention(x, x, valid, AttentionContext(**limits))
+    torch.testing.assert_close(local[valid], whole[valid], atol=1e-5, rtol=0)
+
+
+def test_convolution_sees_as_far_ahead_as_it_says() -> None:
+    module = randomised(ConvolutionModule(8, 5, look_ahead=1, norm="layer"))
+    assert isinstance(module, ConvolutionModule)
+    x, valid = torch.randn(1, 20, 8), torch.ones(1, 20, dtype=torch.bool)
+    changed = x.clone()
+    changed[:, 10] += 1.0
+    with torch.no_grad():
+        differs = (module(x, valid)[0] != module(changed, valid)[0]).any(dim=-1)[0]
+    assert differs.nonzero().flatten().tolist() == [9, 10, 11, 12, 13]
+    with pytest.raises(ValueError, match="cannot stream"):
+        module.initial_state(1, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "plain"])
+@pytest.mark.parametrize("factor", [4, 8])
+@pytest.mark.parametrize("frames", [1, 7, 8, 9, 40, 41])
+def test_causal_subsampling(kind: str, factor: int, frames: int) -> None:
+    subsampling = randomised(Subsampling(80, 16, channels=4, factor=factor, kind=kind, causal=True))  # type: ignore[arg-type]
+    assert isinstance(subsampling, Subsampling)
+    mel, lengths = torch.randn(1, 80, frames), torch.tensor([frames])
+    with torch.no_grad():
+        out, out_lengths, _ = subsampling(mel, lengths)
+        expected = math.ceil((frames - 1) / factor) + 1
+        assert out.shape[1] == expected
+        assert out_lengths.tolist() == subsampling.output_lengths(lengths).tolist() == [expected]
+        later = torch.randn(1, 80, 64)  # frame j is ready with mel frame factor * j
+        longer, _, _ = subsampling(torch.cat((mel, later), dim=-1), lengths + 64)
+        done = (frames - 1) // factor + 1
+        torch.testing.assert_close(longer[:, :done], out[:, :done], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("frames", [48, 49, 50, 101, 147])
+def test_long_recordings_are_subsampled_in_pieces(monkeypatch: pytest.MonkeyPatch, causal: bool, frames: int) -> None:
+    subsampling = randomised(Subsampling(80, 16, channels=4, causal=causal))
+    mel, lengths = torch.randn(2, 80, frames), torch.tensor([frames, 45])
+    with torch.no_grad():
+        whole, whole_lengths, _ = subsampling(mel, lengths)
+        monkeypatch.setattr("avsr.nn.subsampling.PIECE_FRAMES", 48)
+        pieces, piece_lengths, _ = subsampling(mel, lengths)
+    assert whole_lengths.tolist() == piece_lengths.tolist()
+    for item, length in enumerate(whole_lengths.tolist()):
+        torch.testing.assert_close(pieces[item, :length], whole[item, :length], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("right", [13, 6, 1, 0])
+def test_causal_chunks_equal_the_masked_whole(right: int) -> None:
+    """As the published streaming models: causal subsampling, chunks of right + 1 frames, the first one shorter."""
+    subsampling = randomised(Subsampling(80, 32, channels=8, causal=True))
+    shape = ConformerShape(width=32, layers=3, heads=4, kernel=5, conv_context="causal")
+    conformer = randomised(Conformer(shape))
+    assert isinstance(subsampling, Subsampling) and isinstance(conformer, Conformer)
+    context = AttentionContext(style="chunked", left=28, right=right)
+    mel, counts = torch.randn(2, 80, 403, generator=torch.Generator().manual_seed(3)), torch.tensor([403, 260])
+    with torch.no_grad():
+        whole, lengths, _ = subsampling(mel, counts)
+        whole, _ = conformer(whole, lengths, context)
+        sub_state = subsampling.initial_state(2, CPU, torch.float32)
+        state = conformer.initial_state(2, context, CPU, torch.float32)
+        parts, heard, start, end = [], torch.zeros(2, dtype=torch.int64), 0, 1 + 8 * right
+        while start < 403:
+            chunk = mel[..., start:end]
+            x, x_lengths, sub_state = subsampling(chunk, (counts - start).clamp(0, chunk.shape[-1]), sub_state)
+            x, state = conformer(x, x_lengths, context, state)
+            parts.append(x)
+            heard = heard + x_lengths
+            start, end = end, end + 8 * (right + 1)
+    streamed = torch.cat(parts, dim=1)
+    assert heard.tolist() == lengths.tolist() == [52, 34]
+    for item, length in enumerate(lengths.tolist()):
+        torch.testing.assert_close(streamed[item, :length], whole[item, :length], atol=5e-5, rtol=0)
+
+
+def test_a_state_of_another_context_is_refused() -> None:
+    _, conformer = build(streaming=True)
+    state = conformer.initial_state(1, AttentionContext(style="chunked", left=8, right=3), CPU, torch.float32)
+    with pytest.raises(ValueError, match="got 8 frames of past, expected 4"):
+        conformer(torch.zeros(1, 4, 32), torch.tensor([4]), AttentionContext(style="chunked", left=4, right=3), state)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor that any operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.elements = max(self.elements, out.numel())
+        return out
+
+
+def test_memory_of_local_attention_grows_with_time_and_not_its_square() -> None:
+    conformer = Conformer(ConformerShape(width=8, layers=1, heads=2, kernel=3)).eval()
+    context = AttentionContext(style="local", left=32, right=32, global_tokens=1)
+
+    def largest(frames: int) -> int:
+        with LargestTensor() as mode, torch.no_grad():
+            conformer(torch.randn(1, frames, 8), torch.tensor([frames]), context)
+        return mode.elements
+
+    assert largest(16_384) <= 2 * largest(8_192)
+    assert largest(8_192) < 8_192 * 8_192 / 100

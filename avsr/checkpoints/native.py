@@ -1,4 +1,4 @@
-"""Our checkpoint: a folder of safetensors weights, configuration, vocabulary and model card. Nothing is unpickled."""
+"""Our checkpoint: a folder of safetensors weights, configuration, tokenizer and model card. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from avsr.config import as_mapping, build, read_yaml
-from avsr.decoding.tokenizer import WordTokenizer
+from avsr.decoding.tokenizer import Tokenizer, read_tokenizer
 from avsr.errors import ModelError
 from avsr.models.config import FORMAT_VERSION, ModelConfig
 
@@ -30,7 +30,7 @@ MAX_WEIGHTS_BYTES = 8 << 30
 def save_checkpoint(
     folder: str | os.PathLike[str],
     network: Network,
-    tokenizer: WordTokenizer,
+    tokenizer: Tokenizer,
     *,
     card: str,
     dtype: torch.dtype | None = None,
@@ -56,7 +56,7 @@ def save_checkpoint(
         (staging / WEIGHTS_NAME).chmod(0o644)
         content = {"format": FORMAT_VERSION, "model": as_mapping(network.config)}
         (staging / CONFIG_NAME).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        (staging / WordTokenizer.FILE_NAME).write_text(tokenizer.text(), encoding="utf-8")
+        (staging / tokenizer.FILE_NAME).write_bytes(tokenizer.data())
         (staging / CARD_NAME).write_text(card, encoding="utf-8")
         if folder.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
@@ -89,7 +89,7 @@ def read_config(folder: Path) -> ModelConfig:
     return build(ModelConfig, content.get("model"), f"{path}: model")
 
 
-def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Network, WordTokenizer]:
+def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Network, Tokenizer]:
     """The network (float32, in evaluation mode, on the CPU) and tokenizer of a checkpoint folder.
 
     Raises ModelError or ConfigError when a file is missing, damaged or does not fit the configuration.
@@ -98,7 +98,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Network, WordTokeni
 
     folder = Path(folder)
     config = read_config(folder)
-    tokenizer = WordTokenizer.read(folder / WordTokenizer.FILE_NAME)
+    tokenizer = read_tokenizer(folder)
     if len(tokenizer) != config.vocabulary_size:
         raise ModelError(f"{folder}: vocabulary", got=f"{len(tokenizer)} units", expected=str(config.vocabulary_size))
     weights = read_weights(folder / WEIGHTS_NAME)

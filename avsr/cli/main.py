@@ -23,11 +23,11 @@ from types import FrameType
 from typing import NoReturn
 
 from avsr import __version__
-from avsr.cli import models, prepare, train, transcribe
+from avsr.cli import import_, models, prepare, train, transcribe
 from avsr.cli.console import Console, UsageError, explain, messages_on_stderr
 from avsr.errors import nearest
 
-COMMANDS = {"transcribe": transcribe, "prepare": prepare, "train": train, "models": models}
+COMMANDS = {"transcribe": transcribe, "prepare": prepare, "train": train, "import": import_, "models": models}
 
 logger = logging.getLogger(__name__)
 

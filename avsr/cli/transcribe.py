@@ -53,7 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--output-dir", type=Path, metavar="DIR", help="write files here, in subfolders like those of an INPUT folder")
     add("--overwrite", action="store_true", help="replace files that are in DIR already; else they are kept")
-    add("--model", default="grid-tiny", metavar="NAME|PATH", help="shipped model or checkpoint; default %(default)s")
+    add(
+        "--model",
+        default="grid-tiny",
+        metavar="NAME|PATH",
+        help="shipped model, checkpoint or .nemo; default %(default)s",
+    )
     add("--modality", choices=("auto", "av", "a", "v"), default="auto", help="use sound, lips, or both; default auto")
     add("--face", type=_face, default="auto", metavar="auto|largest|ID", help="whose lips to read; default auto")
     add("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,9 +31,9 @@ class WordTokenizer:
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"{path}: vocabulary cannot be read", got=error) from None
 
-    def text(self) -> str:
+    def data(self) -> bytes:
         """What `read` reads back."""
-        return "".join(f"{word}\n" for word in self.words)
+        return "".join(f"{word}\n" for word in self.words).encode()
 
     def __len__(self) -> int:
         return len(self.words)
@@ -56,3 +57,76 @@ class WordTokenizer:
     def word_groups(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
         """The words that these units spell: (word, first unit, unit after the last)."""
         return [(self.words[index], position, position + 1) for position, index in enumerate(ids)]
+
+
+class SentencePieceTokenizer:
+    """Pieces of words, as a SentencePiece model (Kudo and Richardson, arXiv 1808.06226) cuts any text.
+
+    model: the content of its file. Raises ModelError when that is not a SentencePiece model.
+    """
+
+    FILE_NAME = "tokenizer.model"
+
+    def __init__(self, model: bytes) -> None:
+        import sentencepiece
+
+        self._model = model
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except (RuntimeError, ValueError) as error:
+            raise ModelError("tokenizer cannot be read", got=error, expected="a SentencePiece model") from None
+        self._starts = []  # of each piece: whether a word begins with it
+        self._alone = []  # an unknown piece stands for a word of its own
+        for index in range(len(self)):
+            self._starts.append(self._processor.id_to_piece(index).startswith("\u2581"))
+            self._alone.append(self._processor.is_unknown(index))
+
+    @classmethod
+    def read(cls, path: Path) -> SentencePieceTokenizer:
+        """Raises ModelError when the file is missing or wrong."""
+        try:
+            return cls(path.read_bytes())
+        except OSError as error:
+            raise ModelError(f"{path}: tokenizer cannot be read", got=error.strerror) from None
+
+    def data(self) -> bytes:
+        """What `read` reads back."""
+        return self._model
+
+    def __len__(self) -> int:
+        return self._processor.get_piece_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the pieces; letters that the model has never seen become its unknown piece."""
+        return self._processor.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text, exactly as SentencePiece joins it: with a space for each piece of nothing but a space."""
+        return self._processor.decode(list(ids))
+
+    def word_groups(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
+        """The words that these pieces spell: (word, first piece, piece after the last).
+
+        Joined with spaces they are the decoded text, but for repeated spaces.
+        """
+        groups = []
+        first = 0
+        for position in range(1, len(ids) + 1):
+            ends = position == len(ids) or self._starts[ids[position]]
+            if ends or self._alone[ids[position]] or self._alone[ids[position - 1]]:
+                # A piece may hold a space inside; both words then lie in the same stretch.
+                groups += [(word, first, position) for word in self.decode(ids[first:position]).split()]
+                first = position
+        return groups
+
+
+Tokenizer = WordTokenizer | SentencePieceTokenizer
+
+
+def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
+    """The tokenizer of a checkpoint folder: whichever file is there. Raises ModelError."""
+    pieces = Path(folder, SentencePieceTokenizer.FILE_NAME)
+    if pieces.is_file():
+        return SentencePieceTokenizer.read(pieces)
+    return WordTokenizer.read(Path(folder, WordTokenizer.FILE_NAME))

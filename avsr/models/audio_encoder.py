@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from avsr.models.config import AudioEncoderConfig
 from avsr.nn.conformer import Conformer, ConformerState
+from avsr.nn.masks import AttentionContext
 from avsr.nn.subsampling import Subsampling, SubsamplingState
 
 
@@ -21,13 +22,22 @@ class AudioEncoderState(NamedTuple):
 
 
 class AudioEncoder(nn.Module):
-    """Log-mel [B, F, T], lengths [B] -> [B, ceil(T / subsampling), width], lengths, next state."""
+    """Log-mel [B, F, T], lengths [B] -> [B, T', width], lengths, next state; T' is the subsampling's.
+
+    attention: another context than the configured one, one of `attention_choices` as a rule; a state belongs to the
+    context that it was made for.
+    """
 
     def __init__(self, config: AudioEncoderConfig, n_mels: int) -> None:
         super().__init__()
         self.config = config
         self.subsampling = Subsampling(
-            n_mels, config.conformer.width, channels=config.subsampling_channels, factor=config.subsampling
+            n_mels,
+            config.conformer.width,
+            channels=config.subsampling_channels,
+            factor=config.subsampling,
+            kind=config.subsampling_kind,
+            causal=config.subsampling_causal,
         )
         self.dropout = nn.Dropout(config.conformer.dropout)
         self.conformer = Conformer(config.conformer)
@@ -38,22 +48,28 @@ class AudioEncoder(nn.Module):
         """Encoder frames of the future that a frame may see, beyond its own; -1 is without limit."""
         return -1 if self.config.conformer.conv_context != "causal" else self.config.attention.right
 
-    def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> AudioEncoderState:
+    def initial_state(
+        self, batch_size: int, device: torch.device, dtype: torch.dtype, attention: AttentionContext | None = None
+    ) -> AudioEncoderState:
         """An empty past. Raises ValueError when attention or convolutions need the future."""
         return AudioEncoderState(
             self.subsampling.initial_state(batch_size, device, dtype),
-            self.conformer.initial_state(batch_size, self.config.attention, device, dtype),
+            self.conformer.initial_state(batch_size, attention or self.config.attention, device, dtype),
         )
 
     def forward(
-        self, mel_BFT: Tensor, lengths: Tensor, state: AudioEncoderState | None = None
+        self,
+        mel_BFT: Tensor,
+        lengths: Tensor,
+        state: AudioEncoderState | None = None,
+        attention: AttentionContext | None = None,
     ) -> tuple[Tensor, Tensor, AudioEncoderState | None]:
         x_BTD, lengths, subsampling_state = self.subsampling(
             mel_BFT, lengths, None if state is None else state.subsampling
         )
         x_BTD = self.dropout(x_BTD * self.input_scale)
         x_BTD, conformer_state = self.conformer(
-            x_BTD, lengths, self.config.attention, None if state is None else state.conformer
+            x_BTD, lengths, attention or self.config.attention, None if state is None else state.conformer
         )
         if subsampling_state is None or conformer_state is None:
             return x_BTD, lengths, None

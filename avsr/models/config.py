@@ -20,14 +20,19 @@ LIP_INPUT_PX = 88  # what the visual encoder reads: the centre of the crop, or a
 class AudioEncoderConfig:
     """FastConformer over log-mel frames.
 
-    subsampling: mel frames per encoder frame. subsampling_channels: of its convolutions. conformer: the blocks.
-    attention: how far a frame may look. scale_input: multiply by sqrt(width) before the blocks, as published models do.
+    subsampling: mel frames per encoder frame. subsampling_channels, subsampling_kind: of its convolutions.
+    subsampling_causal: they look one frame further back and not ahead. conformer: the blocks. attention: how far a
+    frame may look; attention_choices: other contexts that the model was trained for. scale_input: multiply by
+    sqrt(width) before the blocks, as published models do.
     """
 
     conformer: ConformerShape
     subsampling: int = 8
     subsampling_channels: int = 64
+    subsampling_kind: Literal["depthwise", "plain"] = "depthwise"
+    subsampling_causal: bool = False
     attention: AttentionContext = field(default_factory=AttentionContext)
+    attention_choices: tuple[AttentionContext, ...] = ()
     scale_input: bool = False
 
 

@@ -13,7 +13,7 @@ from avsr.models.config import LIP_INPUT_PX, ModelConfig
 from avsr.models.ctc import CTCHead
 from avsr.models.fusion import FusionState, FusionTransformer
 from avsr.models.visual_encoder import VisualEncoder, VisualEncoderState
-from avsr.nn.masks import valid_mask
+from avsr.nn.masks import AttentionContext, valid_mask
 
 
 class NetworkState(NamedTuple):
@@ -57,13 +57,21 @@ class Network(nn.Module):
         return self.config.vocabulary_size
 
     def initial_state(
-        self, batch_size: int, device: torch.device | None = None, dtype: torch.dtype | None = None
+        self,
+        batch_size: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        attention: AttentionContext | None = None,
     ) -> NetworkState:
-        """An empty past for streams. Raises ValueError when the configuration needs the future."""
+        """An empty past for streams. Raises ValueError when the configuration needs the future.
+
+        attention: of the audio encoder, as in `forward`.
+        """
         weight = self.audio_head.project.weight
         device, dtype = device or weight.device, dtype or weight.dtype
         return NetworkState(
-            self.audio_encoder.initial_state(batch_size, device, dtype),
+            self.audio_encoder.initial_state(batch_size, device, dtype, attention),
             self.visual_encoder.initial_state(batch_size, device, dtype) if self.visual_encoder else None,
             self.fusion.initial_state(batch_size, device, dtype) if self.fusion else None,
         )
@@ -77,20 +85,23 @@ class Network(nn.Module):
         state: NetworkState | None = None,
         *,
         heard: Tensor | None = None,
+        attention: AttentionContext | None = None,
     ) -> NetworkOutput:
         """One pass over a batch, or over one chunk of a batch of streams.
 
         mel: [B, n_mels, T_mel], or None when there is no sound at all. lengths: [B] int64, mel frames (10 ms) of each
         item, with or without sound. lips: [B, T_lip, 1, 88, 88] in [0, 1], 40 ms a slot; longer or shorter than the
         sound as it may be. presence: [B, T_lip] bool, None for all present. heard: [B] bool, False for an item whose
-        sound is to be ignored. With every slot absent the result is bit for bit that of lips=None.
+        sound is to be ignored. attention: context of the audio encoder where not the configured one, as for a model
+        with several look-aheads. With every slot absent the result is bit for bit that of lips=None.
         """
-        factor = self.config.audio_encoder.subsampling
-        frame_lengths = torch.div(lengths + factor - 1, factor, rounding_mode="floor")
+        frame_lengths = self.audio_encoder.subsampling.output_lengths(lengths)
         audio_log_probs = visual_log_probs = None
         audio_state: AudioEncoderState | None = None
         if mel is not None:
-            x_BTD, frame_lengths, audio_state = self.audio_encoder(mel, lengths, None if state is None else state.audio)
+            x_BTD, frame_lengths, audio_state = self.audio_encoder(
+                mel, lengths, None if state is None else state.audio, attention
+            )
             audio_log_probs = self.audio_head(x_BTD)
         else:
             if self.fusion is None:

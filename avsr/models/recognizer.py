@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avsr.augment.video import centre_crop
+from avsr.checkpoints.hub import fetch, is_hub_id
 from avsr.checkpoints.native import load_checkpoint, read_config
+from avsr.checkpoints.nemo import SUFFIX as NEMO_SUFFIX
+from avsr.checkpoints.nemo import load_nemo
 from avsr.decoding.alignment import AlignedUnit, align_greedy
-from avsr.decoding.tokenizer import WordTokenizer
+from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError, MediaError, ModelError, nearest
 from avsr.features.mel import LogMel
 from avsr.media import probe
@@ -30,6 +34,7 @@ from avsr.transcript import Modality, Segment, Transcript, VideoSummary, Word
 ASSETS = Path(__file__).parent.parent / "assets"
 SEGMENT_PAUSE_S = 0.5
 MAX_SEGMENT_S = 12.0
+WINDOW_FRAME_MS = 2 * SLOT_MS  # in which windows are counted, whatever the model's own frames are
 
 ModalityChoice = Literal["auto", "av", "a", "v"]
 
@@ -49,17 +54,24 @@ def load(
     is_name = Path(name).name == name
     if not (is_name and (folder / "config.yaml").is_file()):
         folder = Path(name)
+        if not folder.exists() and is_hub_id(name):
+            folder = fetch(name)
         if not folder.exists():
             names = [path.parent.name for path in ASSETS.glob("*/config.yaml")]
             close = nearest(name, names)
             raise ModelError(
                 f"no model {name!r}",
-                expected=f"a shipped one ({', '.join(names)}) or a checkpoint folder",
+                expected=f"a shipped one ({', '.join(names)}), a checkpoint folder or a .nemo file",
                 remedy=f"did you mean {close}?" if close else "check the path",
             )
-        if not folder.is_dir():
-            raise ModelError(f"{name}: not a checkpoint", got="a file", expected="a checkpoint folder")
-    network, tokenizer = load_checkpoint(folder)
+        if not folder.is_dir() and folder.suffix != NEMO_SUFFIX:
+            raise ModelError(f"{name}: not a checkpoint", got="a file", expected="a checkpoint folder or a .nemo file")
+    network: Network
+    tokenizer: Tokenizer
+    if folder.is_dir():
+        network, tokenizer = load_checkpoint(folder)
+    else:
+        network, tokenizer = load_nemo(folder)
     return Recognizer(network, tokenizer, device=_device(device), dtype=dtype)
 
 
@@ -88,7 +100,7 @@ class Recognizer:
     def __init__(
         self,
         network: Network,
-        tokenizer: WordTokenizer,
+        tokenizer: Tokenizer,
         *,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -203,9 +215,10 @@ class Recognizer:
             warnings.append(f"no readable face ({lips.why_not()}): recognised from sound alone")
         log_probs_TV = torch.cat(pieces) if pieces else torch.zeros(0, self.config.vocabulary_size + 1)
         duration_s = info.duration_s or end_s
+        units = align_greedy(log_probs_TV, self.network.blank_id)
         words = [
-            self._word(unit, lips, sound=sound, duration_s=duration_s)
-            for unit in align_greedy(log_probs_TV, self.network.blank_id)
+            self._word(word, units[first:end], lips, sound=sound, duration_s=duration_s)
+            for word, first, end in self.tokenizer.word_groups([unit.unit for unit in units])
         ]
         used: Modality = ("av" if sound else "v") if lips.count else "a"
         summary = None
@@ -238,8 +251,11 @@ class Recognizer:
             assert window.crops is not None
             mel, lengths = None, torch.tensor([len(window.crops) * SLOT_MS // MEL_FRAME_MS], device=self.device)
         log_probs, _ = self._run(mel, lengths, lips, presence)
-        start, end = window.keep
-        return log_probs[0, start - window.first : end - window.first].cpu()
+        per_frame = WINDOW_FRAME_MS // self.config.frame_ms
+        start, end = ((frame - window.first) * per_frame for frame in window.keep)
+        if log_probs.shape[1] - end <= 1:  # the file ends here; causal subsampling gives one frame more
+            end = log_probs.shape[1]
+        return log_probs[0, start:end].cpu()
 
     @torch.inference_mode()
     def _run(
@@ -267,14 +283,18 @@ class Recognizer:
         lips_BT1HW = torch.from_numpy(padded).to(self.device)[:, :, None].float() / 255
         return lips_BT1HW, torch.from_numpy(present).to(self.device)
 
-    def _word(self, unit: AlignedUnit, lips: _LipRecord, *, sound: bool, duration_s: float) -> Word:
+    def _word(
+        self, word: str, units: Sequence[AlignedUnit], lips: _LipRecord, *, sound: bool, duration_s: float
+    ) -> Word:
+        """A word of one unit or several: from the first to the last of them, as sure as all of them are together."""
         frame_s = self.config.frame_ms / 1000
-        faces = lips.between(unit.first, unit.end)
+        first, end = units[0].first, units[-1].end
+        faces = lips.between(first, end)
         return Word(
-            word=self.tokenizer.decode([unit.unit]),
-            start=min(unit.first * frame_s, duration_s),
-            end=min(unit.end * frame_s, duration_s),  # the last frame may reach past the end
-            confidence=unit.confidence,
+            word=word,
+            start=min(first * frame_s, duration_s),
+            end=min(end * frame_s, duration_s),  # the last frame may reach past the end
+            confidence=math.prod(unit.confidence for unit in units),
             modality=("av" if sound else "v") if faces else "a",
             face=Counter(faces).most_common(1)[0][0] if faces else None,
         )

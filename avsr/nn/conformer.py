@@ -18,9 +18,11 @@ from avsr.nn.masks import AttentionContext, valid_mask
 class ConformerShape:
     """The numbers that define a stack of Conformer blocks.
 
-    width: channels. layers: blocks. heads: attention heads. expansion: feed-forward width over `width`.
-    kernel: frames of the depthwise convolution. conv_context: "symmetric" or "causal". conv_norm: "batch" or "layer".
-    use_bias: biases in all linear and convolution layers. dropout: share zeroed while training.
+    width: channels. layers: blocks. heads: attention heads. expansion: feed-forward width over `width`. kernel: frames
+    of the depthwise convolution. conv_context: "symmetric" or "causal"; conv_look_ahead, where given, is the number of
+    its frames in the future instead. conv_norm: "batch" or "layer". use_bias: biases in all linear and convolution
+    layers. global_projections: attention has projections of its own for global tokens. dropout: share zeroed while
+    training.
     """
 
     width: int
@@ -29,8 +31,10 @@ class ConformerShape:
     expansion: int = 4
     kernel: int = 9
     conv_context: Literal["symmetric", "causal"] = "symmetric"
+    conv_look_ahead: int | None = None
     conv_norm: Literal["batch", "layer"] = "layer"
     use_bias: bool = True
+    global_projections: bool = False
     dropout: float = 0.1
 
 
@@ -63,10 +67,17 @@ class ConformerBlock(nn.Module):
         self.norm_first = nn.LayerNorm(shape.width)
         self.feed_forward_first = FeedForward(width, shape.expansion, dropout=dropout, use_bias=use_bias)
         self.norm_attention = nn.LayerNorm(shape.width)
-        self.attention = RelativeAttention(width, shape.heads, dropout=dropout, use_bias=use_bias)
+        self.attention = RelativeAttention(
+            width, shape.heads, dropout=dropout, use_bias=use_bias, global_projections=shape.global_projections
+        )
         self.norm_convolution = nn.LayerNorm(shape.width)
         self.convolution = ConvolutionModule(
-            shape.width, shape.kernel, context=shape.conv_context, norm=shape.conv_norm, use_bias=shape.use_bias
+            width,
+            shape.kernel,
+            context=shape.conv_context,
+            look_ahead=shape.conv_look_ahead,
+            norm=shape.conv_norm,
+            use_bias=use_bias,
         )
         self.norm_second = nn.LayerNorm(shape.width)
         self.feed_forward_second = FeedForward(width, shape.expansion, dropout=dropout, use_bias=use_bias)

@@ -22,6 +22,7 @@ class ConvolutionModule(nn.Module):
     """Pointwise, gate, depthwise over time, norm, SiLU, pointwise.
 
     context "symmetric" looks (kernel - 1) / 2 frames to either side; "causal" looks only back and can stream.
+    look_ahead, where given, says instead how many of the kernel's frames lie in the future.
     """
 
     def __init__(
@@ -30,22 +31,27 @@ class ConvolutionModule(nn.Module):
         kernel: int,
         *,
         context: Literal["symmetric", "causal"] = "symmetric",
+        look_ahead: int | None = None,
         norm: Literal["batch", "layer"] = "batch",
         use_bias: bool = True,
     ) -> None:
         super().__init__()
-        if kernel % 2 == 0 and context == "symmetric":
-            raise ValueError(f"convolution kernel: got {kernel}, expected an odd number when symmetric")
-        self.kernel, self.context, self.norm_kind = kernel, context, norm
+        if look_ahead is None:
+            if kernel % 2 == 0 and context == "symmetric":
+                raise ValueError(f"convolution kernel: got {kernel}, expected an odd number when symmetric")
+            look_ahead = 0 if context == "causal" else (kernel - 1) // 2
+        if not 0 <= look_ahead < kernel:
+            raise ValueError(f"convolution look-ahead: got {look_ahead}, expected 0 to {kernel - 1}")
+        self.kernel, self.look_ahead, self.norm_kind = kernel, look_ahead, norm
         self.expand = nn.Linear(width, 2 * width, bias=use_bias)
         self.depthwise = nn.Conv1d(width, width, kernel, groups=width, bias=use_bias)
         self.norm = nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width)
         self.project = nn.Linear(width, width, bias=use_bias)
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> ConvolutionState:
-        """A silent past. Raises ValueError for a symmetric module, which needs the future."""
-        if self.context != "causal":
-            raise ValueError("a symmetric convolution cannot stream: expected conv_context 'causal'")
+        """A silent past. Raises ValueError for a module that needs the future, as a symmetric one does."""
+        if self.look_ahead:
+            raise ValueError("a convolution that looks ahead cannot stream: expected conv_context 'causal'")
         return ConvolutionState(
             torch.zeros(batch_size, self.project.in_features, self.kernel - 1, device=device, dtype=dtype)
         )
@@ -59,10 +65,8 @@ class ConvolutionModule(nn.Module):
         if state is not None:
             gated_BDT = torch.cat((state.past_BDK, gated_BDT), dim=-1)
             next_state = ConvolutionState(gated_BDT[..., gated_BDT.shape[-1] - (self.kernel - 1) :])
-        elif self.context == "causal":
-            gated_BDT = F.pad(gated_BDT, (self.kernel - 1, 0))
         else:
-            gated_BDT = F.pad(gated_BDT, ((self.kernel - 1) // 2, (self.kernel - 1) // 2))
+            gated_BDT = F.pad(gated_BDT, (self.kernel - 1 - self.look_ahead, self.look_ahead))
         mixed_BDT = self.depthwise(gated_BDT)
         if self.norm_kind == "batch":
             mixed_BTD = self.norm(mixed_BDT).transpose(1, 2)

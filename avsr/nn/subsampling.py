@@ -1,8 +1,8 @@
-"""Depthwise-separable convolutional subsampling of log-mel frames (FastConformer, arXiv 2305.05084, section 2.1)."""
+"""Convolutional subsampling of log-mel frames (FastConformer, arXiv 2305.05084, section 2.1)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,14 @@ from torch import Tensor, nn
 
 from avsr.nn.masks import valid_mask
 
+PIECE_FRAMES = 30_000  # 5 minutes: what is computed at a time of a longer recording
+
 
 class SubsamplingState(NamedTuple):
-    """What the subsampling still remembers: the last input frame of each stride-2 stage, [B, C, 1, F]."""
+    """What the subsampling still remembers: the last input frame of each stride-2 stage, [B, C, 1, F].
+
+    Before the first chunk of a causal one these are the two zero frames in front.
+    """
 
     past: tuple[Tensor, ...]
 
@@ -22,17 +27,31 @@ class Subsampling(nn.Module):
 
     Each stage is a 3x3 convolution with stride 2 in time and frequency, one zero of padding in front; output j of a
     stage reads inputs 2j - 1 to 2j + 1, so encoder frame j needs nothing after mel frame `factor` * j + `factor` - 1:
-    an even split into chunks of `factor` frames needs no look-ahead. The first stage is a plain convolution, the
-    others are depthwise and pointwise.
+    an even split into chunks of `factor` frames needs no look-ahead. causal: two zeros in front; output j reads inputs
+    2j - 2 to 2j, and encoder frame j is ready with mel frame `factor` * j. The first stage is a plain convolution; the
+    others are depthwise and pointwise, or plain ones too.
     """
 
-    def __init__(self, n_mels: int, width: int, *, channels: int, factor: int = 8) -> None:
+    def __init__(
+        self,
+        n_mels: int,
+        width: int,
+        *,
+        channels: int,
+        factor: int = 8,
+        kind: Literal["depthwise", "plain"] = "depthwise",
+        causal: bool = False,
+    ) -> None:
         super().__init__()
         if factor not in (2, 4, 8, 16):
             raise ValueError(f"subsampling factor: got {factor}, expected 2, 4, 8 or 16")
         self.factor = factor
+        self.padding = 2 if causal else 1  # zeros in front, in time as in frequency; behind it is one where needed
         stages: list[nn.Module] = [nn.Conv2d(1, channels, 3, stride=2)]
         for _ in range(factor.bit_length() - 2):
+            if kind == "plain":
+                stages.append(nn.Conv2d(channels, channels, 3, stride=2))
+                continue
             stages.append(
                 nn.Sequential(
                     nn.Conv2d(channels, channels, 3, stride=2, groups=channels), nn.Conv2d(channels, channels, 1)
@@ -41,7 +60,7 @@ class Subsampling(nn.Module):
         self.stages = nn.ModuleList(stages)
         bins = [n_mels]
         for _ in stages:
-            bins.append((bins[-1] + 1) // 2)
+            bins.append((bins[-1] + self.padding) // 2)
         self._bins = bins[:-1]
         # He et al., arXiv 1502.01852. With torch's default, five layers leave a hundredth of the signal under their
         # biases, and an encoder takes three times as long to begin to listen.
@@ -56,34 +75,56 @@ class Subsampling(nn.Module):
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> SubsamplingState:
         return SubsamplingState(
             tuple(
-                torch.zeros(batch_size, 1 if stage == 0 else self.channels, 1, bins, device=device, dtype=dtype)
-                for stage, bins in enumerate(self._bins)
+                torch.zeros(batch_size, channels, self.padding, bins, device=device, dtype=dtype)
+                for channels, bins in zip([1] + [self.channels] * len(self._bins), self._bins, strict=False)
             )
         )
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
-        return torch.div(lengths + self.factor - 1, self.factor, rounding_mode="floor")
+        """Encoder frames of whole utterances of so many mel frames."""
+        for _ in self.stages:
+            lengths = torch.div(lengths + self.padding, 2, rounding_mode="floor")
+        return lengths
 
     def forward(
         self, mel_BFT: Tensor, lengths: Tensor, state: SubsamplingState | None = None
     ) -> tuple[Tensor, Tensor, SubsamplingState | None]:
-        """[B, F, T], lengths [B] -> [B, ceil(T / factor), width], lengths, next state.
+        """[B, F, T], lengths [B] -> [B, T', width], lengths, next state. T' is ceil(T / factor), and where causal
+        ceil((T - 1) / factor) + 1.
 
-        With a state, T must be a multiple of `factor` except in the last chunk of a stream.
+        With a state, T must be a multiple of `factor` except in the last chunk of a stream and, when causal, in the
+        first, where it is one more than a multiple.
         """
+        if state is None and mel_BFT.shape[2] > PIECE_FRAMES and not self.training:
+            return self._in_pieces(mel_BFT, lengths)
         x_BCTF = mel_BFT.transpose(1, 2)[:, None]
         past = []
         for index, stage in enumerate(self.stages):
             x_BCTF = x_BCTF.masked_fill(~valid_mask(lengths, x_BCTF.shape[2])[:, None, :, None], 0.0)
             if state is None:
-                x_BCTF = F.pad(x_BCTF, (1, 1, 1, 0))
+                before = self.padding
+                x_BCTF = F.pad(x_BCTF, (self.padding, 1, before, 0))
             else:
-                x_BCTF = F.pad(torch.cat((state.past[index], x_BCTF), dim=2), (1, 1, 0, 0))
-                past.append(x_BCTF[:, :, -1:, 1:-1])
-            if x_BCTF.shape[2] % 2 == 0:  # an odd number of frames: the last window reaches one past the end
+                before = state.past[index].shape[2]
+                past.append(x_BCTF[:, :, -1:])
+                x_BCTF = F.pad(torch.cat((state.past[index], x_BCTF), dim=2), (self.padding, 1, 0, 0))
+            if x_BCTF.shape[2] % 2 == 0:  # the last window reaches one past the end
                 x_BCTF = F.pad(x_BCTF, (0, 0, 0, 1))
             x_BCTF = F.relu(stage(x_BCTF))
-            lengths = torch.div(lengths + 1, 2, rounding_mode="floor")
+            lengths = torch.div(lengths + before, 2, rounding_mode="floor")
         x_BCTF = x_BCTF.masked_fill(~valid_mask(lengths, x_BCTF.shape[2])[:, None, :, None], 0.0)
         out_BTD = self.project(x_BCTF.transpose(1, 2).flatten(2))
         return out_BTD, lengths, None if state is None else SubsamplingState(tuple(past))
+
+    def _in_pieces(self, mel_BFT: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, None]:
+        """A long recording as a stream: the inner stages hold far more numbers than goes in or comes out."""
+        state = self.initial_state(len(mel_BFT), mel_BFT.device, mel_BFT.dtype)
+        first = PIECE_FRAMES + self.padding - 1  # one more where causal
+        starts = [0, *range(first, mel_BFT.shape[2], PIECE_FRAMES)]
+        parts = []
+        for start, end in zip(starts, [*starts[1:], mel_BFT.shape[2]], strict=True):
+            part_BTD, _, state_after = self(mel_BFT[:, :, start:end], (lengths - start).clamp(0, end - start), state)
+            assert state_after is not None
+            parts.append(part_BTD)
+            state = state_after
+        return torch.cat(parts, dim=1), self.output_lengths(lengths), None

@@ -17,7 +17,7 @@ from avsr.augment import audio, video
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
 from avsr.datasets.noise import NoiseBank, read_noise_folder
 from avsr.datasets.randomness import generator
-from avsr.decoding.tokenizer import WordTokenizer
+from avsr.decoding.tokenizer import Tokenizer, WordTokenizer
 from avsr.errors import DataError
 from avsr.features.mel import SAMPLE_RATE_HZ
 from avsr.models.config import LIP_INPUT_PX, SLOT_MS
@@ -221,7 +221,7 @@ class EvaluationSet(Dataset[Example]):
     """Utterances as they are, by index; optionally with repeatable noise at one SNR."""
 
     def __init__(
-        self, corpus: Corpus, tokenizer: WordTokenizer, *, noise: NoiseBank | None = None, snr_db: float | None = None
+        self, corpus: Corpus, tokenizer: Tokenizer, *, noise: NoiseBank | None = None, snr_db: float | None = None
     ) -> None:
         self.corpus, self.tokenizer, self.noise, self.snr_db = corpus, tokenizer, noise, snr_db
 
@@ -294,7 +294,7 @@ def _example(
     read: bool,
     words: Sequence[tuple[str, float, float]],
     text: str,
-    tokenizer: WordTokenizer,
+    tokenizer: Tokenizer,
 ) -> Example:
     targets = np.full(_frames(len(samples)), IGNORED_FRAME, np.int64)
     if words:

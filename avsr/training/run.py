@@ -193,7 +193,8 @@ def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
     text = json.dumps(as_mapping(config), indent=1)
     record = output / "config.json"
     if record.exists():
-        if record.read_text(encoding="utf-8") != text:
+        # Read and not compared as text: settings that came later are not in older records.
+        if build(TrainConfig, json.loads(record.read_text(encoding="utf-8")), str(record)) != config:
             raise ConfigError(
                 f"{output} holds a run of another configuration",
                 remedy=f"give another output, delete {output}, or undo the change",
