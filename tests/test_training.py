@@ -187,7 +187,7 @@ def test_a_run_says_what_will_happen_and_leaves_its_record(config_file: Path, tm
     for expected in ("4 utterances, 0.00 h", "parameters: ", "schedule: 1 epochs", "dev WER A "):
         assert expected in text
     run = tmp_path / "run"
-    assert {"config.json", "command.txt", "versions.json", "metrics.jsonl", "checkpoints", "tensorboard", "model"} <= {
+    assert {"config.yaml", "command.txt", "versions.json", "metrics.jsonl", "checkpoints", "tensorboard", "model"} <= {
         path.name for path in run.iterdir()
     }
     with pytest.raises(ConfigError, match="holds a run of another configuration"):

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from avsr.checkpoints.native import load_checkpoint, read_weights, save_checkpoint
 from avsr.config import apply_overrides, as_mapping, build, read_yaml
 from avsr.decoding.tokenizer import WordTokenizer
@@ -190,11 +192,10 @@ def _dev_loaders(config: TrainConfig, module: Any) -> list[Any]:
 
 def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
     """Make the run folder, or check that it is a run of the same configuration."""
-    text = json.dumps(as_mapping(config), indent=1)
-    record = output / "config.json"
+    record = output / "config.yaml"
     if record.exists():
         # Read and not compared as text: settings that came later are not in older records.
-        if build(TrainConfig, json.loads(record.read_text(encoding="utf-8")), str(record)) != config:
+        if build(TrainConfig, read_yaml(record), str(record)) != config:
             raise ConfigError(
                 f"{output} holds a run of another configuration",
                 remedy=f"give another output, delete {output}, or undo the change",
@@ -219,7 +220,7 @@ def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
     (output / "command.txt").write_text(shlex.join(sys.argv) + f"\n# configuration: {config_path}\n", encoding="utf-8")
     (output / "versions.json").write_text(json.dumps(versions, indent=1) + "\n", encoding="utf-8")
     temporary = record.with_suffix(".partial")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(yaml.safe_dump(as_mapping(config), sort_keys=False), encoding="utf-8")
     os.replace(temporary, record)
 
 
