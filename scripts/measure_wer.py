@@ -65,14 +65,16 @@ def main() -> int:
                 elif arguments.errors and hypotheses[-1] != references[-1]:
                     print(f"{modality} {references[-1]} | {hypotheses[-1]}")
         rate = word_error_rate(references, hypotheses)
-        start_ms, end_ms = (1000 * np.median(np.abs(np.array(offsets)), axis=0)).tolist() if offsets else (0.0, 0.0)
-        amount = f"{rate.utterances} clips, {rate.words} words"
-        print(
-            f"{arguments.split} {condition} {modality.upper():2}: WER {rate}, {amount};"
-            f" median error of word starts {start_ms:.0f} ms, ends {end_ms:.0f} ms"
-        )
+        line = f"{arguments.split} {condition} {modality.upper():2}: WER {rate}, {rate.utterances} clips, {rate.words} words"
+        if offsets:
+            start_ms, end_ms = 1000 * np.median(np.abs(np.array(offsets)), axis=0)
+            line += f"; median error of word starts {start_ms:.0f} ms, ends {end_ms:.0f} ms"
+        print(line)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except avsr.AvsrError as error:
+        raise SystemExit(f"measure_wer.py: {error}") from None

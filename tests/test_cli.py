@@ -261,7 +261,10 @@ class TestUsage:
             ("transcribe a.mp4 b.mp4 --format srt", "--format srt of several inputs needs --output-dir"),
             ("transcribe a.mp4 --workers 0", "argument --workers: got '0', expected a whole number from 1 on"),
             ("transcribe a.mp4 --device gpu", "argument --device: got 'gpu', expected auto, cpu, cuda or cuda:N"),
-            ("transcribe a.mp4 --face left", "argument --face: invalid choice: 'left'"),
+            (
+                "transcribe a.mp4 --face left",
+                "argument --face: got 'left', expected auto, largest or the number of a face",
+            ),
             ("transcribe a.mp4 --modality lips", "argument --modality: invalid choice: 'lips'"),
             ("transcribe a.mp4 --output-dir a.mp4", "--output-dir a.mp4 is a file, not a folder"),
             ("train", "the following arguments are required: CONFIG (avsr train --help explains)"),

@@ -398,7 +398,6 @@ def _mel_config(section: _Section) -> MelConfig:
     section.ignore("dither", "pad_to", "pad_value", "nb_augmentation_prob", "nb_max_freq", "rng", "stft_conv")
     mel = MelConfig(
         n_mels=section.integer("features", 64, 1, 256),
-        filters="float64",
         normalize=section.choice(
             "normalize", "per_feature", {"per_feature": "per_feature", "NA": "none", None: "none"}
         ),
