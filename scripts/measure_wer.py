@@ -65,7 +65,8 @@ def main() -> int:
                 elif arguments.errors and hypotheses[-1] != references[-1]:
                     print(f"{modality} {references[-1]} | {hypotheses[-1]}")
         rate = word_error_rate(references, hypotheses)
-        line = f"{arguments.split} {condition} {modality.upper():2}: WER {rate}, {rate.utterances} clips, {rate.words} words"
+        line = f"{arguments.split} {condition} {modality.upper():2}: WER {rate}"
+        line += f", {rate.utterances} clips, {rate.words} words"
         if offsets:
             start_ms, end_ms = 1000 * np.median(np.abs(np.array(offsets)), axis=0)
             line += f"; median error of word starts {start_ms:.0f} ms, ends {end_ms:.0f} ms"
