@@ -100,6 +100,13 @@ class _Followed:
     failed_checks: int = 0
 
 
+def import_mediapipe() -> None:
+    """Import what `FaceFinder` needs. To be called in the main thread before a finder is made in another one: a Ctrl-C
+    that struck an earlier import can leave the import lock with the main thread, and the other would wait for ever."""
+    import mediapipe.python.solutions.face_detection
+    import mediapipe.python.solutions.face_mesh  # noqa: F401
+
+
 class FaceFinder:
     """Follows the most prominent face through the pictures of one video. Use it as a context manager.
 

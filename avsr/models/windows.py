@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from avsr.features.faces import import_mediapipe
 from avsr.features.lips import CROP_PX, LipSlot, LipTracker
 from avsr.media import VideoFrame, iter_audio, iter_frames, read_ahead
 from avsr.models.config import SLOT_MS
@@ -55,6 +56,7 @@ def windows(
     audio_blocks = iter_audio(path, on_warning=on_warning) if sound else iter(())
     slots: Iterator[LipSlot] = iter(())
     if picture:
+        import_mediapipe()
         frames = read_ahead(iter_frames(path, on_warning=on_warning))
         slots = read_ahead(_lip_slots(frames, face, end_s), SLOTS_IN_FLIGHT)
     try:
