@@ -102,6 +102,11 @@ class OptimizerConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     average_last: int = 5
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "average_last"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
