@@ -13,7 +13,7 @@ from avsr.features.choice import FaceChoice
 from avsr.features.lips import LipSlot, Slot
 from avsr.features.synchrony import SLOT_SAMPLES, SlotEvidence, SynchronyHead, SynchronyStream
 
-SWITCH_NATS = 6.0
+SWITCH_NATS = 5.0
 LOOK_AHEAD_SLOTS = 25
 KEEP_SLOTS = 25
 

@@ -48,6 +48,7 @@ MAX_OFFSET_SLOTS = 15
 """Offsets of up to 600 ms either way are looked for."""
 
 OFFSET_TEMPERATURE = 2.0
+LOUD_RANGE_DB = 20.0
 
 _WEIGHTS = Path(__file__).parent.parent / "assets" / "synchrony" / "model.safetensors"
 _NUM_MELS = 40
@@ -174,17 +175,19 @@ def synchrony_head() -> SynchronyHead:
 class SlotEvidence(NamedTuple):
     """What one slot says about which mouth goes with the sound.
 
-    index: of the slot. sound: its embedding [D]. lips: embeddings [D] of the mouths seen in it, by face. The evidence
-    that a face speaks is their inner product.
+    index: of the slot. sound: its embedding [D]. is_loud: whether anything is heard, by `loud_slots`. lips: embeddings
+    [D] of the mouths seen in it, by face.
     """
 
     index: int
     sound: Embedding
+    is_loud: bool
     lips: dict[int, Embedding]
 
     def of(self, face: int) -> float:
-        """Evidence in nats for `face`, 0 where its mouth is not seen."""
-        return float(self.sound @ self.lips[face]) if face in self.lips else 0.0
+        """Evidence in nats for `face`: the inner product. 0 where its mouth is not seen, and in silence, where a
+        picture of a face would win against the speaker, who breathes."""
+        return float(self.sound @ self.lips[face]) if self.is_loud and face in self.lips else 0.0
 
 
 class SynchronyStream:
@@ -231,6 +234,7 @@ class SynchronyStream:
         is_contested = max(len(pixels) for pixels in wanted) >= 2
         slots = len(self._pixels)
         sound_TD = np.zeros((slots, DIM), np.float32)
+        is_loud_T = np.zeros(slots, bool)
         lips_NTD = np.zeros((len(faces), slots, DIM), np.float32)
         if faces and (is_contested or not self._only_choices):
             absent = torch.zeros(MOUTH_PX, MOUTH_PX)
@@ -239,15 +243,28 @@ class SynchronyStream:
             )
             present_NT = torch.tensor([[face in pixels for pixels in self._pixels] for face in faces])
             lips_NTD = self._head.embed_moving(self._head.moving_pixels(pixels_NTHW, present_NT), present_NT).numpy()
-            sound_TD = self._head.embed_sound(torch.from_numpy(np.concatenate(self._samples))[None])[0].numpy()
+            samples_S = np.concatenate(self._samples)
+            sound_TD = self._head.embed_sound(torch.from_numpy(samples_S)[None])[0].numpy()
+            is_loud_T = loud_slots(samples_S)
         evidence = [
             SlotEvidence(
-                slot, sound_TD[slot - first], {face: lips_NTD[faces.index(face), slot - first] for face in pixels}
+                slot,
+                sound_TD[slot - first],
+                bool(is_loud_T[slot - first]),
+                {face: lips_NTD[faces.index(face), slot - first] for face in pixels},
             )
             for slot, pixels in enumerate(wanted, start=self._num_done)
         ]
         self._num_done = end
         return evidence
+
+
+def loud_slots(samples_S: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which slots [T] have a level within LOUD_RANGE_DB of that of the loudest; none in digital silence."""
+    whole = len(samples_S) // SLOT_SAMPLES
+    power_T = np.square(samples_S[: whole * SLOT_SAMPLES].reshape(whole, SLOT_SAMPLES), dtype=np.float64).mean(1)
+    loudest = power_T.max(initial=0.0)
+    return (power_T > 0) & (power_T >= loudest * 10 ** (-LOUD_RANGE_DB / 10))
 
 
 class Offset(NamedTuple):
