@@ -37,6 +37,7 @@ from avsr.features.synchrony import (
     SynchronyStream,
     estimate_offset,
     lag_evidence,
+    loud_slots,
     mouth_pixels,
 )
 from avsr.media import VideoFrame, iter_frames
@@ -161,6 +162,8 @@ def measure_choice(clips: Sequence[Clip], partners: Sequence[Sequence[int]], vid
 
 def measure_turns(clips: Sequence[Clip], partners: Sequence[Sequence[int]], count: int = 6) -> None:
     """Two faces that speak in turns, a clip each; whoever is not heard is at rest, or talks on without a sound."""
+    if len(clips) < count:
+        return
     for how in ("quiet", "speaks too"):
         right = total = changes = 0
         for start in range(0, len(clips) - count + 1, count):
@@ -224,7 +227,7 @@ def measure_offsets(clips: Sequence[Clip], repeats: int) -> None:
                     shift_ms = int(random.integers(-200, 201))
                     part, samples = _moved(clip, shift_ms, round(seconds / SLOT_S), random)
                     lips, sound = embed(part, samples)
-                    offset = estimate_offset(lag_evidence(lips, part.present, sound))
+                    offset = estimate_offset(lag_evidence(lips, part.present, sound, loud_slots(samples)))
                     errors.append(abs(offset.ms - shift_ms))
                     confident.append(offset.confidence)
             error, confidence = np.array(errors), np.array(confident)
@@ -239,6 +242,18 @@ def measure_offsets(clips: Sequence[Clip], repeats: int) -> None:
                 line += f"; confidence {confidence.mean():.2f} in the mean, >= 0.8 in {sure.mean():.0%}"
                 line += f", of these {good[sure].mean():.1%} within 40 ms" if sure.any() else ""
             print(line)
+
+
+def measure_strangers(clips: Sequence[Clip], partners: Sequence[Sequence[int]]) -> None:
+    """How sure the offset is where the sound belongs to another clip: it should not be."""
+    confidence = []
+    for index, clip in enumerate(clips):
+        for partner in partners[index]:
+            samples = np.resize(clips[partner].samples, len(clip.samples))
+            lips, sound = embeddings(clip, samples)
+            confidence.append(estimate_offset(lag_evidence(lips, clip.present, sound, loud_slots(samples))).confidence)
+    sure = np.mean(np.array(confidence) >= 0.8)
+    print(f"  sound of another clip: confidence {np.mean(confidence):.2f} in the mean, >= 0.8 in {sure:.0%}")
 
 
 def _moved(clip: Clip, shift_ms: int, slots: int, random: np.random.Generator) -> tuple[Clip, NDArray[np.float32]]:
@@ -295,6 +310,7 @@ def main() -> None:
         print(f"  {1000 * used_s / media_s:.1f} ms of CPU time for a second of two faces")
         measure_turns(clips, partners)
         measure_offsets(clips, repeats=max(1, 75 // len(clips)))
+        measure_strangers(clips, partners)
 
 
 if __name__ == "__main__":
