@@ -78,10 +78,12 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
-    """A face as the detector sees it. points_px: float32 [4, 2], right eye, left eye, nose, mouth, in frame pixels."""
+    """A face as the detector sees it. points_px: float32 [4, 2], right eye, left eye, nose, mouth, in frame pixels.
+    score: how sure it is, in [0, 1]."""
 
     box: Box
     points_px: Points
+    score: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +182,7 @@ class BundledModels:
             left, top = relative.xmin * width, relative.ymin * height
             box = Box(left, top, left + relative.width * width, top + relative.height * height)
             points = np.array([(point.x, point.y) for point in location.relative_keypoints[:4]], np.float32) * size
-            found.append(Detection(box, points))
+            found.append(Detection(box, points, float(detection.score[0])))
         return found
 
     def mesh(self, rgb: Rgb, region: Region) -> tuple[Points, float] | None:
@@ -266,7 +268,7 @@ class TaskModels:
         found = []
         for points in self._landmarks(rgb):
             parts = np.stack([points[list(part), :2].mean(axis=0) for part in _MESH_OF_DETECTOR])
-            found.append(Detection(box_of(points[:, :2]), parts))
+            found.append(Detection(box_of(points[:, :2]), parts, 1.0))  # no score is given
         return found
 
     def mesh(self, rgb: Rgb, region: Region) -> tuple[Points, float] | None:

@@ -160,7 +160,7 @@ class FaceFinder:
         """Look where a followed face is now."""
         last = followed.face
         if followed.is_lost:
-            near = self._detect_near(rgb, last.box, _NEAR_PER_BOX)
+            near = self._detect_near(rgb, last.box)
             near = [detection for detection in near if _may_be_same(detection.box, last.box)]
             face = self._face_at(rgb, max(near, key=lambda d: d.box.overlap(last.box)), last.id) if near else None
         else:
@@ -173,9 +173,8 @@ class FaceFinder:
         followed.face, followed.seen_s, followed.is_lost = face, time_s, False
         if time_s >= followed.check_s:
             followed.check_s = time_s + _CHECK_S
-            near = self._detect_near(rgb, face.box, _NEAR_PER_BOX)
-            is_confirmed = any(detection.box.overlap(face.box) >= _MIN_OVERLAP for detection in near)
-            followed.failed_checks = 0 if is_confirmed else followed.failed_checks + 1
+            near = [there for there in self._detect_near(rgb, face.box) if there.box.overlap(face.box) >= _MIN_OVERLAP]
+            followed.failed_checks = 0 if near else followed.failed_checks + 1
 
     def _mesh_at(self, rgb: Rgb, last: Face, shift: complex) -> Face | None:
         """The face that was `last` a picture ago, at its old place, or where it would be had it moved on."""
@@ -253,7 +252,8 @@ class FaceFinder:
         if found is None or not _is_plausible(found[0]) or not _agree(found[0], detection):
             return None
         box = box_of(found[0])
-        if not any(_agree(found[0], near) for near in self._detect_near(rgb, box, _NEAR_PER_BOX)):
+        near = [there for there in self._detect_near(rgb, box) if _agree(found[0], there)]
+        if not near or self._is_upside_down(rgb, box, max(there.score for there in near)):
             return None
         return Face(number, found[0], box, found[1])
 
@@ -263,8 +263,17 @@ class FaceFinder:
         border = margin * max(width, height)
         return self._detect_in(rgb, Box(-border, -border, width + border, height + border), _WHOLE_SIDE_PX)
 
-    def _detect_near(self, rgb: Rgb, box: Box, factor: float) -> list[Detection]:
-        return self._detect_in(rgb, box.square(factor), _NEAR_SIDE_PX)
+    def _detect_near(self, rgb: Rgb, box: Box) -> list[Detection]:
+        """Faces at and beside a place where one is supposed to be."""
+        return self._detect_in(rgb, box.square(_NEAR_PER_BOX), _NEAR_SIDE_PX)
+
+    def _is_upside_down(self, rgb: Rgb, box: Box, score: float) -> bool:
+        """Whether the detector is surer of this face when it sees the picture turned by 180 degrees: both networks
+        often take an upside-down face for an upright one, with its mouth on the forehead."""
+        height, width = rgb.shape[:2]
+        turned = Box(width - box.right, height - box.bottom, width - box.left, height - box.top)
+        near = self._detect_near(rgb[::-1, ::-1], turned)
+        return any(there.box.overlap(turned) >= _MIN_OVERLAP and there.score > score for there in near)
 
     def _detect_in(self, rgb: Rgb, part: Box, side_px: int = _PART_SIDE_PX) -> list[Detection]:
         """Faces in a part of the picture, shown to the detector with no side above `side_px`; black where it reaches
@@ -294,6 +303,7 @@ class FaceFinder:
                         box.bottom / scale + top,
                     ),
                     detection.points_px / scale + corner,
+                    detection.score,
                 )
             )
         return found
