@@ -156,7 +156,7 @@ class SpeakingFace(FaceChoice):
             slot = self._unheard.popleft()
             self._undecided.append(slot)
             nats = {number: seen.of(number) for number in seen.lips}
-            decided += self._choose(self._path.push(nats, _sizes(slot)))
+            decided += self._choose(self._path.push(nats, sizes_of(slot)))
         return decided
 
     def _choose(self, faces: list[int | None]) -> list[LipSlot]:
@@ -167,6 +167,6 @@ class SpeakingFace(FaceChoice):
         return chosen
 
 
-def _sizes(slot: Slot) -> dict[int, float]:
+def sizes_of(slot: Slot) -> dict[int, float]:
     """Widths of the faces that are followed; 0 where it is not known at the moment."""
     return {number: 0.0 if math.isnan(lips.width_px) else lips.width_px for number, lips in slot.lips.items()}

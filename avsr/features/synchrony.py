@@ -178,11 +178,11 @@ def synchrony_head() -> SynchronyHead:
 class SlotEvidence(NamedTuple):
     """What one slot says about which mouth goes with the sound.
 
-    index: of the slot. sound: its embedding [D]. is_loud: whether anything is heard, by `loud_slots`. lips: embeddings
+    slot: its index. sound: its embedding [D]. is_loud: whether anything is heard, by `loud_slots`. lips: embeddings
     [D] of the mouths seen in it, by face.
     """
 
-    index: int
+    slot: int
     sound: Embedding
     is_loud: bool
     lips: dict[int, Embedding]
