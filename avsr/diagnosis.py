@@ -24,7 +24,6 @@ from avsr.features.quality import FaceQuality, QualityRecord
 from avsr.features.speaker import SpeakerPath, sizes_of
 from avsr.features.synchrony import (
     SLOT_SAMPLES,
-    SPEAKING_NATS,
     LagEvidence,
     Offset,
     SlotEvidence,
@@ -40,8 +39,7 @@ SURE = 0.8
 """Confidence from which an offset is worth acting on."""
 
 _CHUNK_SLOTS = 250  # offsets are judged by the face that fits best in each 10 s
-_SPEAKING_SLOTS = 25  # whether a face is heard is judged over a second
-_MIN_JUDGED_S = 2.0  # of sound beside a face, before it is said that the two do not go together
+_MIN_NOISE_SLOTS = 25  # needed to tell a noise floor
 
 # What is advised against. Rules of thumb; the picture shows a mouth half as wide as a third of the face.
 _SMALL_PX, _SMALLISH_PX = 60, 90
@@ -83,7 +81,8 @@ class PictureTiming:
 
 @dataclasses.dataclass(frozen=True)
 class FaceReport:
-    """One face. speaking: share of the time with sound in which this face is the one that is heard, None without."""
+    """One face. speaking: share of the time with sound in which it is this face that fits the sound best, of those in
+    the picture; None without sound. With `--face auto`, that is when its lips are read."""
 
     quality: FaceQuality
     speaking: float | None
@@ -253,7 +252,7 @@ class _Hearing:
         audible_db = level_db[level_db > -100]  # digital silence is no noise floor
         loud_db = float(np.percentile(level_db, 90))
         snr_db = None
-        if len(audible_db) >= _SPEAKING_SLOTS:
+        if len(audible_db) >= _MIN_NOISE_SLOTS:
             snr_db = loud_db - float(np.percentile(audible_db, 10))
         return SoundQuality(
             level_db=loud_db,
@@ -279,7 +278,7 @@ def _timing(times_s: list[float]) -> PictureTiming | None:
 def _listen(
     evidence: list[SlotEvidence], sizes: list[dict[int, float]]
 ) -> tuple[Offset | None, dict[int, float] | None]:
-    """The offset between sound and lips, and the share of the time with sound in which each face is heard.
+    """The offset between sound and lips, and the share of the time with sound in which each face fits best.
 
     None where no lips were seen beside a sound.
     """
@@ -306,23 +305,19 @@ def _listen(
     # Again who speaks, now with the sound in its place.
     path = SpeakerPath()
     chosen: list[int | None] = []
-    nats_FT = np.zeros((len(faces), len(evidence)))
     for slot, seen in enumerate(evidence):
         nats = {}
         heard = evidence[slot + lag] if 0 <= slot + lag < len(evidence) else None
         if heard is not None and heard.is_loud:
-            nats = {face: float(lips @ heard.sound) + SPEAKING_NATS for face, lips in seen.lips.items()}
-            for face, value in nats.items():
-                nats_FT[faces.index(face), slot] = value
+            nats = {face: float(lips @ heard.sound) for face, lips in seen.lips.items()}
         chosen += path.push(nats, sizes[slot])
     chosen += path.finish()
-    is_loud_T = np.array([0 <= s + lag < len(evidence) and evidence[s + lag].is_loud for s in range(len(evidence))])
-    heard_slots: Counter[int] = Counter()
-    for row, face in enumerate(faces):
-        around_T = np.convolve(nats_FT[row], np.ones(_SPEAKING_SLOTS))[_SPEAKING_SLOTS // 2 :][: len(evidence)]
-        is_chosen_T = np.array([choice == face for choice in chosen])
-        heard_slots[face] = int((is_chosen_T & is_loud_T & (around_T > 0)).sum())
-    return offset, {face: heard_slots[face] / max(1, int(is_loud_T.sum())) for face in faces}
+    num_slots = Counter(
+        face
+        for slot, face in enumerate(chosen)
+        if face in evidence[slot].lips and 0 <= slot + lag < len(evidence) and evidence[slot + lag].is_loud
+    )
+    return offset, {face: num_slots[face] / num_loud for face in faces}
 
 
 def _advise(
@@ -378,10 +373,6 @@ def _advise(
         later = "later" if offset.ms > 0 else "earlier"
         remedy = f"move the sound by {-offset.ms:+.0f} ms"
         yield grave, f"the sound comes {abs(offset.ms):.0f} ms {later} than the lips: {remedy}"
-    if offset is not None and max(face.speaking or 0.0 for face in faces) < 0.1:
-        seen_s = sum(end - start for face in faces for start, end in face.quality.spans_s)
-        if seen_s >= _MIN_JUDGED_S:
-            yield "warn", "nobody in the picture seems to say what is heard: dubbed, off screen, or not speech"
 
 
 def _number(value: float | None, digits: int) -> float | None:
