@@ -23,8 +23,9 @@ from avsr.features.lips import SLOT_S, slots_of
 from avsr.features.quality import FaceQuality, QualityRecord
 from avsr.features.speaker import SpeakerPath, sizes_of
 from avsr.features.synchrony import (
+    MAX_OFFSET_SLOTS,
+    SLOT_MS,
     SLOT_SAMPLES,
-    LagEvidence,
     Offset,
     SlotEvidence,
     SynchronyStream,
@@ -286,21 +287,20 @@ def _listen(
     num_loud = sum(seen.is_loud for seen in evidence)
     if not faces or not num_loud:
         return None, None
-    best: list[LagEvidence] = []
+    by_lag = np.zeros(2 * MAX_OFFSET_SLOTS + 1)
     for first in range(0, len(evidence), _CHUNK_SLOTS):
         chunk = evidence[first : first + _CHUNK_SLOTS]
         sound_TD = np.stack([seen.sound for seen in chunk])
-        is_loud_T = np.array([seen.is_loud for seen in chunk])
         silent = np.zeros_like(chunk[0].sound)
         of_faces = []
         for face in sorted({face for seen in chunk for face in seen.lips}):
             lips_TD = np.stack([seen.lips.get(face, silent) for seen in chunk])
             present_T = np.array([face in seen.lips for seen in chunk])
-            of_faces.append(lag_evidence(lips_TD, present_T, sound_TD, is_loud_T))
-        best += sorted(of_faces, key=lambda lags: lags.among_lags.max())[-1:]
-    total = LagEvidence(*(np.sum([lags[part] for lags in best], axis=0) for part in (0, 1)))
-    offset = estimate_offset(total)
-    lag = total.peak if offset.confidence >= SURE else 0
+            of_faces.append(lag_evidence(lips_TD, present_T, sound_TD))
+        if of_faces:
+            by_lag += max(of_faces, key=lambda nats: nats.max())
+    offset = estimate_offset(by_lag)
+    lag = round(offset.ms / SLOT_MS) if offset.confidence >= SURE else 0
 
     # Again who speaks, now with the sound in its place.
     path = SpeakerPath()

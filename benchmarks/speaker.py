@@ -37,7 +37,6 @@ from avsr.features.synchrony import (
     SynchronyStream,
     estimate_offset,
     lag_evidence,
-    loud_slots,
     mouth_pixels,
 )
 from avsr.media import VideoFrame, iter_frames
@@ -227,7 +226,7 @@ def measure_offsets(clips: Sequence[Clip], repeats: int) -> None:
                     shift_ms = int(random.integers(-200, 201))
                     part, samples = _moved(clip, shift_ms, round(seconds / SLOT_S), random)
                     lips, sound = embed(part, samples)
-                    offset = estimate_offset(lag_evidence(lips, part.present, sound, loud_slots(samples)))
+                    offset = estimate_offset(lag_evidence(lips, part.present, sound))
                     errors.append(abs(offset.ms - shift_ms))
                     confident.append(offset.confidence)
             error, confidence = np.array(errors), np.array(confident)
@@ -251,7 +250,7 @@ def measure_strangers(clips: Sequence[Clip], partners: Sequence[Sequence[int]]) 
         for partner in partners[index]:
             samples = np.resize(clips[partner].samples, len(clip.samples))
             lips, sound = embeddings(clip, samples)
-            confidence.append(estimate_offset(lag_evidence(lips, clip.present, sound, loud_slots(samples))).confidence)
+            confidence.append(estimate_offset(lag_evidence(lips, clip.present, sound)).confidence)
     sure = np.mean(np.array(confidence) >= 0.8)
     print(f"  sound of another clip: confidence {np.mean(confidence):.2f} in the mean, >= 0.8 in {sure:.0%}")
 

@@ -49,9 +49,9 @@ MAX_OFFSET_SLOTS = 15
 """Offsets of up to 600 ms either way are looked for."""
 
 # Chosen on the development split, and checked on the speakers of train_other.
-OFFSET_TEMPERATURE = 2.0  # the evidence of neighbouring slots is not independent
-SPEAKING_NATS = 0.07  # added to the evidence of each slot, the sum says whether a face is heard at all
 LOUD_RANGE_DB = 20.0
+_PEAK_SLOTS = 3  # lags so near to the most likely one belong to its peak
+_FAIR_HEIGHT, _HEIGHT_STEP = 3.8, 0.4  # at which height of the peak it is as likely right as not, and how steeply so
 
 _WEIGHTS = Path(__file__).parent.parent / "assets" / "synchrony" / "model.safetensors"
 _NUM_MELS = 40
@@ -272,65 +272,49 @@ def loud_slots(samples_S: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 class Offset(NamedTuple):
     """How far the sound is from the lips. ms: positive where the sound comes later than the lips move, negative where
-    it comes earlier. confidence: in [0, 1], how sure it is that the two belong together and the truth is within 40 ms.
-    """
+    it comes earlier. confidence: in [0, 1], how sure it is that they belong together and the truth is within 40 ms."""
 
     ms: float
     confidence: float
 
 
-class LagEvidence(NamedTuple):
-    """Evidence in nats, for lags of -MAX_OFFSET_SLOTS ... MAX_OFFSET_SLOTS slots of the sound behind the lips. That of
-    several stretches of time is added up.
-
-    among_lags: for this lag in comparison with the others [31]. together: for lips and sound belonging together at
-    this lag, in comparison with lips of somebody who is not heard [31].
-    """
-
-    among_lags: NDArray[np.float64]
-    together: NDArray[np.float64]
-
-    @property
-    def peak(self) -> int:
-        """The most likely lag, in slots."""
-        return int(self.among_lags.argmax()) - MAX_OFFSET_SLOTS
-
-
 def lag_evidence(
-    lips_TD: NDArray[np.float32],
-    present_T: NDArray[np.bool_],
-    sound_TD: NDArray[np.float32],
-    is_loud_T: NDArray[np.bool_],
-) -> LagEvidence:
-    """What a stretch of slots, as in `SlotEvidence`, says of each lag. Embeddings where lips are absent do not matter.
+    lips_TD: NDArray[np.float32], present_T: NDArray[np.bool_], sound_TD: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Evidence in nats [31] of a stretch of slots, as in `SlotEvidence`, for each lag of the sound behind the lips from
+    -MAX_OFFSET_SLOTS to MAX_OFFSET_SLOTS. That of several stretches can be added up.
 
-    Among lags the evidence of slots drawn at random is subtracted: each lag compares other slots, and fewer of them.
+    Where lips are absent, their embeddings do not matter. The evidence of slots drawn at random is subtracted, since
+    each lag compares other slots, and fewer of them.
     """
     slots = len(lips_TD)
     lips_TD = np.where(present_T[:, None], lips_TD, 0).astype(np.float64)
     at_random = 0.0
     if present_T.any():
         at_random = float(lips_TD.sum(0) / present_T.sum() @ sound_TD.mean(0, dtype=np.float64))
-    among_lags, together = [], []
+    evidence = []
     for lag in range(-MAX_OFFSET_SLOTS, MAX_OFFSET_SLOTS + 1):
-        lips, sound = slice(max(0, -lag), max(0, slots - lag)), slice(max(0, lag), max(0, slots + lag))
-        nats_T = np.einsum("td,td->t", lips_TD[lips][: slots - abs(lag)], sound_TD[sound][: slots - abs(lag)])
-        there_T = present_T[lips][: slots - abs(lag)]
-        among_lags.append((nats_T - at_random)[there_T].sum())
-        together.append((nats_T + SPEAKING_NATS)[there_T & is_loud_T[sound][: slots - abs(lag)]].sum())
-    return LagEvidence(np.array(among_lags), np.array(together))
+        count = max(0, slots - abs(lag))
+        lips = slice(max(0, -lag), max(0, -lag) + count)
+        sound = slice(max(0, lag), max(0, lag) + count)
+        nats = np.einsum("td,td->", lips_TD[lips], sound_TD[sound])
+        evidence.append(float(nats) - at_random * float(present_T[lips].sum()))
+    return np.array(evidence)
 
 
-def estimate_offset(evidence: LagEvidence) -> Offset:
-    """The most likely offset, refined to fractions of a slot by a parabola through the peak."""
-    nats = evidence.among_lags
-    likelihood = np.exp((nats - nats.max()) / OFFSET_TEMPERATURE)
-    peak = int(np.clip(nats.argmax(), 1, len(nats) - 2))
-    before, at, after = nats[peak - 1 : peak + 2]
+def estimate_offset(evidence: NDArray[np.float64]) -> Offset:
+    """The most likely offset by `lag_evidence`, refined to fractions of a slot by a parabola through the peak.
+
+    The confidence follows from how far the peak stands out, in deviations of the lags away from it: unlike nats, that
+    does not depend on how much the speech is like that which the head was trained on.
+    """
+    if not evidence.any():
+        return Offset(0.0, 0.0)
+    peak = int(np.clip(evidence.argmax(), 1, len(evidence) - 2))
+    before, at, after = evidence[peak - 1 : peak + 2]
     curvature = before - 2 * at + after
     fraction = float(np.clip((before - after) / (2 * curvature), -0.5, 0.5)) if curvature < 0 else 0.0
-    near = float(likelihood[peak - 1 : peak + 2].sum() / likelihood.sum())
-    by_chance = 3 / len(nats)  # no evidence makes all lags equal
-    together = 1 / (1 + math.exp(-float(np.clip(evidence.together[peak], -50, 50)))) if nats.any() else 0.0
-    confidence = together * max(0.0, (near - by_chance) / (1 - by_chance))
+    away = evidence[np.abs(np.arange(len(evidence)) - peak) > _PEAK_SLOTS]
+    height = (at - away.mean()) / max(float(away.std()), 1e-6)
+    confidence = 1 / (1 + math.exp(-float(np.clip((height - _FAIR_HEIGHT) / _HEIGHT_STEP, -50, 50))))
     return Offset((peak - MAX_OFFSET_SLOTS + fraction) * SLOT_MS, confidence)
