@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from avsr.features.face_models import (
     LEFT_EYE,
+    MOUTH,
     NUM_POINTS,
     RIGHT_EYE,
     Box,
@@ -28,6 +29,7 @@ from avsr.features.face_models import (
     Rgb,
     box_of,
     import_mediapipe,
+    mean_of,
     open_face_models,
     resize,
 )
@@ -41,10 +43,10 @@ MAX_FACES = 6
 MAX_LOST_S = 1.0
 """A face that is found again at its place within this time is the same face."""
 
-_SEARCH_S = 0.4  # between searches of the whole picture while a face is followed; without one it is every picture
-_PART_S = 0.2  # between searches of one part of it while a face is followed
+_SEARCH_S = 0.8  # between searches of the whole picture while a face is followed; without one it is every picture
+_PART_S = 0.8  # between searches of one part of it while a face is followed
 _SWEEP_S = 1.0  # at least, between searches of all parts at once, as done at the start and after a cut
-_CHECK_S = 0.6  # between confirmations of a followed face
+_CHECK_S = 1.0  # between confirmations of a followed face
 _MAX_FAILED_CHECKS = 3
 _WHOLE_SIDE_PX = 640
 _PART_SIDE_PX = 400  # where a face of 40 px is still large enough for the detector
@@ -57,7 +59,7 @@ _MARGIN = 0.17
 _MIN_OVERLAP = 0.3
 _MAX_OVERLAP = 0.4  # of two people's faces
 _MIN_FACE_PX = 24.0
-# Mean absolute difference of two 32x18 grey thumbnails above which the picture was cut.
+# Mean absolute difference of two 32x18 thumbnails of the green channel above which the picture was cut.
 _CUT_DIFFERENCE = 20.0
 
 
@@ -149,8 +151,8 @@ class FaceFinder:
 
     def _is_cut(self, rgb: Rgb) -> bool:
         """Whether this picture does not go on from the last one: another shot, another size, or the first."""
-        small = resize(rgb[:: max(1, rgb.shape[0] // 144)], (32, 18))
-        last, self._thumbnail = self._thumbnail, small.astype(np.float32).mean(axis=2)
+        green = np.ascontiguousarray(rgb[:: max(1, rgb.shape[0] // 72), :: max(1, rgb.shape[1] // 128), 1])
+        last, self._thumbnail = self._thumbnail, resize(green, (32, 18)).astype(np.float32)
         size, self._size = self._size, (rgb.shape[1], rgb.shape[0])
         return last is None or size != self._size or float(np.abs(self._thumbnail - last).mean()) > _CUT_DIFFERENCE
 
@@ -336,9 +338,8 @@ def _may_be_same(box: Box, last: Box) -> bool:
 
 def _is_plausible(points: Points) -> bool:
     """Whether points can be those of a face a person holds up: of a face's proportions, and not upside down."""
-    right_eye, left_eye = points[list(RIGHT_EYE)].mean(axis=0), points[list(LEFT_EYE)].mean(axis=0)
-    mouth, chin, brow = points[[13, 14]].mean(axis=0), points[152], points[10]
-    down = mouth - (right_eye + left_eye) / 2
+    chin, brow = points[152], points[10]
+    down = mean_of(points, MOUTH) - mean_of(points, RIGHT_EYE + LEFT_EYE)
     height = float(np.hypot(*(chin - brow)))
     if height < 1.0 or down[1] < 0.25 * float(np.hypot(*down)):  # leans by more than 75 degrees
         return False
@@ -350,6 +351,6 @@ def _agree(points: Points, detection: Detection) -> bool:
     has them, within a sixth of the face."""
     if box_of(points).overlap(detection.box) < _MIN_OVERLAP:
         return False
-    parts = np.stack([points[list(part)].mean(axis=0) for part in (RIGHT_EYE, LEFT_EYE, (13, 14))])
+    parts = np.stack([mean_of(points, part) for part in (RIGHT_EYE, LEFT_EYE, MOUTH)])
     apart = np.hypot(*(parts - detection.points_px[[0, 1, 3]]).T)
     return float(apart.max()) < detection.box.side / 6
