@@ -70,6 +70,11 @@ class Box:
         union = self.area + other.area - common
         return common / union if union > 0 else 0.0
 
+    def moved(self, shift: complex) -> Box:
+        """The same box so many pixels further, as x + iy."""
+        x, y = shift.real, shift.imag
+        return Box(self.left + x, self.top + y, self.right + x, self.bottom + y)
+
     def square(self, factor: float) -> Box:
         """The square around the same centre whose side is `factor` times the longer side of this box."""
         x, y = self.centre.real, self.centre.imag

@@ -80,9 +80,11 @@ class Face:
 
 @dataclasses.dataclass
 class _Followed:
-    """A face that is followed. face: as it was last seen. shift: how far it moved in the last step, as x + iy."""
+    """A face that is followed. face: as it was last seen, and before: a picture earlier. shift: how far it moved in the
+    last step, as x + iy."""
 
     face: Face
+    before: Face
     seen_s: float
     check_s: float  # when it is due for confirmation
     shift: complex = 0j
@@ -122,6 +124,7 @@ class FaceFinder:
         self._size: tuple[int, int] | None = None
         self._parts: Iterator[Box] = iter(())
         self._search_s = self._part_s = self._sweep_s = -np.inf  # when each is due
+        self._num_empty = 0  # pictures since somebody was seen
 
     @property
     def followed(self) -> frozenset[int]:
@@ -137,7 +140,7 @@ class FaceFinder:
         rgb, time_s = frame.rgb, frame.time_s
         if self._is_cut(rgb):
             self._followed.clear()
-            self._search_s = -np.inf
+            self._search_s, self._num_empty = -np.inf, 0
             height, width = rgb.shape[:2]
             self._parts = itertools.cycle(_parts(width, height))
         for number, followed in list(self._followed.items()):
@@ -146,7 +149,7 @@ class FaceFinder:
                 del self._followed[number]
         self._separate()
         self._search(rgb, time_s)
-        seen = [followed.face for followed in self._followed.values() if followed.seen_s == time_s]
+        seen = [followed.face for followed in self._followed.values() if not followed.is_lost]
         return sorted(seen, key=lambda face: face.id)
 
     def _is_cut(self, rgb: Rgb) -> bool:
@@ -161,18 +164,16 @@ class FaceFinder:
     def _step(self, rgb: Rgb, time_s: float, followed: _Followed) -> None:
         """Look where a followed face is now."""
         last = followed.face
-        if followed.is_lost:
-            near = self._detect_near(rgb, last.box)
-            near = [detection for detection in near if _may_be_same(detection.box, last.box)]
-            face = self._face_at(rgb, max(near, key=lambda d: d.box.overlap(last.box)), last.id) if near else None
-        else:
-            face = self._mesh_at(rgb, last, followed.shift)
+        face = None if followed.is_lost else self._mesh_at(rgb, last, followed.shift)
+        followed.shift = face.box.centre - last.box.centre if face is not None else 0j
         if face is None:
-            followed.is_lost = True
-            followed.shift = 0j
+            near = self._detect_near(rgb, last.box)
+            near = [there for there in near if _may_be_same(there.box, last.box) and self._is_free(there.box, last.id)]
+            face = self._face_at(rgb, max(near, key=lambda d: d.box.overlap(last.box)), last.id) if near else None
+        followed.is_lost = face is None
+        if face is None:
             return
-        followed.shift = face.box.centre - last.box.centre if not followed.is_lost else 0j
-        followed.face, followed.seen_s, followed.is_lost = face, time_s, False
+        followed.before, followed.face, followed.seen_s = last, face, time_s
         if time_s >= followed.check_s:
             followed.check_s = time_s + _CHECK_S
             near = [there for there in self._detect_near(rgb, face.box) if there.box.overlap(face.box) >= _MIN_OVERLAP]
@@ -186,7 +187,7 @@ class FaceFinder:
             found = self._models.mesh(rgb, dataclasses.replace(region, centre=region.centre + moved))
             if found is not None and _is_plausible(found[0]):
                 face = Face(last.id, found[0], box_of(found[0]), found[1])
-                if face.box.overlap(last.box) >= _MIN_OVERLAP or moved:
+                if face.box.overlap(last.box.moved(moved)) >= _MIN_OVERLAP:
                     return face
         return None
 
@@ -199,49 +200,56 @@ class FaceFinder:
         for one, other in itertools.combinations(seen, 2):
             if one.face.box.overlap(other.face.box) > _MAX_OVERLAP:
                 jumped = max(one, other, key=lambda followed: abs(followed.shift) / followed.face.box.side)
-                jumped.is_lost = True
-                jumped.seen_s = -np.inf
+                jumped.face, jumped.is_lost, jumped.shift = jumped.before, True, 0j
+
+    def _is_free(self, box: Box, number: int = -1) -> bool:
+        """Whether no other face is followed at a place; the one with this number does not count."""
+        others = (followed.face for followed in self._followed.values() if followed.face.id != number)
+        return all(face.box.overlap(box) < _MIN_OVERLAP for face in others)
 
     # --- finding ---
 
     def _search(self, rgb: Rgb, time_s: float) -> None:
         """Look for faces that are not followed, as far as it is due."""
-        is_anyone_there = any(not followed.is_lost for followed in self._followed.values())
+        self._num_empty += 1
+        if self._is_anyone_there():
+            self._num_empty = 0
         if time_s >= self._search_s:
-            self._search_s = time_s + (_SEARCH_S if is_anyone_there else 0.0)
-            found = self._detect_whole(rgb)
-            if not is_anyone_there and not found:
-                found = self._detect_whole(rgb, _MARGIN)
-            self._welcome(rgb, time_s, found)
-            is_anyone_there = any(not followed.is_lost for followed in self._followed.values())
-        if not is_anyone_there and time_s >= self._sweep_s:
+            self._welcome(rgb, time_s, self._detect_whole(rgb))
+            # A second search of a picture that seems empty: of the whole with a margin and of its parts, in turns.
+            if not self._is_anyone_there() and self._num_empty % 2:
+                self._welcome(rgb, time_s, self._detect_whole(rgb, _MARGIN))
+            self._search_s = time_s + (_SEARCH_S if self._is_anyone_there() else 0.0)
+        is_empty = not self._is_anyone_there()
+        if is_empty and time_s >= self._sweep_s:
             self._sweep_s = time_s + _SWEEP_S
             height, width = rgb.shape[:2]
             for part in _parts(width, height):
                 self._welcome(rgb, time_s, self._detect_in(rgb, part))
-        elif time_s >= self._part_s:
-            self._part_s = time_s + (_PART_S if is_anyone_there else 0.0)
+        elif self._num_empty % 2 == 0 and (is_empty or time_s >= self._part_s):
+            self._part_s = time_s + _PART_S
             for part in itertools.islice(self._parts, 1):
                 self._welcome(rgb, time_s, self._detect_in(rgb, part))
+
+    def _is_anyone_there(self) -> bool:
+        return any(not followed.is_lost for followed in self._followed.values())
 
     def _welcome(self, rgb: Rgb, time_s: float, detections: list[Detection]) -> None:
         """Follow those of the detected faces that are new and real."""
         for detection in sorted(detections, key=lambda detection: detection.box.area, reverse=True):
-            if any(followed.face.box.overlap(detection.box) >= _MIN_OVERLAP for followed in self._followed.values()):
+            if not self._is_free(detection.box):
                 continue
             smallest = min((followed.face for followed in self._followed.values()), key=_area, default=None)
             is_full = len(self._followed) >= MAX_FACES
             if is_full and smallest is not None and detection.box.area < 2 * smallest.box.area:
                 continue
             face = self._face_at(rgb, detection, -1)
-            if face is None or any(
-                followed.face.box.overlap(face.box) > _MIN_OVERLAP for followed in self._followed.values()
-            ):
+            if face is None or not self._is_free(face.box):
                 continue
             if is_full and smallest is not None:
                 del self._followed[smallest.id]
             face = dataclasses.replace(face, id=next(self._next_id))
-            self._followed[face.id] = _Followed(face, time_s, check_s=time_s + _CHECK_S)
+            self._followed[face.id] = _Followed(face, face, time_s, check_s=time_s + _CHECK_S)
 
     def _face_at(self, rgb: Rgb, detection: Detection, number: int) -> Face | None:
         """The face at a detection, if the mesh sees the same one and the detector sees it from near by too."""
