@@ -272,13 +272,6 @@ def test_an_unknown_choice_of_face_is_refused() -> None:
         face_choice("middle")
 
 
-def test_boxes() -> None:
-    box = Box(0, 0, 10, 20)
-    assert box.overlap(Box(0, 10, 10, 30)) == pytest.approx(1 / 3)
-    assert box.overlap(Box(20, 0, 30, 20)) == 0
-    assert box.square(2.0) == Box(-15, -10, 25, 30)
-
-
 # --- real faces ---
 
 

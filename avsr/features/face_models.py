@@ -33,7 +33,8 @@ TASK_FILE_VARIABLE = "AVSR_FACE_LANDMARKER"
 # Points of the face mesh whose means are what the detector calls right eye, left eye, nose and mouth.
 RIGHT_EYE = (33, 133)
 LEFT_EYE = (263, 362)
-_MESH_OF_DETECTOR = (RIGHT_EYE, LEFT_EYE, (1,), (13, 14))
+MOUTH = (13, 14)
+_MESH_OF_DETECTOR = (RIGHT_EYE, LEFT_EYE, (1,), MOUTH)
 
 _MESH_SIDE_PX = 192  # of the landmark model's input
 _MESH_PER_BOX = 1.5  # side of that input, in sides of the box around the face: what the model was trained with
@@ -68,6 +69,11 @@ class Box:
         common = max(0.0, width) * max(0.0, height)
         union = self.area + other.area - common
         return common / union if union > 0 else 0.0
+
+    def moved(self, shift: complex) -> Box:
+        """The same box so many pixels further, as x + iy."""
+        x, y = shift.real, shift.imag
+        return Box(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
     def square(self, factor: float) -> Box:
         """The square around the same centre whose side is `factor` times the longer side of this box."""
@@ -126,7 +132,6 @@ def import_mediapipe() -> None:
     if os.environ.get(TASK_FILE_VARIABLE):
         import mediapipe  # noqa: F401
     else:
-        import mediapipe.python.solution_base
         import mediapipe.python.solutions.face_detection  # noqa: F401
 
 
@@ -149,10 +154,8 @@ class BundledModels:
 
     def __init__(self) -> None:
         try:
-            from google.protobuf import text_format
-            from mediapipe.framework import calculator_pb2
             from mediapipe.framework.formats import rect_pb2
-            from mediapipe.python.solution_base import SolutionBase
+            from mediapipe.python import CalculatorGraph, ImageFormat, packet_creator, packet_getter
             from mediapipe.python.solutions.face_detection import FaceDetection
         except ImportError as error:
             raise ModelError(
@@ -161,15 +164,21 @@ class BundledModels:
                 expected="MediaPipe 0.10.21",
                 remedy=f"install mediapipe==0.10.21, or set {TASK_FILE_VARIABLE} to a face_landmarker.task file",
             ) from error
-        config = text_format.Parse(_MESH_GRAPH, calculator_pb2.CalculatorGraphConfig())
+        self._as_packet: Any = lambda patch: packet_creator.create_image_frame(patch, image_format=ImageFormat.SRGB)
+        self._as_landmarks: Any = packet_getter.get_proto
+        whole = rect_pb2.NormalizedRect(x_center=0.5, y_center=0.5, width=1.0, height=1.0)
+        self._whole: Any = packet_creator.create_proto(whole)
+        self._landmarks: Any = None  # the packet that came last
+        self._time_us = 0
         with quiet_stderr():
             self._detector: Any = FaceDetection(model_selection=1, min_detection_confidence=0.5)
-            self._mesh: Any = SolutionBase(graph_config=config, outputs=["landmarks"])
-            self._whole: Any = rect_pb2.NormalizedRect(x_center=0.5, y_center=0.5, width=1.0, height=1.0)
+            self._mesh: Any = CalculatorGraph(graph_config=_MESH_GRAPH)
+            self._mesh.observe_output_stream("landmarks", self._receive, True)
+            self._mesh.start_run({"with_attention": packet_creator.create_bool(False)})
             # The graphs start in threads of their own, which write lines of no use: wait until they run.
             blank = np.zeros((_MESH_SIDE_PX, _MESH_SIDE_PX, 3), np.uint8)
             self._detector.process(blank)
-            self._mesh.process({"image": blank, "roi": self._whole})
+            self._run_mesh(blank)
         self._seen_any = False
 
     def detect(self, rgb: Rgb) -> list[Detection]:
@@ -188,11 +197,11 @@ class BundledModels:
     def mesh(self, rgb: Rgb, region: Region) -> tuple[Points, float] | None:
         patch, to_frame = _cut(rgb, region, _MESH_SIDE_PX)
         with contextlib.nullcontext() if self._seen_any else quiet_stderr():  # one more line comes with the first face
-            landmarks = self._mesh.process({"image": patch, "roi": self._whole}).landmarks
-        if landmarks is None:
+            self._run_mesh(patch)
+        if self._landmarks is None or self._landmarks.is_empty():
             return None
         self._seen_any = True
-        relative = np.array([(point.x, point.y, point.z) for point in landmarks.landmark], np.float32)
+        relative = _as_array(self._as_landmarks(self._landmarks))
         points = relative[:, :2] * _MESH_SIDE_PX @ to_frame[:, :2].T + to_frame[:, 2]
         return points.astype(np.float32), _yaw_deg(relative)
 
@@ -200,18 +209,24 @@ class BundledModels:
         self._detector.close()
         self._mesh.close()
 
+    def _run_mesh(self, patch: Rgb) -> None:
+        self._landmarks = None
+        self._time_us += 1
+        self._mesh.add_packet_to_input_stream("roi", self._whole.at(self._time_us))
+        self._mesh.add_packet_to_input_stream("image", self._as_packet(patch).at(self._time_us))
+        self._mesh.wait_until_idle()
+
+    def _receive(self, stream: str, packet: Any) -> None:
+        self._landmarks = packet
+
 
 # MediaPipe's landmark model by itself, on a region that is given. (Its solution classes only offer the whole chain of
 # detection, landmarks and memory of where the face was.)
 _MESH_GRAPH = """
 input_stream: "image"
 input_stream: "roi"
+input_side_packet: "with_attention"
 output_stream: "landmarks"
-node {
-  calculator: "ConstantSidePacketCalculator"
-  output_side_packet: "PACKET:with_attention"
-  options: { [mediapipe.ConstantSidePacketCalculatorOptions.ext] { packet { bool_value: false } } }
-}
 node {
   calculator: "FaceLandmarkCpu"
   input_stream: "IMAGE:image"
@@ -267,7 +282,7 @@ class TaskModels:
     def detect(self, rgb: Rgb) -> list[Detection]:
         found = []
         for points in self._landmarks(rgb):
-            parts = np.stack([points[list(part), :2].mean(axis=0) for part in _MESH_OF_DETECTOR])
+            parts = np.stack([mean_of(points, part)[:2] for part in _MESH_OF_DETECTOR])
             found.append(Detection(box_of(points[:, :2]), parts, 1.0))  # no score is given
         return found
 
@@ -295,10 +310,26 @@ class TaskModels:
         ]
 
 
+def _as_array(landmarks: Any) -> Points:
+    """Points [N, 3] of a message of landmarks. From its bytes where they are as expected, two bytes before each point
+    and one before each number, which takes a tenth of the time of reading it number by number."""
+    message = np.frombuffer(landmarks.SerializeToString(), np.uint8)
+    if len(message) == 17 * NUM_POINTS:
+        rows = message.reshape(NUM_POINTS, 17)
+        if (rows[:, [0, 1, 2, 7, 12]] == (0x0A, 15, 0x0D, 0x15, 0x1D)).all():
+            return rows[:, [3, 4, 5, 6, 8, 9, 10, 11, 13, 14, 15, 16]].copy().view("<f4")
+    return np.array([(point.x, point.y, point.z) for point in landmarks.landmark], np.float32)
+
+
+def mean_of(points: npt.NDArray[Any], part: tuple[int, ...]) -> npt.NDArray[Any]:
+    """The mean [...] of some of the points [N, ...]; on so few ones several times as fast as `numpy.mean`."""
+    return np.add.reduce(points[list(part)]) / len(part)
+
+
 def box_of(points: Points) -> Box:
     """The box around points [N, 2]."""
-    left, top = points.min(axis=0)
-    right, bottom = points.max(axis=0)
+    left, top = np.minimum.reduce(points)
+    right, bottom = np.maximum.reduce(points)
     return Box(float(left), float(top), float(right), float(bottom))
 
 
@@ -326,9 +357,10 @@ def _cut(rgb: Rgb, region: Region, side_px: int) -> tuple[Rgb, npt.NDArray[np.fl
         return np.zeros((side_px, side_px, 3), np.uint8), to_frame
     part = rgb[top:bottom, left:right]
     shrink = np.ones(2)
-    if scale > 4 / 3:  # average pixels instead of skipping them
-        size = (max(1, round(part.shape[1] * 4 / 3 / scale)), max(1, round(part.shape[0] * 4 / 3 / scale)))
-        shrink = np.array([size[0] / part.shape[1], size[1] / part.shape[0]])
+    if scale >= 2.0:  # average pixels instead of skipping them; by a whole number it is ten times as fast
+        size = (max(1, part.shape[1] // int(scale)), max(1, part.shape[0] // int(scale)))
+        part = part[: size[1] * int(scale), : size[0] * int(scale)]
+        shrink /= int(scale)
         part = resize(part, size)
     # For cv2, points count from the centre of the first pixel, here from its corner.
     from_patch = to_frame.copy()

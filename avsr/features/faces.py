@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from avsr.features.face_models import (
     LEFT_EYE,
+    MOUTH,
     NUM_POINTS,
     RIGHT_EYE,
     Box,
@@ -28,6 +29,7 @@ from avsr.features.face_models import (
     Rgb,
     box_of,
     import_mediapipe,
+    mean_of,
     open_face_models,
     resize,
 )
@@ -41,10 +43,10 @@ MAX_FACES = 6
 MAX_LOST_S = 1.0
 """A face that is found again at its place within this time is the same face."""
 
-_SEARCH_S = 0.4  # between searches of the whole picture while a face is followed; without one it is every picture
-_PART_S = 0.2  # between searches of one part of it while a face is followed
+_SEARCH_S = 0.8  # between searches of the whole picture while a face is followed; without one it is every picture
+_PART_S = 0.8  # between searches of one part of it while a face is followed
 _SWEEP_S = 1.0  # at least, between searches of all parts at once, as done at the start and after a cut
-_CHECK_S = 0.6  # between confirmations of a followed face
+_CHECK_S = 1.0  # between confirmations of a followed face
 _MAX_FAILED_CHECKS = 3
 _WHOLE_SIDE_PX = 640
 _PART_SIDE_PX = 400  # where a face of 40 px is still large enough for the detector
@@ -57,7 +59,7 @@ _MARGIN = 0.17
 _MIN_OVERLAP = 0.3
 _MAX_OVERLAP = 0.4  # of two people's faces
 _MIN_FACE_PX = 24.0
-# Mean absolute difference of two 32x18 grey thumbnails above which the picture was cut.
+# Mean absolute difference of two 32x18 thumbnails of the green channel above which the picture was cut.
 _CUT_DIFFERENCE = 20.0
 
 
@@ -78,9 +80,11 @@ class Face:
 
 @dataclasses.dataclass
 class _Followed:
-    """A face that is followed. face: as it was last seen. shift: how far it moved in the last step, as x + iy."""
+    """A face that is followed. face: as it was last seen, and before: a picture earlier. shift: how far it moved in the
+    last step, as x + iy."""
 
     face: Face
+    before: Face
     seen_s: float
     check_s: float  # when it is due for confirmation
     shift: complex = 0j
@@ -120,6 +124,7 @@ class FaceFinder:
         self._size: tuple[int, int] | None = None
         self._parts: Iterator[Box] = iter(())
         self._search_s = self._part_s = self._sweep_s = -np.inf  # when each is due
+        self._num_empty = 0  # pictures since somebody was seen
 
     @property
     def followed(self) -> frozenset[int]:
@@ -135,7 +140,7 @@ class FaceFinder:
         rgb, time_s = frame.rgb, frame.time_s
         if self._is_cut(rgb):
             self._followed.clear()
-            self._search_s = -np.inf
+            self._search_s, self._num_empty = -np.inf, 0
             height, width = rgb.shape[:2]
             self._parts = itertools.cycle(_parts(width, height))
         for number, followed in list(self._followed.items()):
@@ -144,13 +149,13 @@ class FaceFinder:
                 del self._followed[number]
         self._separate()
         self._search(rgb, time_s)
-        seen = [followed.face for followed in self._followed.values() if followed.seen_s == time_s]
+        seen = [followed.face for followed in self._followed.values() if not followed.is_lost]
         return sorted(seen, key=lambda face: face.id)
 
     def _is_cut(self, rgb: Rgb) -> bool:
         """Whether this picture does not go on from the last one: another shot, another size, or the first."""
-        small = resize(rgb[:: max(1, rgb.shape[0] // 144)], (32, 18))
-        last, self._thumbnail = self._thumbnail, small.astype(np.float32).mean(axis=2)
+        green = np.ascontiguousarray(rgb[:: max(1, rgb.shape[0] // 72), :: max(1, rgb.shape[1] // 128), 1])
+        last, self._thumbnail = self._thumbnail, resize(green, (32, 18)).astype(np.float32)
         size, self._size = self._size, (rgb.shape[1], rgb.shape[0])
         return last is None or size != self._size or float(np.abs(self._thumbnail - last).mean()) > _CUT_DIFFERENCE
 
@@ -159,18 +164,16 @@ class FaceFinder:
     def _step(self, rgb: Rgb, time_s: float, followed: _Followed) -> None:
         """Look where a followed face is now."""
         last = followed.face
-        if followed.is_lost:
-            near = self._detect_near(rgb, last.box)
-            near = [detection for detection in near if _may_be_same(detection.box, last.box)]
-            face = self._face_at(rgb, max(near, key=lambda d: d.box.overlap(last.box)), last.id) if near else None
-        else:
-            face = self._mesh_at(rgb, last, followed.shift)
+        face = None if followed.is_lost else self._mesh_at(rgb, last, followed.shift)
+        followed.shift = face.box.centre - last.box.centre if face is not None else 0j
         if face is None:
-            followed.is_lost = True
-            followed.shift = 0j
+            near = self._detect_near(rgb, last.box)
+            near = [there for there in near if _may_be_same(there.box, last.box) and self._is_free(there.box, last.id)]
+            face = self._face_at(rgb, max(near, key=lambda d: d.box.overlap(last.box)), last.id) if near else None
+        followed.is_lost = face is None
+        if face is None:
             return
-        followed.shift = face.box.centre - last.box.centre if not followed.is_lost else 0j
-        followed.face, followed.seen_s, followed.is_lost = face, time_s, False
+        followed.before, followed.face, followed.seen_s = last, face, time_s
         if time_s >= followed.check_s:
             followed.check_s = time_s + _CHECK_S
             near = [there for there in self._detect_near(rgb, face.box) if there.box.overlap(face.box) >= _MIN_OVERLAP]
@@ -184,7 +187,7 @@ class FaceFinder:
             found = self._models.mesh(rgb, dataclasses.replace(region, centre=region.centre + moved))
             if found is not None and _is_plausible(found[0]):
                 face = Face(last.id, found[0], box_of(found[0]), found[1])
-                if face.box.overlap(last.box) >= _MIN_OVERLAP or moved:
+                if face.box.overlap(last.box.moved(moved)) >= _MIN_OVERLAP:
                     return face
         return None
 
@@ -197,49 +200,56 @@ class FaceFinder:
         for one, other in itertools.combinations(seen, 2):
             if one.face.box.overlap(other.face.box) > _MAX_OVERLAP:
                 jumped = max(one, other, key=lambda followed: abs(followed.shift) / followed.face.box.side)
-                jumped.is_lost = True
-                jumped.seen_s = -np.inf
+                jumped.face, jumped.is_lost, jumped.shift = jumped.before, True, 0j
+
+    def _is_free(self, box: Box, number: int = -1) -> bool:
+        """Whether no other face is followed at a place; the one with this number does not count."""
+        others = (followed.face for followed in self._followed.values() if followed.face.id != number)
+        return all(face.box.overlap(box) < _MIN_OVERLAP for face in others)
 
     # --- finding ---
 
     def _search(self, rgb: Rgb, time_s: float) -> None:
         """Look for faces that are not followed, as far as it is due."""
-        is_anyone_there = any(not followed.is_lost for followed in self._followed.values())
+        self._num_empty += 1
+        if self._is_anyone_there():
+            self._num_empty = 0
         if time_s >= self._search_s:
-            self._search_s = time_s + (_SEARCH_S if is_anyone_there else 0.0)
-            found = self._detect_whole(rgb)
-            if not is_anyone_there and not found:
-                found = self._detect_whole(rgb, _MARGIN)
-            self._welcome(rgb, time_s, found)
-            is_anyone_there = any(not followed.is_lost for followed in self._followed.values())
-        if not is_anyone_there and time_s >= self._sweep_s:
+            self._welcome(rgb, time_s, self._detect_whole(rgb))
+            # A second search of a picture that seems empty: of the whole with a margin and of its parts, in turns.
+            if not self._is_anyone_there() and self._num_empty % 2:
+                self._welcome(rgb, time_s, self._detect_whole(rgb, _MARGIN))
+            self._search_s = time_s + (_SEARCH_S if self._is_anyone_there() else 0.0)
+        is_empty = not self._is_anyone_there()
+        if is_empty and time_s >= self._sweep_s:
             self._sweep_s = time_s + _SWEEP_S
             height, width = rgb.shape[:2]
             for part in _parts(width, height):
                 self._welcome(rgb, time_s, self._detect_in(rgb, part))
-        elif time_s >= self._part_s:
-            self._part_s = time_s + (_PART_S if is_anyone_there else 0.0)
+        elif self._num_empty % 2 == 0 and (is_empty or time_s >= self._part_s):
+            self._part_s = time_s + _PART_S
             for part in itertools.islice(self._parts, 1):
                 self._welcome(rgb, time_s, self._detect_in(rgb, part))
+
+    def _is_anyone_there(self) -> bool:
+        return any(not followed.is_lost for followed in self._followed.values())
 
     def _welcome(self, rgb: Rgb, time_s: float, detections: list[Detection]) -> None:
         """Follow those of the detected faces that are new and real."""
         for detection in sorted(detections, key=lambda detection: detection.box.area, reverse=True):
-            if any(followed.face.box.overlap(detection.box) >= _MIN_OVERLAP for followed in self._followed.values()):
+            if not self._is_free(detection.box):
                 continue
             smallest = min((followed.face for followed in self._followed.values()), key=_area, default=None)
             is_full = len(self._followed) >= MAX_FACES
             if is_full and smallest is not None and detection.box.area < 2 * smallest.box.area:
                 continue
             face = self._face_at(rgb, detection, -1)
-            if face is None or any(
-                followed.face.box.overlap(face.box) > _MIN_OVERLAP for followed in self._followed.values()
-            ):
+            if face is None or not self._is_free(face.box):
                 continue
             if is_full and smallest is not None:
                 del self._followed[smallest.id]
             face = dataclasses.replace(face, id=next(self._next_id))
-            self._followed[face.id] = _Followed(face, time_s, check_s=time_s + _CHECK_S)
+            self._followed[face.id] = _Followed(face, face, time_s, check_s=time_s + _CHECK_S)
 
     def _face_at(self, rgb: Rgb, detection: Detection, number: int) -> Face | None:
         """The face at a detection, if the mesh sees the same one and the detector sees it from near by too."""
@@ -336,9 +346,8 @@ def _may_be_same(box: Box, last: Box) -> bool:
 
 def _is_plausible(points: Points) -> bool:
     """Whether points can be those of a face a person holds up: of a face's proportions, and not upside down."""
-    right_eye, left_eye = points[list(RIGHT_EYE)].mean(axis=0), points[list(LEFT_EYE)].mean(axis=0)
-    mouth, chin, brow = points[[13, 14]].mean(axis=0), points[152], points[10]
-    down = mouth - (right_eye + left_eye) / 2
+    chin, brow = points[152], points[10]
+    down = mean_of(points, MOUTH) - mean_of(points, RIGHT_EYE + LEFT_EYE)
     height = float(np.hypot(*(chin - brow)))
     if height < 1.0 or down[1] < 0.25 * float(np.hypot(*down)):  # leans by more than 75 degrees
         return False
@@ -350,6 +359,6 @@ def _agree(points: Points, detection: Detection) -> bool:
     has them, within a sixth of the face."""
     if box_of(points).overlap(detection.box) < _MIN_OVERLAP:
         return False
-    parts = np.stack([points[list(part)].mean(axis=0) for part in (RIGHT_EYE, LEFT_EYE, (13, 14))])
+    parts = np.stack([mean_of(points, part) for part in (RIGHT_EYE, LEFT_EYE, MOUTH)])
     apart = np.hypot(*(parts - detection.points_px[[0, 1, 3]]).T)
     return float(apart.max()) < detection.box.side / 6

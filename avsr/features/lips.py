@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avsr.features.choice import face_choice
-from avsr.features.face_models import LEFT_EYE, RIGHT_EYE
+from avsr.features.face_models import LEFT_EYE, RIGHT_EYE, mean_of
 from avsr.features.faces import Face, FaceFinder
 from avsr.features.quality import sharpness
 from avsr.media import VideoFrame, WarningSink, iter_frames, probe, read_ahead
@@ -322,14 +322,14 @@ def _seen(face: Face, frame: VideoFrame) -> _Seen:
 def _opening(face: Face) -> float:
     """Distance between the inner edges of the lips, in eye distances."""
     points = face.points_px
-    open_px = np.hypot(*(points[list(_INNER_LOWER)] - points[list(_INNER_UPPER)]).T).mean()
-    eyes_px = np.hypot(*(points[list(LEFT_EYE)].mean(axis=0) - points[list(RIGHT_EYE)].mean(axis=0)))
-    return float(open_px / eyes_px) if eyes_px >= 1.0 else math.nan
+    open_px = math.hypot(*(mean_of(points, _INNER_LOWER) - mean_of(points, _INNER_UPPER)))
+    eyes_px = math.hypot(*(mean_of(points, LEFT_EYE) - mean_of(points, RIGHT_EYE)))
+    return open_px / eyes_px if eyes_px >= 1.0 else math.nan
 
 
 def _anchors(face: Face) -> Anchors:
     points = face.points_px[:, 0].astype(np.float64) + 1j * face.points_px[:, 1]
-    return np.array([points[list(part)].mean() for part in (RIGHT_EYE, LEFT_EYE, _NOSE, _LIPS)])
+    return np.array([mean_of(points, part) for part in (RIGHT_EYE, LEFT_EYE, _NOSE, _LIPS)])
 
 
 def _judge(face: Face, anchors: Anchors, frame: VideoFrame) -> str:
@@ -376,10 +376,11 @@ def _warp(rgb: npt.NDArray[np.uint8], transform: complex, centre: complex) -> Cr
     grey = cv2.cvtColor(rgb[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
     x, y = x - left, y - top
     shrink_x = shrink_y = 1.0
-    if scale < 2 / 3:  # much larger than the crop: average pixels instead of skipping them
-        size = (max(1, round(grey.shape[1] * 1.5 * scale)), max(1, round(grey.shape[0] * 1.5 * scale)))
-        shrink_x, shrink_y = size[0] / grey.shape[1], size[1] / grey.shape[0]
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    if scale <= 0.5:  # much larger than the crop: average pixels instead of skipping them, whole blocks of them
+        block = int(1 / scale)
+        size = (max(1, grey.shape[1] // block), max(1, grey.shape[0] // block))
+        grey = cv2.resize(grey[: size[1] * block, : size[0] * block], size, interpolation=cv2.INTER_AREA)
+        shrink_x = shrink_y = 1 / block
     # From crop to picture, as warpAffine wants it: divide by the transform, then move, then shrink.
     inverse = 1 / transform
     middle = (CROP_PX - 1) / 2

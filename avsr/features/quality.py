@@ -79,8 +79,8 @@ def sharpness(crop: npt.NDArray[np.uint8]) -> float:
     """
     picture = crop.astype(np.float32)
     coarse = cv2.GaussianBlur(picture, (0, 0), 1.0)
-    spread = float(coarse.std())
-    return float((picture - coarse).std()) / spread if spread > 0.5 else 0.0
+    spread, detail = (float(cv2.meanStdDev(part)[1].item()) for part in (coarse, picture - coarse))
+    return detail / spread if spread > 0.5 else 0.0
 
 
 def _is_seen(lips: LipSlot) -> bool:
