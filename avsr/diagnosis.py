@@ -5,6 +5,7 @@ The whole file is read once. Kept are a few numbers for each 40 ms, about 30 MB 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections import Counter
@@ -168,20 +169,21 @@ def diagnose(path: str | PathLike[str], *, on_progress: Callable[[float], None] 
     if info.video is not None:
         import_mediapipe()
         frames = read_ahead(_timed(iter_frames(path, on_warning=damage.append), times_s))
-        try:
-            for slot in slots_of(frames, end_s=info.duration_s or math.inf):
-                record.add(slot)
-                sheet.add(slot)
-                if hearing is not None:
-                    crops = {number: lips.crop for number, lips in slot.lips.items() if lips.present}
-                    evidence += stream.push(crops, hearing.next_slot())
-                    sizes.append(sizes_of(slot))
-                if on_progress is not None:
-                    on_progress(slot.index * SLOT_S)
-        except MediaError as error:
-            if hearing is None:
-                raise
-            damage.append(str(error))
+        with contextlib.closing(frames):  # stops its thread also when the work ends in an error or Ctrl-C
+            try:
+                for slot in slots_of(frames, end_s=info.duration_s or math.inf):
+                    record.add(slot)
+                    sheet.add(slot)
+                    if hearing is not None:
+                        crops = {number: lips.crop for number, lips in slot.lips.items() if lips.present}
+                        evidence += stream.push(crops, hearing.next_slot())
+                        sizes.append(sizes_of(slot))
+                    if on_progress is not None:
+                        on_progress(slot.index * SLOT_S)
+            except MediaError as error:
+                if hearing is None:
+                    raise
+                damage.append(str(error))
     evidence += stream.finish()
     if hearing is not None:
         while not hearing.ended:

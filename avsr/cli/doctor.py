@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print what the file offers; 0 when it can be used, 1 when it has a fault."""
     if arguments.sheet is not None and arguments.sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {arguments.sheet}: expected the name of a PNG file, such as sheet.png")
+    if arguments.sheet is not None and not arguments.sheet.parent.is_dir():
+        raise UsageError(f"--sheet {arguments.sheet}: no such folder; make it first")
     if arguments.sheet is not None and os.path.realpath(arguments.sheet) == os.path.realpath(arguments.file):
         raise UsageError(f"--sheet {arguments.sheet} is the file to look at itself; name another")
     with Console(quiet=arguments.quiet) as console:
