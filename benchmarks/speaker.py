@@ -2,13 +2,14 @@
 
     python benchmarks/speaker.py work/grid/manifest.jsonl --split dev
     python benchmarks/speaker.py work/grid/manifest.jsonl --split test_unseen --videos work/corpora/grid/video
+    python benchmarks/speaker.py --files one.mp4 another.mp4 third.mp4
 
 Two faces are put side by side, and the sound of one is heard. The other is at rest (a still picture, or the stretch
 before the words of its clip, over and over) or speaks a sentence of its own. The choice goes through `SpeakingFace`,
 slot by slot as in `avsr transcribe`; the silent face is the larger one, so that it is the choice without evidence.
 Shares are of the slots inside the heard words; intervals are 95 %, by a bootstrap over clips (seed 1). Offsets: the
 sound is moved by -200 ... 200 ms, silence filling the end. With --videos the clips' pictures are put side by side and
-go through face finding too (slower); else the prepared lip crops stand for it. The correlation of mouth motion with
+go through face finding too; else the prepared lip crops stand for it. The correlation of mouth motion with
 loudness is what needs no trained head, for comparison.
 """
 
@@ -30,16 +31,17 @@ import avsr
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
 from avsr.datasets.randomness import generator
 from avsr.features.faces import Face, FaceFinder
-from avsr.features.lips import LipSlot, LipTracker, Slot
+from avsr.features.lips import LipSlot, LipTracker, Slot, extract_lips
 from avsr.features.speaker import SpeakingFace
 from avsr.features.synchrony import (
     SLOT_SAMPLES,
     SynchronyStream,
     estimate_offset,
     lag_evidence,
+    loud_slots,
     mouth_pixels,
 )
-from avsr.media import VideoFrame, iter_frames
+from avsr.media import VideoFrame, iter_frames, read_audio
 
 SLOT_S = 0.04
 HEARD, SILENT = 0, 1
@@ -255,6 +257,32 @@ def measure_strangers(clips: Sequence[Clip], partners: Sequence[Sequence[int]]) 
     print(f"  sound of another clip: confidence {np.mean(confidence):.2f} in the mean, >= 0.8 in {sure:.0%}")
 
 
+def measure_files(paths: Sequence[Path]) -> None:
+    """Films of single talkers whose words are not known: is the mouth of each more like its sound than the others'?"""
+    towers = []
+    for path in paths:
+        lips, samples = extract_lips(path), read_audio(path)
+        slots = len(lips.crops)
+        samples = np.pad(samples, (0, max(0, slots * SLOT_SAMPLES - len(samples))))[: slots * SLOT_SAMPLES]
+        film = Clip.__new__(Clip)
+        film.crops, film.present = lips.crops, lips.present
+        towers.append((*embeddings(film, samples), loud_slots(samples)))
+        offset = estimate_offset(lag_evidence(towers[-1][0], lips.present, towers[-1][1]))
+        print(f"  {path.name}: offset {offset.ms:+.0f} ms, confidence {offset.confidence:.2f}")
+    for count in (25, 50):
+        wins = []
+        for lips, sound, is_loud in towers:
+            for other, _, _ in towers:
+                if other is lips:
+                    continue
+                slots = min(len(lips), len(other))
+                more = ((lips[:slots] - other[:slots]) * sound[:slots]).sum(1) * is_loud[:slots]
+                for first in range(0, slots - count + 1, count):
+                    if is_loud[first : first + count].sum() >= count // 3:
+                        wins.append(more[first : first + count].sum() > 0)
+        print(f"  right mouth of two in {count * SLOT_S:.0f} s: {np.mean(wins):.0%} of {len(wins)} stretches")
+
+
 def _moved(clip: Clip, shift_ms: int, slots: int, random: np.random.Generator) -> tuple[Clip, NDArray[np.float32]]:
     """A part of the clip around its speech, and its sound, `shift_ms` later."""
     moved = np.zeros_like(clip.samples)
@@ -284,11 +312,17 @@ def interval(right: NDArray, total: NDArray) -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("manifest", type=Path)
+    parser.add_argument("manifest", type=Path, nargs="?")
+    parser.add_argument("--files", type=Path, nargs="+", help="films of one talker each instead of a corpus")
     parser.add_argument("--split", default="dev")
     parser.add_argument("--videos", type=Path, help="folder of the corpus's videos: find the faces too")
     parser.add_argument("--partners", type=int, default=2, help="other clips that each clip is put beside")
     arguments = parser.parse_args()
+    if arguments.files:
+        measure_files(arguments.files)
+        return
+    if arguments.manifest is None:
+        parser.error("give a manifest, or --files")
     utterances = [u for u in read_manifest(arguments.manifest) if u.split == arguments.split and u.audio and u.video]
     clips = [Clip(utterance, arguments.manifest.parent) for utterance in utterances]
     if len(clips) < 2:
@@ -307,7 +341,8 @@ def main() -> None:
         used_s = time.process_time() - started
         media_s = sum(len(clip.crops) * len(partners[i]) for i, clip in enumerate(clips)) * SLOT_S * 3
         print(f"  {1000 * used_s / media_s:.1f} ms of CPU time for a second of two faces")
-        measure_turns(clips, partners)
+        if len(speakers) == 1:  # a face that takes turns must stay the same person
+            measure_turns(clips, partners)
         measure_offsets(clips, repeats=max(1, 75 // len(clips)))
         measure_strangers(clips, partners)
 
