@@ -218,7 +218,7 @@ class Recognizer:
                 f"{source}: face {int(face)} is not in the picture",
                 got=lips.who(),
                 expected="the number of a face that is",
-                remedy="use --face auto, or one of these numbers" if lips.seen else "use --face auto",
+                remedy="use face auto, or one of these numbers" if lips.seen else "use face auto",
             )
         if picture and not lips.count and not sound:
             raise MediaError(
