@@ -413,19 +413,41 @@ class TestOtherCommands:
     """Each is a few lines over a public function, which has tests of its own."""
 
     def test_prepare(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        def prepare(corpus: str, src: str, out: str, *, workers: int, on_progress: object) -> types.SimpleNamespace:
-            assert (corpus, src, out, workers) == ("grid", "from", "to", 3)
+        splits = {"dev": 1, "train": 4}
+
+        def prepare(
+            corpus: str, src: str, out: str, *, held_out: tuple[str, ...], workers: int, on_progress: object
+        ) -> types.SimpleNamespace:
+            assert (corpus, src, out, held_out, workers) == ("grid", "from", "to", ("s2", "s22"), 3)
             assert callable(on_progress)
             on_progress(1, 2)
-            return types.SimpleNamespace(manifest=Path("to/manifest.jsonl"), utterances=5, rejected=1, new=2)
+            reasons = {f"s1/{number}": "no such file" for number in range(7)}
+            return types.SimpleNamespace(
+                manifest=Path("to/manifest.jsonl"),
+                splits=splits,
+                utterances=sum(splits.values()),
+                rejections=reasons,
+                rejected=len(reasons),
+                new=2,
+            )
 
         module = types.ModuleType("avsr.datasets.prepare")
         module.prepare = prepare  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "avsr.datasets.prepare", module)
-        assert main(["prepare", "grid", "from", "to", "--workers", "3"]) == 0
+        command = ["prepare", "grid", "from", "to", "--workers", "3", "--held-out-speakers", "s2, s22"]
+        assert main(command) == 0
         out, err = capsys.readouterr()
         assert out == "to/manifest.jsonl\n"
-        assert err == "avsr: 5 clips ready, 1 rejected (see to/rejected.jsonl); 2 done now\n"
+        lines = err.splitlines()
+        assert lines[0] == "avsr: rejected s1/0: no such file" and len(lines) == 7
+        assert lines[5] == "avsr: rejected 2 more, listed in to/rejected.jsonl"
+        assert lines[6] == "avsr: 5 clips ready (dev 1, train 4), 7 rejected; 2 done now"
+        splits.clear()
+        assert main([*command, "--quiet"]) == 1
+        assert capsys.readouterr() == (
+            "",
+            "avsr: from: no clip could be used; to/rejected.jsonl has the reasons\n",
+        )
 
     def test_train(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         def train(config: str, overrides: list[str], *, on_message: object) -> Path:

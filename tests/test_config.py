@@ -83,6 +83,12 @@ def test_overrides() -> None:
     content = {"a": {"b": 1}}
     apply_overrides(content, ["a.b=2", "a.c=[1, 2]", "d=x=y"])
     assert content == {"a": {"b": 2, "c": [1, 2]}, "d": "x=y"}
+    content = {"train": [{"split": "train"}, {"split": "other"}]}
+    apply_overrides(content, ["train.1.split=dev", "train.0={split: x}"])
+    assert content == {"train": [{"split": "x"}, {"split": "dev"}]}
+    with pytest.raises(ConfigError, match="override 'train.2.split=x': got 2, expected a number from 0 to 1"):
+        apply_overrides(content, ["train.2.split=x"])
+    content = {"a": {"b": 2}}
     with pytest.raises(ConfigError, match="not understood"):
         apply_overrides(content, ["a.b"])
     with pytest.raises(ConfigError, match="is a value"):

@@ -114,6 +114,13 @@ def test_word_times_follow_joining_and_speed(config_file: Path) -> None:
             assert (loud == targets).mean() > 0.8
 
 
+def test_an_optional_split_may_be_missing(config_file: Path) -> None:
+    content = yaml.safe_load(config_file.read_text())
+    content["train"].insert(0, {**content["train"][0], "split": "train_other", "optional": True})
+    config_file.write_text(yaml.safe_dump(content))
+    assert len(TrainingSet(load_config(config_file), tiny_tokenizer()).entries) == 4
+
+
 def test_modality_dropout_shares(config_file: Path) -> None:
     config = dataclasses.replace(load_config(config_file), augment=AugmentConfig())
     data = TrainingSet(config, tiny_tokenizer())
@@ -202,7 +209,8 @@ def test_wrong_runs_are_refused(config_file: Path, manifest: Path, tmp_path: Pat
             )
 
     check(ConfigError, "unknown key optimiser.*did you mean optimizer", "optimiser.epochs=1")
-    check(DataError, "no utterance of split 'tran'", "dev.split=tran", "seed=2", "seed=2")
+    check(DataError, "no utterance of split 'tran': expected one of dev, train", "dev.split=tran", "seed=2", "seed=2")
+    check(DataError, "no utterances to train on", "train.0.split=x", "train.0.optional=true")
     short = tmp_path / "short.txt"
     short.write_text("bin\n")
     check(ConfigError, "model.vocabulary_size: got 6, expected 1", f"vocabulary={short}", "seed=3")

@@ -15,12 +15,17 @@ class CorpusConfig:
     """Utterances to train on.
 
     manifest: path of a manifest, relative to the working directory. split: which of its splits. per_epoch: how many of
-    them to draw each epoch, other ones each time; None for all.
+    them to draw each epoch, other ones each time; None for all. optional: go on without where there is no such split.
     """
 
     manifest: str
     split: str = "train"
     per_epoch: int | None = None
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        if self.per_epoch is not None and self.per_epoch < 1:
+            raise ValueError(f"per_epoch: got {self.per_epoch}, expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
