@@ -549,8 +549,8 @@ class TestOtherCommands:
         module.ASSETS = tmp_path  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "avsr.models.recognizer", module)
         configs = [
-            ("hears", types.SimpleNamespace(vocabulary_size=1024, visual_encoder=None)),
-            ("tiny", types.SimpleNamespace(vocabulary_size=51, visual_encoder="yes")),
+            ("hears", types.SimpleNamespace(vocabulary_size=1024, modalities=("a",))),
+            ("tiny", types.SimpleNamespace(vocabulary_size=51, modalities=("a", "v", "av"))),
         ]
         monkeypatch.setattr("avsr.models.shipped", lambda: configs)
         assert main(["models"]) == 0

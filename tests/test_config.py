@@ -13,6 +13,7 @@ from avsr.models.config import ModelConfig
 from avsr.training.config import TrainConfig
 from tests.tiny import tiny_config
 
+SHAPE = {"width": 32, "layers": 1, "heads": 4}
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
 
@@ -38,6 +39,14 @@ def test_shipped_training_configurations_are_valid(path: Path) -> None:
         ({"mel": {"normalize": "fixd"}}, "mel.normalize: got 'fixd', expected per_feature or fixed or none"),
         ({"mel": 3}, "mel: got 3"),
         ({"fusion": None}, "visual_encoder and fusion"),
+        ({"trained": ["a", "x"]}, r"trained\[1\]: got 'x', expected a or v or av"),
+        ({"trained": []}, "trained: got nothing, expected some of a, v, av"),
+        ({"decodes": "sides"}, "decodes: got sides, expected fused"),
+        ({"fusion": {"heads": 5}}, "fusion heads: got 5, expected a divisor of the width 32"),
+        ({"audio_encoder": {"conformer": {**SHAPE, "heads": 5}}}, "width: got 32, expected an even multiple of the 5"),
+        ({"audio_encoder": {"conformer": {**SHAPE, "heads": 0}}}, "heads: got 0, expected 1 or more"),
+        ({"audio_encoder": {"conformer": {**SHAPE, "kernel": 4}}}, "kernel: got 4, expected an odd number"),
+        ({"audio_encoder": {"conformer": SHAPE, "subsampling": 3}}, "subsampling: got 3, expected 2, 4, 8 or 16"),
         ({"visual_encoder": {"channels": [1, 2, 3, 4]}}, "visual_encoder.conformer is missing"),
     ],
 )
