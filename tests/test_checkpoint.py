@@ -88,6 +88,8 @@ def test_load_names_what_it_expected(tmp_path: Path, folder: Path) -> None:
         avsr.load("grid-tny")
     with pytest.raises(ModelError, match="no model ''.*check the path"):
         avsr.load("")
+    with pytest.raises(ModelError, match="no model 'xxx.*check the path"):
+        avsr.load("x" * 500)
     with pytest.raises(ModelError, match="nope.nemo: no such file: expected a .nemo archive; check the path"):
         avsr.load("nope.nemo")
     with pytest.raises(

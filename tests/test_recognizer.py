@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import wave
 from pathlib import Path
 
@@ -97,6 +98,16 @@ def test_wrong_arrays_are_refused(recognizer: Recognizer) -> None:
         recognizer.log_probs(None)
 
 
+def test_very_little_sound(recognizer: Recognizer, tmp_path: Path) -> None:
+    for seconds in (0.0, 0.005, 0.012, 0.03):
+        log_probs, lengths = recognizer.log_probs([random_samples(seconds)])
+        assert log_probs.shape == (1, int(lengths[0]), 7)
+        if seconds:
+            recognizer.transcribe(write_wav(tmp_path / "a.wav", random_samples(seconds)))
+    with pytest.raises(ValueError, match="got no utterances"):
+        recognizer.log_probs([])
+
+
 def test_a_sound_file(recognizer: Recognizer, tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", random_samples(2.5))
     done: list[float] = []
@@ -122,6 +133,9 @@ def test_what_a_file_lacks_is_said(recognizer: Recognizer, tmp_path: Path) -> No
         recognizer.transcribe(silent)
     with pytest.raises(ConfigError, match="unknown modality: got audio"):
         recognizer.transcribe(sound, modality="audio")  # type: ignore[arg-type]
+    with pytest.raises(MediaError, match="no file: got ''"):
+        recognizer.transcribe("")
+    assert recognizer.transcribe(os.fsencode(sound)).source == str(sound)  # type: ignore[arg-type]
     with pytest.raises(MediaError, match="none.mp4"):
         recognizer.transcribe(tmp_path / "none.mp4")
 

@@ -260,6 +260,10 @@ def test_wrong_runs_are_refused(config_file: Path, manifest: Path, tmp_path: Pat
     )
     check(ConfigError, "augment: speed: got 1.0, expected 0 to 0.5", "augment.speed=1")
     check(ConfigError, "dev_every: got 0", "dev_every=0")
+    with pytest.raises(
+        ConfigError, match="output .*short.txt/run: cannot be written: got Not a directory; give another"
+    ):
+        training_run.train(config_file, [f"output={short}/run"], on_message=quietly)
     assert not list(tmp_path.glob("refused*"))  # nothing is left behind
 
 

@@ -53,20 +53,20 @@ def load(
     name_or_path: str | PathLike[str], *, device: str | torch.device = "auto", dtype: torch.dtype | None = None
 ) -> Recognizer:
     """See `avsr.load`."""
-    name = os.fspath(name_or_path)
+    name = os.fsdecode(name_or_path)
     if dtype not in (None, *DTYPES):
         expected = ", ".join(str(known) for known in DTYPES)
         raise ConfigError("unknown dtype", got=repr(dtype), expected=f"None or {expected}")
     chosen = _device(device)
     folder = ASSETS / name
     is_name = Path(name).name == name
-    if not (is_name and (folder / "config.yaml").is_file()):
+    if not (is_name and os.path.isfile(folder / "config.yaml")):
         folder = Path(name)
-        if not folder.exists() and is_hub_id(name):
+        if not os.path.exists(folder) and is_hub_id(name):
             folder = fetch(name)
-        if folder.suffix == NEMO_SUFFIX and not folder.exists():
+        if folder.suffix == NEMO_SUFFIX and not os.path.exists(folder):
             raise ModelError(f"{name}: no such file", expected=f"a {NEMO_SUFFIX} archive", remedy="check the path")
-        if not name or not folder.exists():
+        if not name or not os.path.exists(folder):
             names = [path.parent.name for path in ASSETS.glob("*/config.yaml")]
             close = nearest(name, names)
             raise ModelError(
@@ -155,6 +155,8 @@ class Recognizer:
         trained for, as lips with one that only hears, ValueError when neither is given or they do not fit each other.
         """
         lips_BT1HW = presence_BT = mel = None
+        if not (samples is None or len(samples)) or not (lips is None or len(lips)):
+            raise ValueError("log_probs: got no utterances, expected one or more")
         if lips is not None or samples is not None:
             self._require("a" if lips is None else "v" if samples is None else "av")
         if lips is not None:
@@ -190,8 +192,10 @@ class Recognizer:
         if modality not in ("auto", "av", "a", "v"):
             raise ConfigError("unknown modality", got=modality, expected="auto, av, a or v")
         face = str(face)
+        source = path = os.fsdecode(path)
+        if not path:
+            raise MediaError("no file", got=repr(path), expected="the path of a video or sound file")
         info = probe(path)
-        source = os.fspath(path)
         if modality != "auto":
             self._require(modality)
         if info.audio is None and modality in ("a", "av"):
@@ -313,6 +317,8 @@ class Recognizer:
     def _run(
         self, mel: Tensor | None, lengths: Tensor, lips: Tensor | None, presence: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        if mel is not None and mel.shape[-1] == 0:  # less than 10 ms of sound
+            return torch.zeros(len(mel), 0, self.network.blank_id + 1, device=self.device), lengths * 0
         reduced = self.dtype in (torch.bfloat16, torch.float16)
         with torch.autocast(self.device.type, dtype=self.dtype if reduced else None, enabled=reduced):
             output = self.network(mel, lengths, lips, presence)

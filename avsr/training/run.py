@@ -232,7 +232,10 @@ def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
 
     import avsr
 
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output {output}: cannot be written", got=error, remedy="give another output") from None
     versions = {
         "avsr": avsr.__version__,
         "python": platform.python_version(),
