@@ -213,7 +213,8 @@ def _records(clips: list[SourceClip], out: Path, workers: int) -> Generator[tupl
     try:
         while True:
             for clip in itertools.islice(upcoming, workers + 1 - len(clips_of)):
-                clips_of[pool.submit(_work, clip, out)] = clip
+                with _interrupts_blocked():
+                    clips_of[pool.submit(_work, clip, out)] = clip
             if not clips_of:
                 return
             done, _ = concurrent.futures.wait(clips_of, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -231,6 +232,16 @@ def _records(clips: list[SourceClip], out: Path, workers: int) -> Generator[tupl
         raise DataError(f"{out}: cannot be written", got=error.strerror, remedy=remedy) from error
     finally:  # also when interrupted: each process finishes the clip it is at
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Ctrl-C waits. A process that is started meanwhile never gets it; while it still imports, it would hang."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _finder: FaceFinder | None = None
