@@ -122,6 +122,7 @@ class Recognizer:
         self.network = network.eval().to(self.device)
         self.tokenizer = tokenizer
         self.dtype = dtype or torch.float32
+        self.network.pack(self.dtype)
         self._log_mel = LogMel(network.config.mel).to(self.device)
 
     @property
@@ -319,7 +320,9 @@ class Recognizer:
     ) -> tuple[Tensor, Tensor]:
         if mel is not None and mel.shape[-1] == 0:  # less than 10 ms of sound
             return torch.zeros(len(mel), 0, self.network.blank_id + 1, device=self.device), lengths * 0
-        reduced = self.dtype in (torch.bfloat16, torch.float16)
+        reduced = self.dtype != torch.float32 and not self.network.pack(self.dtype)
+        if not reduced:
+            self.network.pack()  # once more where something undid it
         with torch.autocast(self.device.type, dtype=self.dtype if reduced else None, enabled=reduced):
             output = self.network(mel, lengths, lips, presence)
         log_probs = output.log_probs
