@@ -18,6 +18,7 @@ from avsr.config import as_mapping, build
 from avsr.errors import ConfigError, DataError
 from avsr.training.config import AugmentConfig, CorpusConfig, ModalityConfig, TrainConfig
 from tests.corpus import make_corpus
+from tests.test_visual_encoder import auto_avsr_weights
 from tests.tiny import WORDS, tiny_config, tiny_tokenizer
 
 lightning = pytest.importorskip("lightning", reason="training needs the extra 'train'")
@@ -224,6 +225,35 @@ def test_parts_are_initialised_and_frozen(config_file: Path, tmp_path: Path) -> 
         if name.startswith(("audio_encoder", "visual_encoder")):
             assert torch.equal(before[name], after[name]), name
     assert not torch.equal(before["fused_head.project.weight"], after["fused_head.project.weight"])
+
+
+def test_the_trunk_is_initialised_from_a_published_file_and_frozen(
+    config_file: Path, manifest: Path, tmp_path: Path
+) -> None:
+    weights = auto_avsr_weights("encoder.frontend.")
+    torch.save(weights, tmp_path / "vsr.pth")
+    overrides = [
+        f"initialize={{visual_trunk: {tmp_path / 'vsr.pth'}}}",
+        "freeze=[visual_trunk]",
+        f"train=[{{manifest: {manifest}, per_epoch: 1}}]",
+        "modalities={a: 0, v: 1, av: 0}",
+        "loss={fused: 0, audio: 0, visual: 1}",
+        "optimizer.epochs=1",
+    ]
+    with pytest.raises(ConfigError, match="visual_trunk from a file: expected model.visual_encoder.trunk: resnet18"):
+        training_run.train(config_file, overrides, on_message=quietly)
+    shape = [
+        "model.visual_encoder.channels=[24, 48, 96, 128]",
+        "model.visual_encoder.trunk=resnet18",
+        "model.visual_encoder.normalize=fixed",
+    ]
+    trained = load_file(training_run.train(config_file, overrides + shape, on_message=quietly) / "model.safetensors")
+    stem = trained["visual_encoder.trunk.resnet.conv1.weight"]
+    assert torch.equal(stem, weights["encoder.frontend.frontend3D.0.weight"][:, 0])
+    variance = "layer4.1.bn2.running_var"
+    assert torch.equal(
+        trained[f"visual_encoder.trunk.resnet.{variance}"], weights[f"encoder.frontend.trunk.{variance}"]
+    )
 
 
 def test_a_small_model_learns_its_corpus(config_file: Path, manifest: Path) -> None:

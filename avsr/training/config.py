@@ -7,7 +7,7 @@ from typing import Literal
 
 from avsr.models.config import ModelConfig
 
-Part = Literal["audio_encoder", "audio_head", "visual_encoder", "visual_head", "fusion", "fused_head"]
+Part = Literal["audio_encoder", "audio_head", "visual_encoder", "visual_trunk", "visual_head", "fusion", "fused_head"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,8 @@ class TrainConfig:
 
     output: run folder. vocabulary: file with one word a line. model: what is trained. train: its corpora. dev:
     manifest and split that WER is measured on after each `dev_every` epochs. initialize: part -> checkpoint folder to
-    take it from; "fused_head" may be taken from a checkpoint's audio head. freeze: parts that stay as they are.
+    take it from; "fused_head" may be taken from a checkpoint's audio head, and "visual_trunk", where it is a ResNet-18,
+    from the `.pth` file of an Auto-AVSR model. freeze: parts that stay as they are.
     workers: processes that prepare batches. seed: of everything random.
     """
 

@@ -18,11 +18,13 @@ from typing import Any
 
 import yaml
 
+from avsr.checkpoints.auto_avsr import load_visual_trunk
 from avsr.checkpoints.native import load_checkpoint, read_weights, save_checkpoint
 from avsr.config import apply_overrides, as_mapping, build, read_yaml
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import AvsrError, ConfigError
 from avsr.models.network import Network
+from avsr.models.visual_encoder import ResNetTrunk
 from avsr.training.config import Part, TrainConfig
 
 ESTIMATE_AFTER_STEPS = 8
@@ -226,8 +228,14 @@ def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
 
 def _initialize(network: Network, part: str, folder: Path) -> None:
     """Take one part's weights from a checkpoint. A fused head may start as that checkpoint's audio head."""
+    target = getattr(network, part, None) if part in typing.get_args(Part) else None
+    if part == "visual_trunk" and not folder.is_dir():
+        if not isinstance(target, ResNetTrunk):
+            raise ConfigError(
+                "initialize: visual_trunk from a file", expected="model.visual_encoder.trunk: resnet18 to take it"
+            )
+        return load_visual_trunk(target, folder)
     source, _ = load_checkpoint(folder)
-    target = getattr(network, part, None)
     origin = getattr(source, part, None)
     if part == "fused_head" and origin is None:
         origin = source.audio_head
