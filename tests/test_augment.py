@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +104,13 @@ def test_lips_vary_alike_in_every_frame() -> None:
     crop = np.zeros((96, 96), np.uint8)
     crop[40:60, 30:70] = 200
     clip = np.repeat(crop[None], 5, axis=0)
-    varied = video.vary_lips(clip, 1.0, generator("lips", 3))
+    varied, done = video.vary_lips(clip, 1.0, generator("lips", 3))
     assert varied.shape == (5, 88, 88) and varied.dtype == np.uint8
     assert (varied == varied[:1]).all()
-    np.testing.assert_array_equal(varied, video.vary_lips(clip, 1.0, generator("lips", 3)))
-    assert not np.array_equal(varied, video.vary_lips(clip, 1.0, generator("lips", 4)))
+    again, done_again = video.vary_lips(clip, 1.0, generator("lips", 3))
+    np.testing.assert_array_equal(varied, again)
+    assert done == done_again
+    assert not np.array_equal(varied, video.vary_lips(clip, 1.0, generator("lips", 4))[0])
 
 
 def test_centre_crop_and_hidden_slots() -> None:
@@ -114,7 +118,9 @@ def test_centre_crop_and_hidden_slots() -> None:
     np.testing.assert_array_equal(video.centre_crop(clip), clip[:, 4:92, 4:92])
     np.testing.assert_array_equal(video.centre_crop(video.centre_crop(clip)), clip[:, 4:92, 4:92])
     for index in range(30):
-        hidden = ~video.hide_slots(np.ones(50, bool), 10, generator(index))
+        presence, done = video.hide_slots(np.ones(50, bool), 10, generator(index))
+        hidden = ~presence
+        assert hidden[int(done["first"]) : int(done["last"]) + 1].sum() == hidden.sum()
         assert hidden.sum() <= 10
         assert np.abs(np.diff(hidden.astype(int))).sum() <= 2  # one stretch
 
@@ -228,3 +234,74 @@ def test_impossible_degradations_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match="got .*, expected"):
             refused()
+
+
+EVERYTHING = video.LipEffects(**{field.name: 1.0 for field in dataclasses.fields(video.LipEffects)})
+
+
+def test_effects_repeat_are_recorded_and_leave_the_input_alone() -> None:
+    clip, presence = talking(40), np.ones(40, bool)
+    presence[:3] = False
+    before, presence_before = clip.copy(), presence.copy()
+    one = video.apply_effects(clip, presence, EVERYTHING, generator("effects", 1))
+    again = video.apply_effects(clip, presence, EVERYTHING, generator("effects", 1))
+    other = video.apply_effects(clip, presence, EVERYTHING, generator("effects", 2))
+    np.testing.assert_array_equal(one[0], again[0])
+    np.testing.assert_array_equal(one[1], again[1])
+    assert one[2] == again[2] != other[2]
+    assert not np.array_equal(one[0], other[0])
+    assert [done["effect"] for done in one[2]] == [field.name for field in dataclasses.fields(video.LipEffects)]
+    json.dumps(one[2])  # can be written down
+    np.testing.assert_array_equal(clip, before)
+    np.testing.assert_array_equal(presence, presence_before)
+    assert not (one[1] & ~presence).any()
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(video.LipEffects)])
+def test_each_effect_alone_does_what_its_record_says(name: str) -> None:
+    clip, presence = talking(40), np.ones(40, bool)
+    for seed in range(8):
+        effects = video.LipEffects(**{name: 1.0})
+        crops, kept, (done,) = video.apply_effects(clip, presence, effects, generator(name, seed))
+        match name:
+            case "light":
+                expected = video.relight(clip, done["brightness"], done["contrast"], done["gamma"])
+            case "low_resolution":
+                expected = video.low_resolution(clip, done["side_px"])
+            case "blur":
+                expected = video.blur(clip, done["sigma_px"])
+            case "compression":
+                expected = video.compress(clip, done["quality"])
+            case "frozen":
+                expected = video.freeze(clip, presence, done["first"], done["last"])[0]
+                assert 2 <= done["last"] - done["first"] + 1 <= 20 or done["last"] == 39
+            case "dropped":
+                expected = clip
+                assert kept.sum() == 40 - round(40 * done["share"])
+            case "occluder" | "time_mask":
+                spans = done["spans"] if name == "time_mask" else [(done["first"], done["last"])]
+                expected = clip.copy()
+                for first, last in spans:
+                    assert 0 <= first <= last < 40
+                    expected[first : last + 1] = crops[first : last + 1]
+        np.testing.assert_array_equal(crops, expected)
+        assert kept.all() or name == "dropped"
+
+
+def test_effects_come_as_often_as_asked() -> None:
+    clip, presence = talking(4), np.ones(4, bool)
+    effects = video.LipEffects(light=0.25, dropped=0.5)
+    names = [
+        done["effect"]
+        for index in range(400)
+        for done in video.apply_effects(clip, presence, effects, generator("often", index))[2]
+    ]
+    assert set(names) == {"light", "dropped"}
+    assert 70 <= names.count("light") <= 130 and 165 <= names.count("dropped") <= 235
+    assert video.apply_effects(clip, presence, video.LipEffects(), generator("none"))[2] == []
+    crops, kept, _ = video.apply_effects(clip[:0], presence[:0], EVERYTHING, generator("empty"))
+    assert len(crops) == len(kept) == 0
+    one, _, done = video.apply_effects(clip[:1], presence[:1], EVERYTHING, generator("single"))
+    assert one.shape == (1, 96, 96) and len(done) == 8
+    with pytest.raises(ValueError, match="blur: got 1.5, expected 0 to 1"):
+        video.LipEffects(blur=1.5)

@@ -14,8 +14,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from avsr.config import as_mapping, build
+from avsr.augment.video import LipEffects
+from avsr.config import apply_overrides, as_mapping, build, read_yaml
+from avsr.datasets.manifest import read_manifest, write_manifest
 from avsr.errors import ConfigError, DataError
+from avsr.models.network import Network
 from avsr.training.config import AugmentConfig, CorpusConfig, ModalityConfig, TrainConfig
 from tests.corpus import make_corpus
 from tests.test_visual_encoder import auto_avsr_weights
@@ -35,6 +38,7 @@ ALL_AUGMENTATION = AugmentConfig(
     mel_masks=1,
     time_masks=1,
     lips=1.0,
+    lip_effects=LipEffects(occluder=0.3, light=0.3, blur=0.3, time_mask=0.3, dropped=0.3),
     hidden_slots=5,
     offset_slots=1,
     wrong_lips=0.5,
@@ -71,6 +75,12 @@ def load_config(path: Path) -> TrainConfig:
     return build(TrainConfig, yaml.safe_load(path.read_text()), str(path))
 
 
+def _overridden(path: Path, overrides: list[str]) -> dict:
+    content = read_yaml(path)
+    apply_overrides(content, overrides)
+    return content
+
+
 def quietly(_: str) -> None:
     pass
 
@@ -86,6 +96,10 @@ def test_an_epoch_is_a_function_of_seed_and_number(config_file: Path) -> None:
         one, other = first[key], reverse[key]
         np.testing.assert_array_equal(one.samples, other.samples)
         np.testing.assert_array_equal(one.presence, other.presence)
+        assert one.effects == other.effects
+        assert (one.lips is None) == (other.lips is None) == (not one.effects)
+        if one.lips is not None and other.lips is not None:
+            np.testing.assert_array_equal(one.lips, other.lips)
         assert (one.text, one.heard, one.read) == (other.text, other.heard, other.read)
 
 
@@ -193,6 +207,35 @@ def test_a_run_says_what_will_happen_and_leaves_its_record(config_file: Path, tm
     }
     with pytest.raises(ConfigError, match="holds a run of another configuration"):
         training_run.train(config_file, ["optimizer.epochs=2"], on_message=quietly)
+
+
+def test_wrong_lips_where_nobody_else_has_any(config_file: Path, manifest: Path, tmp_path: Path) -> None:
+    utterances = [u for u in read_manifest(manifest) if u.split == "train"][:1]
+    write_manifest(manifest.parent / "single.jsonl", utterances)
+    overrides = [f"train=[{{manifest: {manifest.parent / 'single.jsonl'}}}]", "augment={wrong_lips: 1.0}"]
+    config = build(TrainConfig, _overridden(config_file, overrides), "here")
+    data = TrainingSet(config, tiny_tokenizer())
+    assert all(data[epoch, (0,)].read == (data[epoch, (0,)].lips is not None) for epoch in range(6))
+
+
+def test_a_batch_that_teaches_nothing_is_survived(config_file: Path) -> None:
+    overrides = [
+        "modalities={a: 0, v: 1, av: 0}",
+        "augment={hidden_slots: 0, lip_effects: {dropped: 1.0}}",
+        "loss={fused: 1.0}",
+        "optimizer.epochs=1",
+    ]
+    config = build(TrainConfig, _overridden(config_file, overrides), "here")
+    data = TrainingSet(config, tiny_tokenizer())
+    taught = {bool(data[epoch, (0,)].presence.mean() > 0.5) for epoch in range(20)}
+    assert taught == {True, False}
+    module = TrainingModule(config, Network(config.model), tiny_tokenizer(), data)
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    for epoch in range(20):
+        batch = collate([data[epoch, (0,)]])
+        loss = module.training_step(batch, 0)
+        loss.backward()
+        assert (loss > 0) == bool(batch.presence.float().mean() > 0.5)
 
 
 def test_wrong_runs_are_refused(config_file: Path, manifest: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -20,48 +21,125 @@ from avsr.models.config import LIP_INPUT_PX
 
 Crops = NDArray[np.uint8]
 Presence = NDArray[np.bool_]
+Effect = dict[str, object]
+"""What was done: its name under "effect", and the parameters that were drawn."""
 
 
-def centre_crop(crops_THW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+@dataclass(frozen=True, kw_only=True)
+class LipEffects:
+    """How often each thing happens to a clip, 0 to 1 each; how strongly is drawn from the range in brackets.
+
+    occluder: a hand, microphone or box (5 to 60 % of the picture) in the whole clip or a part of it. light: brightness
+    (-0.2 to 0.2 of the range), contrast (0.6 to 1.5) and gamma (0.6 to 1.6). low_resolution: 16 to 64 pixels a side.
+    blur: deviation 0.5 to 3 pixels. compression: JPEG of quality 5 to 40. frozen: a picture stays for 2 to 20 slots.
+    time_mask: a stretch of up to 10 slots in each 25 shows the clip's mean picture (after Auto-AVSR, arXiv 2303.14307).
+    dropped: 10 to 90 % of the slots lose their presence, one by one.
+    """
+
+    occluder: float = 0.0
+    light: float = 0.0
+    low_resolution: float = 0.0
+    blur: float = 0.0
+    compression: float = 0.0
+    frozen: float = 0.0
+    time_mask: float = 0.0
+    dropped: float = 0.0
+
+    def __post_init__(self) -> None:
+        for effect in fields(self):
+            _require(0 <= getattr(self, effect.name) <= 1, effect.name, getattr(self, effect.name), "0 to 1")
+
+
+def centre_crop(crops_THW: Crops) -> Crops:
     """The middle of each crop, [T, 96, 96] -> [T, 88, 88]: what the visual encoder reads outside training."""
     top, left = ((side - LIP_INPUT_PX) // 2 for side in crops_THW.shape[1:])
     return crops_THW[:, top : top + LIP_INPUT_PX, left : left + LIP_INPUT_PX]
 
 
-def vary_lips(crops_THW: NDArray[np.uint8], strength: float, random: np.random.Generator) -> NDArray[np.uint8]:
-    """One clip seen a little differently: [T, 96, 96] -> [T, 88, 88].
+def apply_effects(
+    crops_THW: Crops, presence_T: Presence, effects: LipEffects, random: np.random.Generator
+) -> tuple[Crops, Presence, list[Effect]]:
+    """Crops and presence after what chance has done to them, in the order of the fields, and what that was."""
+    done: list[Effect] = []
+    T = len(crops_THW)
+    for name in [effect.name for effect in fields(effects) if random.random() < getattr(effects, effect.name)]:
+        if T == 0:
+            break
+        record: Effect = {"effect": name}
+        match name:
+            case "occluder":
+                covered_THW, record = _occluded(crops_THW, random, float(random.uniform(0.05, 0.6)))
+                length = int(random.integers(1, 2 * T + 1))  # the whole clip half of the time
+                first = int(random.integers(0, max(0, T - length) + 1))
+                crops_THW = crops_THW.copy()
+                crops_THW[first : first + length] = covered_THW[first : first + length]
+                record |= {"first": first, "last": min(T, first + length) - 1}
+            case "light":
+                light = [round(float(random.uniform(*span)), 3) for span in ((-0.2, 0.2), (0.6, 1.5), (0.6, 1.6))]
+                record |= zip(("brightness", "contrast", "gamma"), light, strict=True)
+                crops_THW = relight(crops_THW, *light)
+            case "low_resolution":
+                record["side_px"] = side_px = int(random.integers(16, 65))
+                crops_THW = low_resolution(crops_THW, side_px)
+            case "blur":
+                record["sigma_px"] = sigma_px = round(float(random.uniform(0.5, 3.0)), 3)
+                crops_THW = blur(crops_THW, sigma_px)
+            case "compression":
+                record["quality"] = quality = int(random.integers(5, 41))
+                crops_THW = compress(crops_THW, quality)
+            case "frozen":
+                first = int(random.integers(0, T))
+                last = min(T - 1, first + int(random.integers(1, 20)))
+                record |= {"first": first, "last": last}
+                crops_THW, presence_T = freeze(crops_THW, presence_T, first, last)
+            case "time_mask":
+                crops_THW, record["spans"] = _time_masked(crops_THW, presence_T, random)
+            case "dropped":
+                record["share"] = share = round(float(random.uniform(0.1, 0.9)), 3)
+                presence_T = drop_slots(presence_T, random, share)
+        done.append(record)
+    return crops_THW, presence_T, done
+
+
+def vary_lips(crops_THW: Crops, strength: float, random: np.random.Generator) -> tuple[Crops, Effect]:
+    """One clip seen a little differently: [T, 96, 96] -> [T, 88, 88], and how.
 
     The whole clip is shifted (to 5 px), turned (to 8 degrees), scaled (to 12 %) and mirrored or not, the same in each
     frame; one clip in five is blurred. strength in [0, 1] scales the ranges.
     """
     clip_TCHW = torch.from_numpy(crops_THW)[:, None]
-    if random.random() < 0.5:
+    mirrored = bool(random.random() < 0.5)
+    if mirrored:
         clip_TCHW = transform.horizontal_flip(clip_TCHW)
     shift_px = [float(value) for value in random.uniform(-5, 5, 2) * strength]
+    angle_deg = float(random.uniform(-8, 8) * strength)
+    scale = float(1 + random.uniform(-0.12, 0.12) * strength)
     clip_TCHW = transform.affine(
         clip_TCHW,
-        angle=float(random.uniform(-8, 8) * strength),
+        angle=angle_deg,
         translate=shift_px,
-        scale=float(1 + random.uniform(-0.12, 0.12) * strength),
+        scale=scale,
         shear=[0.0, 0.0],
         interpolation=InterpolationMode.BILINEAR,
         fill=[float(crops_THW.mean())],
     )
     clip_TCHW = transform.center_crop(clip_TCHW, [LIP_INPUT_PX, LIP_INPUT_PX])
+    done: Effect = {"effect": "view", "mirrored": mirrored, "angle_deg": round(angle_deg, 3), "scale": round(scale, 3)}
+    done["shift_px"] = [round(value, 3) for value in shift_px]
     if random.random() < 0.2 * strength:
-        small = int(random.integers(24, 56))
+        done["side_px"] = small = int(random.integers(24, 56))
         clip_TCHW = transform.resize(clip_TCHW, [small, small], antialias=True)
         clip_TCHW = transform.resize(clip_TCHW, [LIP_INPUT_PX, LIP_INPUT_PX], antialias=False)
-    return clip_TCHW[:, 0].numpy()
+    return clip_TCHW[:, 0].numpy(), done
 
 
-def hide_slots(presence_T: NDArray[np.bool_], longest: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """Presence with one random stretch of up to `longest` slots taken away."""
+def hide_slots(presence_T: Presence, longest: int, random: np.random.Generator) -> tuple[Presence, Effect]:
+    """Presence with one random stretch of up to `longest` slots taken away, and which."""
     presence_T = presence_T.copy()
     length = int(random.integers(0, longest + 1))
     start = int(random.integers(0, max(1, len(presence_T) - length + 1)))
     presence_T[start : start + length] = False
-    return presence_T
+    return presence_T, {"effect": "hidden", "first": start, "last": start + length - 1}
 
 
 # -- what a camera, a codec or a hand does ---------------------------------------------------------------------------
@@ -152,7 +230,7 @@ _SWAY_PX = 6
 
 def _occluded(
     crops_THW: Crops, random: np.random.Generator, share: float, kind: str | None = None
-) -> tuple[Crops, dict[str, object]]:
+) -> tuple[Crops, Effect]:
     _require(0 <= share <= 1, "share", share, "0 to 1")
     T, height, width = crops_THW.shape
     kind = kind or str(random.choice(OCCLUDERS))
@@ -162,7 +240,7 @@ def _occluded(
         scale = (low + high) / 2
         low, high = (scale, high) if draw.render(scale)[0][draw.inside].mean() < share else (low, scale)
     cover_HW, grey_HW = draw.render(high)
-    record: dict[str, object] = {"effect": "occluder", "kind": kind, "share": round(share, 3)}
+    record: Effect = {"effect": "occluder", "kind": kind, "share": round(share, 3)}
     if share == 0:
         return crops_THW.copy(), record
     # A slow sway about the place of rest: whole pixels, cut from a canvas that is larger than the crop.
@@ -177,6 +255,21 @@ def _occluded(
         grey = grey_HW[top : top + height, left : left + width]
         covered[t] = np.rint(crops_THW[t] * (1 - cover) + grey * cover)
     return covered, record
+
+
+def _time_masked(
+    crops_THW: Crops, presence_T: Presence, random: np.random.Generator
+) -> tuple[Crops, list[tuple[int, int]]]:
+    T = len(crops_THW)
+    masked_THW, spans = crops_THW.copy(), []
+    mean_HW = np.rint(crops_THW[presence_T].mean(axis=0)) if presence_T.any() else 0
+    for _ in range(-(-T // 25)):
+        length = int(random.integers(0, 11))
+        first = int(random.integers(0, max(1, T - length + 1)))
+        masked_THW[first : first + length] = mean_HW
+        if length:
+            spans.append((first, min(T, first + length) - 1))
+    return masked_THW, spans
 
 
 class _Drawing:

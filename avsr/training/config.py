@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from avsr.augment.video import LipEffects
 from avsr.models.config import ModelConfig
 
 Part = Literal["audio_encoder", "audio_head", "visual_encoder", "visual_trunk", "visual_head", "fusion", "fused_head"]
@@ -44,9 +45,10 @@ class AugmentConfig:
     share of utterances that get noise. snr_db: lowest and highest. speed: largest change, 0.1 for 0.9 to 1.1.
     channel_db: depth of a random frequency response. gain_db: range of loudness. mel_masks, mel_mask_bins,
     time_masks, time_mask_share: SpecAugment (arXiv 1904.08779), the last as a share of the length. lips: strength of
-    geometric changes, 0 to 1. hidden_slots: longest stretch of lips taken away. offset_slots: largest shift of lips
-    against sound. wrong_lips: share of well audible utterances that get another utterance's lips, so that the fusion
-    learns to doubt. joined: share of utterances that are joined to pairs, so that longer recordings are known too.
+    geometric changes, 0 to 1. lip_effects: how often lips are blurred, covered, dropped and so on. hidden_slots:
+    longest stretch of lips taken away. offset_slots: largest shift of lips against sound. wrong_lips: share of well
+    audible utterances that get another utterance's lips, so that the fusion learns to doubt. joined: share of
+    utterances that are joined to pairs, so that longer recordings are known too.
     """
 
     noise_folder: str | None = None
@@ -64,7 +66,18 @@ class AugmentConfig:
     hidden_slots: int = 0
     offset_slots: int = 0
     wrong_lips: float = 0.0
+    lip_effects: LipEffects = field(default_factory=LipEffects)
     joined: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("noise_share", "time_mask_share", "lips", "wrong_lips", "joined"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 to 1")
+        for name in ("hidden_slots", "offset_slots", "mel_masks", "mel_mask_bins", "time_masks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more")
+        if not 0 <= self.speed < 1:
+            raise ValueError(f"speed: got {self.speed}, expected 0 to less than 1")
 
 
 @dataclass(frozen=True, kw_only=True)

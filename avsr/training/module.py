@@ -57,7 +57,8 @@ class TrainingModule(lightning.LightningModule):
         output = self.run(batch, mel, lengths)
         losses = self.losses(batch, output)
         weights = self.config.loss
-        total = mel.new_zeros(())
+        # Of a batch without sound whose lips are all hidden nothing can be learnt; the step still needs a gradient.
+        total = mel.new_zeros(()) if losses else 0.0 * output.log_probs.sum()
         for name, value in losses.items():
             self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.texts))
             total = total + getattr(weights, name) * value
