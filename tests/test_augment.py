@@ -228,6 +228,8 @@ def test_impossible_degradations_are_refused() -> None:
         lambda: video.low_resolution(clip, 0),
         lambda: video.low_resolution(clip, 97),
         lambda: video.compress(clip, 0),
+        lambda: video.relight(clip, 0.0, 1.0, 0.0),
+        lambda: video.relight(clip, float("inf"), 1.0),
         lambda: video.occlude(clip, random, 1.5),
         lambda: video.drop_slots(presence, random, -0.1),
         lambda: video.freeze(clip, presence, 2, 3),

@@ -238,6 +238,9 @@ def test_a_batch_that_teaches_nothing_is_survived(config_file: Path) -> None:
         assert (loss > 0) == bool(batch.presence.float().mean() > 0.5)
 
 
+NO_LIPS = ("model.visual_encoder=null", "seed=4")
+
+
 def test_wrong_runs_are_refused(config_file: Path, manifest: Path, tmp_path: Path) -> None:
     def check(error: type[Exception], message: str, *overrides: str) -> None:
         with pytest.raises(error, match=message):
@@ -246,6 +249,8 @@ def test_wrong_runs_are_refused(config_file: Path, manifest: Path, tmp_path: Pat
             )
 
     check(ConfigError, "unknown key optimiser.*did you mean optimizer", "optimiser.epochs=1")
+    check(ConfigError, "initialize: unknown part visual_tronk.*mean visual_trunk", "initialize={visual_tronk: x}")
+    check(ConfigError, "freeze: this model has no fusion", "freeze=[fusion]", "model.fusion=null", *NO_LIPS)
     check(DataError, "no utterance of split 'tran'", "dev.split=tran", "seed=2", "seed=2")
     short = tmp_path / "short.txt"
     short.write_text("bin\n")

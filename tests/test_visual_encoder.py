@@ -176,6 +176,9 @@ def test_wrong_files_are_refused_by_the_name_of_the_weight(tmp_path: Path) -> No
     wrong = auto_avsr_weights(prefix)
     wrong[f"{prefix}trunk.layer4.1.bn1.bias"] = torch.full((512,), float("nan"))
     check("trunk.layer4.1.bn1.bias is not finite", wrong)
+    name = f"{prefix}trunk.layer1.0.bn1.weight"
+    check(f"{name} is of another kind: got torch.complex64", auto_avsr_weights(prefix) | {name: torch.ones(64) + 0j})
+    check("cannot be read: .*layer1.0.bn1.weight", auto_avsr_weights(prefix) | {name: torch.ones(64, device="meta")})
     check("got list, expected tensors by name", [1, 2])
     check("cannot be read: 'model'", {"model": "x"})
     check("cannot be read", {"args": Path("x")})  # an object: never unpickled
@@ -241,6 +244,8 @@ def test_slots_read_their_own_time_and_absent_ones_nothing(trunk: str) -> None:
     x, _, _ = alone(lips, presence, torch.tensor([10]))
     y, _, _ = alone(changed, presence, torch.tensor([10]))
     assert (x != y).any(-1)[0].nonzero().flatten()[0] == 4
+    with pytest.raises(ValueError, match="got 19 slots, expected what slots_wanted says"):
+        encoder(lips[:, :19], presence[:, :19], torch.tensor([10]))
     nothing, seen, _ = encoder(lips, torch.zeros_like(presence), torch.tensor([10]))
     assert not seen.any()
     assert torch.equal(nothing, encoder(1 - lips, torch.zeros_like(presence), torch.tensor([10]))[0])

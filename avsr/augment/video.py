@@ -180,6 +180,8 @@ def compress(crops_THW: Crops, quality: int) -> Crops:
 def relight(crops_THW: Crops, brightness: float, contrast: float, gamma: float = 1.0) -> Crops:
     """Other light, the same in the whole clip: grey g in [0, 1] becomes contrast * (g^gamma - 0.5) + 0.5 + brightness,
     clipped. 0, 1, 1 change nothing."""
+    _require(math.isfinite(brightness + contrast + gamma), "light", (brightness, contrast, gamma), "finite numbers")
+    _require(gamma > 0, "gamma", gamma, "more than 0")
     grey = np.linspace(0.0, 1.0, 256) ** gamma
     table = np.rint(255 * np.clip(contrast * (grey - 0.5) + 0.5 + brightness, 0.0, 1.0)).astype(np.uint8)
     return table[crops_THW]

@@ -57,9 +57,11 @@ def load_visual_trunk(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
             raise ModelError(
                 f"{path}: weight {source} has another shape", got=tuple(tensor.shape), expected=tuple(shape)
             )
-        if not bool(tensor.isfinite().all()):
-            raise ModelError(f"{path}: weight {source} is not finite", remedy="download the model again")
+        if tensor.is_floating_point() != ours.is_floating_point():
+            raise ModelError(f"{path}: weight {source} is of another kind", got=tensor.dtype, expected=ours.dtype)
         converted[name] = tensor.reshape(ours.shape).to(ours.dtype)
+        if not bool(converted[name].isfinite().all()):
+            raise ModelError(f"{path}: weight {source} is not finite", remedy="download the model again")
     for source in weights:
         if source not in used and source.startswith((f"{prefix}{STEM}", f"{prefix}trunk.")):
             raise ModelError(

@@ -60,7 +60,7 @@ def read_torch_file(path: Path, what: str) -> Any:
         raise ModelError(
             damaged,
             got=shown(error).split("\n")[0],
-            expected="weights as torch.save writes them",
+            expected="weights in the zip file that torch.save writes",
             remedy="download the model again",
         ) from None
 
@@ -74,7 +74,8 @@ def plain_tensors(content: Any, what: str) -> dict[str, torch.Tensor]:
         raise ModelError(damaged, got=type(content).__name__, expected="tensors by name")
     total = 0
     for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+        plain = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and not tensor.is_meta
+        if not isinstance(name, str) or not plain:
             raise ModelError(f"{damaged}: {shown(name)}", got=type(tensor).__name__, expected="a plain tensor")
         total += tensor.numel() * 4  # may be far more than the file holds: strides can be 0
     if total > MAX_WEIGHTS_BYTES:

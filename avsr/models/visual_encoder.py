@@ -167,6 +167,8 @@ class VisualEncoder(nn.Module):
         """
         features_BTD, present_BT, padded_BKHW = self.features(lips_BT1HW, presence_BT, state)
         B, T = present_BT.shape
+        if T % 2:
+            raise ValueError(f"lips: got {presence_BT.shape[1]} slots, expected what slots_wanted says, two a frame")
         x_BTD = self.pair(features_BTD.reshape(B, T // 2, -1))
         seen_BT = present_BT.reshape(B, T // 2, 2).any(dim=-1)
         x_BTD, conformer_state = self.conformer(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -269,7 +270,13 @@ def training_batches(dataset: TrainingSet, epoch: int, workers: int) -> DataLoad
         num_workers=workers,
         collate_fn=collate,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_without_threads,
     )
+
+
+def _without_threads(_: int) -> None:
+    """OpenCV's own threads would crowd the other workers, and do not survive a fork."""
+    cv2.setNumThreads(0)
 
 
 def collate(examples: Sequence[Example]) -> Batch:

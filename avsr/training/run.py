@@ -22,7 +22,7 @@ from avsr.checkpoints.auto_avsr import load_visual_trunk
 from avsr.checkpoints.native import load_checkpoint, read_weights, save_checkpoint
 from avsr.config import apply_overrides, as_mapping, build, read_yaml
 from avsr.decoding.tokenizer import WordTokenizer
-from avsr.errors import AvsrError, ConfigError
+from avsr.errors import AvsrError, ConfigError, nearest
 from avsr.models.network import Network
 from avsr.models.visual_encoder import ResNetTrunk
 from avsr.training.config import Part, TrainConfig
@@ -228,7 +228,15 @@ def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
 
 def _initialize(network: Network, part: str, folder: Path) -> None:
     """Take one part's weights from a checkpoint. A fused head may start as that checkpoint's audio head."""
-    target = getattr(network, part, None) if part in typing.get_args(Part) else None
+    parts = typing.get_args(Part)
+    if part not in parts:
+        close = nearest(part, parts)
+        raise ConfigError(
+            f"initialize: unknown part {part}",
+            expected=f"one of {', '.join(parts)}",
+            remedy=f"did you mean {close}?" if close else None,
+        )
+    target = getattr(network, part)
     if part == "visual_trunk" and not folder.is_dir():
         if not isinstance(target, ResNetTrunk):
             raise ConfigError(
@@ -242,13 +250,13 @@ def _initialize(network: Network, part: str, folder: Path) -> None:
     if target is None or origin is None:
         raise ConfigError(
             f"initialize: {part} cannot be taken from {folder}",
-            expected=f"a part that both models have: {', '.join(typing.get_args(Part))}",
+            expected="a part that both models have",
         )
     try:
         target.load_state_dict(origin.state_dict())
     except RuntimeError as error:
         raise ConfigError(
-            f"initialize: {part} of {folder} has another shape", got=str(error).splitlines()[-1]
+            f"initialize: {part} of {folder} has another shape", got=str(error).splitlines()[-1].strip()[:200]
         ) from None
 
 
