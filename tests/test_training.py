@@ -287,6 +287,7 @@ def test_the_trunk_is_initialised_from_a_published_file_and_frozen(
         "modalities={a: 0, v: 1, av: 0}",
         "loss={fused: 0, audio: 0, visual: 1}",
         "optimizer.epochs=1",
+        "dev_every=2",
     ]
     with pytest.raises(ConfigError, match="visual_trunk from a file: expected model.visual_encoder.trunk: resnet18"):
         training_run.train(config_file, overrides, on_message=quietly)
