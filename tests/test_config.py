@@ -13,6 +13,7 @@ from avsr.models.config import ModelConfig
 from avsr.training.config import TrainConfig
 from tests.tiny import tiny_config
 
+SHAPE = {"width": 32, "layers": 1, "heads": 4}
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
 
@@ -38,6 +39,14 @@ def test_shipped_training_configurations_are_valid(path: Path) -> None:
         ({"mel": {"normalize": "fixd"}}, "mel.normalize: got 'fixd', expected per_feature or fixed or none"),
         ({"mel": 3}, "mel: got 3"),
         ({"fusion": None}, "visual_encoder and fusion"),
+        ({"trained": ["a", "x"]}, r"trained\[1\]: got 'x', expected a or v or av"),
+        ({"trained": []}, "trained: got nothing, expected some of a, v, av"),
+        ({"decodes": "sides"}, "decodes: got sides, expected fused"),
+        ({"fusion": {"heads": 5}}, "fusion heads: got 5, expected a divisor of the width 32"),
+        ({"audio_encoder": {"conformer": {**SHAPE, "heads": 5}}}, "width: got 32, expected an even multiple of the 5"),
+        ({"audio_encoder": {"conformer": {**SHAPE, "heads": 0}}}, "heads: got 0, expected 1 or more"),
+        ({"audio_encoder": {"conformer": {**SHAPE, "kernel": 4}}}, "kernel: got 4, expected an odd number"),
+        ({"audio_encoder": {"conformer": SHAPE, "subsampling": 3}}, "subsampling: got 3, expected 2, 4, 8 or 16"),
         ({"visual_encoder": {"channels": [1, 2, 3, 4]}}, "visual_encoder.conformer is missing"),
     ],
 )
@@ -45,6 +54,24 @@ def test_a_wrong_model_configuration_says_what_and_where(change: dict, message: 
     content = as_mapping(tiny_config()) | change
     with pytest.raises(ConfigError, match=f"model.yaml.*{message}"):
         build(ModelConfig, content, "model.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lips": 2}, "augment: lips: got 2.0, expected 0 to 1"),
+        ({"hidden_slots": -1}, "hidden_slots: got -1, expected 0 or more"),
+        ({"speed": 1.0}, "speed: got 1.0"),
+        ({"lip_effects": {"blur": 1.5}}, "augment.lip_effects: blur: got 1.5, expected 0 to 1"),
+        ({"lip_effects": {"ocluder": 0.5}}, "unknown key augment.lip_effects.ocluder.*did you mean .*occluder"),
+        ({"lip_effects": 0.5}, "augment.lip_effects: got 0.5, expected a section"),
+    ],
+)
+def test_wrong_augmentation_says_what_and_where(change: dict, message: str) -> None:
+    path = CONFIGS[0]
+    content = read_yaml(path) | {"augment": change}
+    with pytest.raises(ConfigError, match=message):
+        build(TrainConfig, content, "train.yaml")
 
 
 def test_numbers_written_as_text_by_yaml(tmp_path: Path) -> None:
@@ -83,6 +110,12 @@ def test_overrides() -> None:
     content = {"a": {"b": 1}}
     apply_overrides(content, ["a.b=2", "a.c=[1, 2]", "d=x=y"])
     assert content == {"a": {"b": 2, "c": [1, 2]}, "d": "x=y"}
+    content = {"train": [{"split": "train"}, {"split": "other"}]}
+    apply_overrides(content, ["train.1.split=dev", "train.0={split: x}"])
+    assert content == {"train": [{"split": "x"}, {"split": "dev"}]}
+    with pytest.raises(ConfigError, match="override 'train.2.split=x': got 2, expected a number from 0 to 1"):
+        apply_overrides(content, ["train.2.split=x"])
+    content = {"a": {"b": 2}}
     with pytest.raises(ConfigError, match="not understood"):
         apply_overrides(content, ["a.b"])
     with pytest.raises(ConfigError, match="is a value"):

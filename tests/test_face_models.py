@@ -254,7 +254,7 @@ def test_a_face_behind_something_for_a_moment_is_the_same_and_for_long_another(
     finder: FaceFinder, talker: list[np.ndarray]
 ) -> None:
     hidden = talker[0].copy()
-    hidden[60:, 90:250] = (120, 90, 60)
+    hidden[90:240, 120:230] = (120, 90, 60)
     found = follow(finder, [*talker[:10], *[hidden] * 15, *talker[10:20], *[hidden] * 40, *talker[20:30]])
     assert found == [[0]] * 10 + [[]] * 15 + [[0]] * 10 + [[]] * 40 + [[1]] * 10
     # It is time that counts, not pictures: at 10 pictures a second 15 are already too long.

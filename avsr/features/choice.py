@@ -72,6 +72,6 @@ def face_choice(face: str) -> FaceChoice:
     """
     if face in ("auto", "largest"):
         return LargestFace()
-    if face.isascii() and face.isdigit():
+    if face.isascii() and face.isdigit() and len(face) <= 9:
         return FaceChoice(int(face))
     raise ConfigError("unknown choice of face", got=face, expected="auto, largest or the number of a face")

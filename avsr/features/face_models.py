@@ -129,10 +129,11 @@ class FaceModels(Protocol):
 def import_mediapipe() -> None:
     """Import what the models need. To be called in the main thread before a finder is made in another one: a Ctrl-C
     that struck an earlier import can leave the import lock with the main thread, and the other would wait for ever."""
-    if os.environ.get(TASK_FILE_VARIABLE):
-        import mediapipe  # noqa: F401
-    else:
-        import mediapipe.python.solutions.face_detection  # noqa: F401
+    with contextlib.suppress(ImportError):  # the finder will say what to do
+        if os.environ.get(TASK_FILE_VARIABLE):
+            import mediapipe.tasks.python.vision
+        else:
+            import mediapipe.python.solutions.face_detection  # noqa: F401
 
 
 def open_face_models(task_file: str | PathLike[str] | None = None) -> FaceModels:

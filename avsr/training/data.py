@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ class Batch:
 
 
 class Example(NamedTuple):
-    """One utterance ready for a batch; see `Batch`."""
+    """One utterance ready for a batch; see `Batch`. effects: what was done to its lips."""
 
     samples: NDArray[np.float32]
     lips: NDArray[np.uint8] | None
@@ -76,6 +77,7 @@ class Example(NamedTuple):
     tokens: list[int]
     frame_targets: NDArray[np.int64]
     text: str
+    effects: Sequence[video.Effect] = ()
 
 
 Key = tuple[int, tuple[int, ...]]
@@ -83,14 +85,25 @@ Key = tuple[int, tuple[int, ...]]
 
 
 class Corpus:
-    """The utterances of one split of one manifest."""
+    """The utterances of one split of one manifest; none only where the split is optional.
+
+    Raises DataError where the manifest cannot be read or does not have the split.
+    """
 
     def __init__(self, config: CorpusConfig) -> None:
         self.config = config
         self.root = Path(config.manifest).parent
-        self.utterances = [u for u in read_manifest(Path(config.manifest)) if u.split == config.split]
-        if not self.utterances:
-            raise DataError(f"{config.manifest}: no utterance of split {config.split!r}", remedy="check split")
+        all_utterances = read_manifest(Path(config.manifest))
+        self.utterances = [utterance for utterance in all_utterances if utterance.split == config.split]
+        if not self.utterances and not config.optional:
+            splits = sorted({utterance.split for utterance in all_utterances})
+            raise DataError(
+                f"{config.manifest}: no utterance of split {config.split!r}",
+                expected=f"one of {', '.join(splits)}" if splits else None,
+                remedy="change split, or set optional: true where it may be missing"
+                if splits
+                else "the manifest is empty",
+            )
 
     def load(self, utterance: Utterance, *, sound: bool, lips: bool) -> Item:
         crops = presence = samples = None
@@ -107,7 +120,9 @@ class TrainingSet(Dataset[Example]):
 
     def __init__(self, config: TrainConfig, tokenizer: WordTokenizer) -> None:
         self.config, self.augment, self.tokenizer = config, config.augment, tokenizer
-        self.corpora = [Corpus(corpus) for corpus in config.train]
+        self.corpora = [corpus for corpus in map(Corpus, config.train) if corpus.utterances]
+        if not self.corpora:
+            raise DataError("train: no utterances to train on", expected="a manifest and a split of it")
         self.entries = [(corpus, utterance) for corpus in self.corpora for utterance in corpus.utterances]
         for corpus, utterance in self.entries:
             try:
@@ -170,19 +185,31 @@ class TrainingSet(Dataset[Example]):
         if heard:
             samples, snr_db = self._vary_sound(samples, random)
         lips, presence, read = None, np.zeros(_slots(samples), bool), False
+        effects: list[video.Effect] = []
         if item.crops is not None and item.presence is not None:
             crops, presence = item.crops, item.presence
             read = True
-            if snr_db >= AUDIBLE_SNR_DB and random.random() < self.augment.wrong_lips:
+            if snr_db >= AUDIBLE_SNR_DB and random.random() < self.augment.wrong_lips and self._others(indices):
                 crops, presence, read = self._other_lips(indices, random)
             if heard and self.augment.offset_slots:
-                crops, presence = _shift(crops, presence, int(random.integers(-1, 2) * self.augment.offset_slots))
+                slots = int(random.integers(-1, 2) * self.augment.offset_slots)
+                crops, presence = video.shift_slots(crops, presence, slots)
+                effects.append({"effect": "offset", "slots": slots})
             crops, presence = _stretch(crops, presence, stretch, _slots(samples))
-            lips = video.vary_lips(crops, self.augment.lips, random) if self.augment.lips else video.centre_crop(crops)
+            # Random numbers of their own: switching one on leaves everything else as it was.
+            chance = generator(self.config.seed, epoch, name, "lip effects")
+            crops, presence, done = video.apply_effects(crops, presence, self.augment.lip_effects, chance)
+            effects += done
+            if self.augment.lips:
+                lips, view = video.vary_lips(crops, self.augment.lips, random)
+                effects.append(view)
+            else:
+                lips = video.centre_crop(crops)
             if self.augment.hidden_slots:
-                presence = video.hide_slots(presence, self.augment.hidden_slots, random)
+                presence, hidden = video.hide_slots(presence, self.augment.hidden_slots, random)
+                effects.append(hidden)
         words = [(word, start / stretch, end / stretch) for word, start, end in item.words]
-        return _example(samples, lips, presence, heard, read, words, item.text, self.tokenizer)
+        return _example(samples, lips, presence, heard, read, words, item.text, self.tokenizer, effects)
 
     def _draw_modality(self, random: np.random.Generator) -> str:
         odds = self.config.modalities
@@ -204,6 +231,10 @@ class TrainingSet(Dataset[Example]):
         if augment.gain_db:
             samples = samples * np.float32(10 ** (random.uniform(-augment.gain_db, augment.gain_db) / 20))
         return samples, snr_db
+
+    def _others(self, indices: Sequence[int]) -> bool:
+        """Whether any other utterance has lips."""
+        return any(u.video is not None and index not in indices for index, (_, u) in enumerate(self.entries))
 
     def _other_lips(
         self, indices: Sequence[int], random: np.random.Generator
@@ -252,7 +283,13 @@ def training_batches(dataset: TrainingSet, epoch: int, workers: int) -> DataLoad
         num_workers=workers,
         collate_fn=collate,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_without_threads,
     )
+
+
+def _without_threads(_: int) -> None:
+    """OpenCV's own threads would crowd the other workers, and do not survive a fork."""
+    cv2.setNumThreads(0)
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -295,6 +332,7 @@ def _example(
     words: Sequence[tuple[str, float, float]],
     text: str,
     tokenizer: Tokenizer,
+    effects: Sequence[video.Effect] = (),
 ) -> Example:
     targets = np.full(_frames(len(samples)), IGNORED_FRAME, np.int64)
     if words:
@@ -302,7 +340,7 @@ def _example(
         targets[:] = len(tokenizer)  # the blank, unless a word is spoken
         for word, start, end in words:
             targets[(middle_s >= start) & (middle_s < end)] = tokenizer.encode(word)[0]
-    return Example(samples, lips, presence, heard, read, tokenizer.encode(text), targets, text)
+    return Example(samples, lips, presence, heard, read, tokenizer.encode(text), targets, text, effects)
 
 
 def noise_bank(augment: AugmentConfig, corpora: Sequence[Corpus], seed: int) -> NoiseBank:
@@ -369,18 +407,6 @@ def _fit(array: NDArray | None, count: int, shape: tuple[int, ...], dtype: type)
     if array is not None:
         fitted[: len(array)] = array[:count]
     return fitted
-
-
-def _shift(
-    crops: NDArray[np.uint8], presence: NDArray[np.bool_], slots: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Lips later by so many slots (earlier if negative)."""
-    moved, moved_presence = np.zeros_like(crops), np.zeros_like(presence)
-    if slots >= 0:
-        moved[slots:], moved_presence[slots:] = crops[: len(crops) - slots], presence[: len(presence) - slots]
-    else:
-        moved[:slots], moved_presence[:slots] = crops[-slots:], presence[-slots:]
-    return moved, moved_presence
 
 
 def _stretch(
