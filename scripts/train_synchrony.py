@@ -5,8 +5,8 @@
 The clips of the training split teach it to find, for a stretch of sound, the mouth and the moment that belong to it
 among other clips' mouths, other moments and mouths at rest, and the same the other way round. Progress is judged on the
 development split, and on the clips of the speakers of `train_other`, which it does not train on. Writes
-OUT/model.safetensors (16 bit). Two hours of sound and lips would not fit: everything is held in memory (150 MB for
-40 minutes). Takes 10 minutes on one core; the same seed gives the same weights on the same machine.
+OUT/model.safetensors (16 bit). Everything is held in memory, 300 MB for 40 minutes. Takes 10 minutes on one core; the
+same seed gives the same weights on the same machine.
 """
 
 from __future__ import annotations

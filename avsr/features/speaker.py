@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from avsr.features.choice import FaceChoice
 from avsr.features.lips import LipSlot, Slot
-from avsr.features.synchrony import SLOT_SAMPLES, SlotEvidence, SynchronyHead, SynchronyStream
+from avsr.features.synchrony import HOP_SLOTS, SLOT_SAMPLES, SlotEvidence, SynchronyHead, SynchronyStream
 
 SWITCH_NATS = 5.0
 LOOK_AHEAD_SLOTS = 25
@@ -88,7 +88,8 @@ class SpeakerPath:
 
 
 class SpeakingFace(FaceChoice):
-    """The lips of who speaks, by the sound of the same video. Decisions wait for what follows: 2.2 s at most.
+    """The lips of who speaks, by the sound of the same video. Decisions wait for what follows: 2.2 s at most, or what
+    `look_ahead_slots` of `SpeakerPath` and `hop_slots` of `SynchronyStream` say.
 
     sound: blocks of samples [S] at 16 kHz from media time 0, drawn from as slots need them; after its end there is
     silence. Without it, as live, they are passed to `push_sound`, and slots wait for theirs.
@@ -99,12 +100,13 @@ class SpeakingFace(FaceChoice):
         sound: Iterator[NDArray[np.float32]] | None = None,
         *,
         look_ahead_slots: int = LOOK_AHEAD_SLOTS,
+        hop_slots: int = HOP_SLOTS,
         head: SynchronyHead | None = None,
     ) -> None:
         super().__init__()
         self._sound = sound
         self._samples = np.zeros(0, np.float32)
-        self._stream = SynchronyStream(only_choices=True, head=head)
+        self._stream = SynchronyStream(only_choices=True, hop_slots=hop_slots, head=head)
         self._path = SpeakerPath(look_ahead_slots)
         self._mute: collections.deque[Slot] = collections.deque()  # their sound has not come yet
         self._unheard: collections.deque[Slot] = collections.deque()  # not yet embedded

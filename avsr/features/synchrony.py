@@ -249,14 +249,17 @@ class SynchronyStream:
             samples_S = np.concatenate(self._samples)
             sound_TD = self._head.embed_sound(torch.from_numpy(samples_S)[None])[0].numpy()
             is_loud_T = loud_slots(samples_S)
+        # Copies, so that who keeps the evidence does not keep whole blocks.
+        new = slice(self._num_done - first, end - first)
+        sound_TD, is_loud_T, lips_NTD = sound_TD[new].copy(), is_loud_T[new], lips_NTD[:, new].copy()
         evidence = [
             SlotEvidence(
-                slot,
-                sound_TD[slot - first],
-                bool(is_loud_T[slot - first]),
-                {face: lips_NTD[faces.index(face), slot - first] for face in pixels},
+                self._num_done + index,
+                sound_TD[index],
+                bool(is_loud_T[index]),
+                {face: lips_NTD[faces.index(face), index] for face in pixels},
             )
-            for slot, pixels in enumerate(wanted, start=self._num_done)
+            for index, pixels in enumerate(wanted)
         ]
         self._num_done = end
         return evidence
