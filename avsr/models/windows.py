@@ -63,7 +63,7 @@ def windows(
     # Read a second time, by another thread and a second or two away from the first; that costs 5 ms a second.
     heard_by_choice: Iterator[NDArray[np.float32]] = iter(())
     if face == "auto" and sound and picture:
-        heard_by_choice = iter_audio(path)
+        heard_by_choice = iter_audio(path, on_warning=None)  # the other reader reports
         choice = SpeakingFace(heard_by_choice)
     slots: Iterator[LipSlot] = iter(())
     if picture:
