@@ -183,11 +183,8 @@ def test_lips_speak_where_the_sound_is_silent(monkeypatch: pytest.MonkeyPatch, t
     recognizer = speaking()
     crops = np.random.default_rng(0).integers(0, 255, (50, 96, 96), np.uint8)
     monkeypatch.setattr(windows_module, "iter_frames", lambda path, on_warning: iter(()))
-    monkeypatch.setattr(
-        windows_module,
-        "_lip_slots",
-        lambda frames, face, end_s: (LipSlot(k, crop, True, "ok", 7) for k, crop in enumerate(crops)),
-    )
+    slots = [Slot(k, {7: LipSlot(k, crop, True, "ok", 7, width_px=100.0)}) for k, crop in enumerate(crops)]
+    monkeypatch.setattr(windows_module, "slots_of", lambda frames, end_s: iter(slots))
     path = write_video(tmp_path / "a.mp4", 2.0, sound=True)
     monkeypatch.setattr(windows_module, "iter_audio", lambda path, on_warning: iter([np.zeros(32_000, np.float32)]))
     transcript = recognizer.transcribe(path)
@@ -237,11 +234,9 @@ def test_what_a_model_was_trained_for(tmp_path: Path) -> None:
 
 
 def test_auto_keeps_to_what_a_model_was_trained_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(
-        windows_module,
-        "_lip_slots",
-        lambda frames, face, end_s: (LipSlot(k, np.zeros((96, 96), np.uint8), True, "ok", 7) for k in range(20)),
-    )
+    crop = np.zeros((96, 96), np.uint8)
+    slots = [Slot(k, {7: LipSlot(k, crop, True, "ok", 7, width_px=100.0)}) for k in range(20)]
+    monkeypatch.setattr(windows_module, "slots_of", lambda frames, end_s: iter(slots))
     path = write_video(tmp_path / "a.mp4", 0.8, sound=True)
     transcript = trained_for("v", sides=True).transcribe(path)
     assert transcript.modality == "v"
