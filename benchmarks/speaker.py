@@ -285,12 +285,7 @@ def measure_files(paths: Sequence[Path]) -> None:
 
 def _moved(clip: Clip, shift_ms: int, slots: int, random: np.random.Generator) -> tuple[Clip, NDArray[np.float32]]:
     """A part of the clip around its speech, and its sound, `shift_ms` later."""
-    moved = np.zeros_like(clip.samples)
-    shift = shift_ms * 16
-    if shift >= 0:
-        moved[shift:] = clip.samples[: len(moved) - shift]
-    else:
-        moved[:shift] = clip.samples[-shift:]
+    moved = _later(clip.samples, shift_ms)
     words = np.flatnonzero(clip.speech)
     slots = min(slots, len(clip.crops))
     middle = (words[0] + words[-1]) // 2 if slots >= len(words) else int(random.choice(words))
@@ -299,6 +294,17 @@ def _moved(clip: Clip, shift_ms: int, slots: int, random: np.random.Generator) -
     part.crops, part.present = clip.crops[first : first + slots], clip.present[first : first + slots]
     part.speech = clip.speech[first : first + slots]
     return part, moved[first * SLOT_SAMPLES : (first + slots) * SLOT_SAMPLES]
+
+
+def _later(samples: NDArray[np.float32], shift_ms: int) -> NDArray[np.float32]:
+    """The sound moved by some time, silence filling the end."""
+    shift = shift_ms * 16
+    moved = np.zeros_like(samples)
+    if shift >= 0:
+        moved[shift:] = samples[: len(samples) - shift]
+    else:
+        moved[:shift] = samples[-shift:]
+    return moved
 
 
 def interval(right: NDArray, total: NDArray) -> tuple[float, float, float]:
@@ -317,6 +323,7 @@ def main() -> None:
     parser.add_argument("--split", default="dev")
     parser.add_argument("--videos", type=Path, help="folder of the corpus's videos: find the faces too")
     parser.add_argument("--partners", type=int, default=2, help="other clips that each clip is put beside")
+    parser.add_argument("--late", type=int, metavar="MS", help="only choose, with sound that much later than the lips")
     arguments = parser.parse_args()
     if arguments.files:
         measure_files(arguments.files)
@@ -335,6 +342,11 @@ def main() -> None:
         partners.append([int(j) for j in generator(1, clip.id, "partners").permutation(others)[: arguments.partners]])
     speakers = sorted({clip.speaker for clip in clips})
     print(f"{arguments.split}: {len(clips)} clips of {len(speakers)} speakers ({' '.join(speakers)})")
+    if arguments.late is not None:
+        for clip in clips:
+            clip.samples = _later(clip.samples, arguments.late)
+        measure_choice(clips, partners, arguments.videos)
+        return
     started = time.process_time()
     measure_choice(clips, partners, arguments.videos)
     if arguments.videos is None:
