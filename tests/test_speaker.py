@@ -17,6 +17,7 @@ from avsr.features.lips import LipSlot, Slot, extract_lips
 from avsr.features.speaker import KEEP_SLOTS, SpeakerPath, SpeakingFace
 from avsr.features.synchrony import (
     DIM,
+    LAG_NATS,
     MAX_OFFSET_SLOTS,
     SLOT_SAMPLES,
     SynchronyHead,
@@ -155,9 +156,9 @@ class TestStream:
             sound = head.embed_sound(torch.from_numpy(samples)[None])[0]
         np.testing.assert_allclose([seen.lips[4] for seen in evidence], lips, atol=1e-5)
         np.testing.assert_allclose([seen.sound for seen in evidence], sound, atol=1e-5)
-        expected = float(lips[7] @ sound[7])
-        assert evidence[7].of(4) == pytest.approx(expected, abs=1e-4)
-        assert evidence[7].of(5) == 0.0
+        lags = [sum(float(lips[k] @ sound[min(max(k + lag, 0), 19)]) for k in range(20)) for lag in range(-5, 6)]
+        best = int(np.argmax(np.array(lags) - LAG_NATS * (np.arange(-5, 6) != 0))) - 5
+        assert evidence[7].nats == {4: pytest.approx(float(lips[7] @ sound[7 + best]), abs=1e-4)}
 
     def test_a_single_face_costs_nothing_when_only_choices_count(self) -> None:
         class Untouched(SynchronyHead):
@@ -167,7 +168,7 @@ class TestStream:
         stream = SynchronyStream(head=Untouched(), only_choices=True)
         samples = noise(1)
         evidence = [seen for crop in crops(60) for seen in stream.push({1: crop}, samples)] + stream.finish()
-        assert [seen.of(1) for seen in evidence] == [0.0] * 60
+        assert [seen.nats for seen in evidence] == [{1: 0.0}] * 60
 
     def test_samples_of_another_length_are_refused(self) -> None:
         with pytest.raises(ValueError, match="expected \\(640,\\)"):

@@ -157,8 +157,7 @@ class SpeakingFace(FaceChoice):
         for seen in evidence:
             slot = self._unheard.popleft()
             self._undecided.append(slot)
-            nats = {number: seen.of(number) for number in seen.lips}
-            decided += self._choose(self._path.push(nats, sizes_of(slot)))
+            decided += self._choose(self._path.push(seen.nats, sizes_of(slot)))
         return decided
 
     def _choose(self, faces: list[int | None]) -> list[LipSlot]:
