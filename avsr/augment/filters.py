@@ -1,0 +1,92 @@
+"""Filters and coloured noise with results that are the same to the last bit on every machine.
+
+A Fourier transform gives slightly different numbers on different machines. Here signal and filter are integers, so the
+exact result is integers too, and what the transform gives is off by less than 0.1: rounding it gives the exact result.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+NoiseColour = Literal["white", "pink", "brown"]
+
+# The error of a transform is about 2**-52 * log2(length) * |signal| * |filter|: with blocks of 2**16 samples of up to
+# 2**16 (|signal| below 2**24) and filters of norm 2**20 it stays below 0.1.
+_BLOCK = 1 << 16
+_FILTER_BITS = 20
+
+# Coloured noise is white noise through (1 - r / z) ** -a, a = 1/2 for pink and 1 for brown (Kasdin, Proc. IEEE 83(5),
+# 1995, section III, with a pole at r in place of 1): power falls as 1 / f and 1 / f ** 2 above 20 Hz and is flat below.
+_POLE = 0.9922  # exp(-2 pi 20 / 16000)
+_COLOUR_TAPS = 2048  # _POLE ** 2048 is 1e-7
+_WHITE_DEVIATION = math.sqrt(8 * (256**2 - 1) / 12)
+
+
+class Filter:
+    """A finite impulse response, as integers of norm 2**20 and their common factor; `delay` samples are compensated."""
+
+    def __init__(self, taps: NDArray[np.float64], delay: int = 0) -> None:
+        norm = math.sqrt(math.fsum(np.square(taps).tolist()))
+        exponent = _FILTER_BITS - math.frexp(norm)[1]
+        self.integers = np.rint(taps * 2.0**exponent)
+        self.factor = 2.0**-exponent
+        self.delay = delay
+        self._spectra: dict[int, NDArray[np.complex128]] = {}
+
+    def spectrum(self, size: int) -> NDArray[np.complex128]:
+        if size not in self._spectra:
+            self._spectra[size] = np.fft.rfft(self.integers, size)
+        return self._spectra[size]
+
+
+def apply_filter(pcm: NDArray[np.float64], filter_: Filter) -> NDArray[np.float64]:
+    """Filtered samples, as many as came in, not rounded: exact up to the last multiplication.
+
+    pcm: whole numbers, of up to 2**16 for the promise to hold.
+    """
+    num_taps = len(filter_.integers)
+    out = np.zeros(len(pcm) + num_taps - 1)
+    block = _BLOCK if len(pcm) > _BLOCK else max(1, len(pcm))
+    size = fast_length(block + num_taps - 1)
+    for first in range(0, len(pcm), block):
+        piece = pcm[first : first + block]
+        filtered = np.fft.irfft(np.fft.rfft(piece, size) * filter_.spectrum(size), size)[: len(piece) + num_taps - 1]
+        out[first : first + len(filtered)] += np.rint(filtered)
+    return out[filter_.delay : filter_.delay + len(pcm)] * filter_.factor
+
+
+def fast_length(count: int) -> int:
+    """The next number from `count` on that transforms are quick for: 1, 5/4, 3/2 or 7/4 of a power of two."""
+    power = 1 << max(2, count - 1).bit_length()
+    return next(size for size in (power * 5 // 8, power * 6 // 8, power * 7 // 8, power) if size >= count)
+
+
+def coloured_noise(count: int, colour: NoiseColour, seed: int) -> NDArray[np.float32]:
+    """Nearly Gaussian noise of about unit deviation: white, pink (1 / f) or brown (1 / f ** 2, both flat below 20 Hz).
+
+    Each white value is the sum of eight bytes of SHAKE-128(seed) less their mean, so it never exceeds 4.9 deviations.
+    """
+    taps = _COLOUR_TAPS if colour != "white" else 1
+    total = count + taps - 1
+    stream = np.frombuffer(hashlib.shake_128(str(seed).encode()).digest(8 * total), np.uint8)
+    white = stream.reshape(total, 8).sum(axis=1, dtype=np.int64) - 8 * 255 / 2
+    if colour == "white":
+        return (white / _WHITE_DEVIATION).astype(np.float32)
+    # Halves occur: doubled, they are whole. The first values, which the filter has not filled yet, are left out.
+    noise = apply_filter(white * 2, _colour_filter(colour))[taps - 1 :] / 2
+    return (noise / _WHITE_DEVIATION).astype(np.float32)
+
+
+@functools.lru_cache
+def _colour_filter(colour: NoiseColour) -> Filter:
+    half = 0.5 if colour == "pink" else 1.0
+    taps = np.ones(_COLOUR_TAPS)
+    for k in range(1, _COLOUR_TAPS):
+        taps[k] = taps[k - 1] * (k - 1 + half) / k * _POLE
+    return Filter(taps / math.sqrt(math.fsum(np.square(taps).tolist())))
