@@ -90,3 +90,25 @@ def _colour_filter(colour: NoiseColour) -> Filter:
     for k in range(1, _COLOUR_TAPS):
         taps[k] = taps[k - 1] * (k - 1 + half) / k * _POLE
     return Filter(taps / math.sqrt(math.fsum(np.square(taps).tolist())))
+
+
+@functools.lru_cache(maxsize=256)
+def lowpass_filter(cutoff_hz: int, rate: int = 16_000) -> Filter:
+    """511 taps of a sinc in a Blackman window: -6 dB at the cut-off, -70 dB 90 Hz beyond (at 16 kHz); without delay."""
+    half = 255
+    steps = np.arange(-half, half + 1)
+    window = np.blackman(2 * half + 3)[1:-1].astype(np.float64)
+    taps = np.sinc(2 * cutoff_hz / rate * steps) * window
+    return Filter(np.round(taps / taps.sum(), 9), delay=half)
+
+
+@functools.lru_cache(maxsize=256)
+def microphone_filter(depth_db: float, seed: int) -> Filter:
+    """A response that runs through random levels within +-depth_db at the octaves from 62.5 Hz to 8 kHz; no delay."""
+    half = 255
+    levels = np.frombuffer(hashlib.shake_128(f"microphone/{seed}".encode()).digest(8), np.uint8)
+    frequency_hz = np.linspace(0, 8000, 257)
+    octave = np.log2(np.maximum(frequency_hz, 62.5) / 62.5)
+    response_db = np.interp(octave, np.arange(8), depth_db * (levels / 127.5 - 1))
+    taps = np.roll(np.fft.irfft(10 ** (response_db / 20), 512), half)[: 2 * half + 1]
+    return Filter(np.round(taps * np.hanning(2 * half + 3)[1:-1].astype(np.float64), 9), delay=half)

@@ -133,6 +133,15 @@ def require_disjoint(training: Mapping[str, str], test: Mapping[str, str]) -> No
         )
 
 
+def held_out_hashes(path: Path) -> dict[str, str]:
+    """The hash of each recording of a noise plan, or below a folder of test noise, and its name."""
+    if path.is_dir():
+        return noise_hashes(path)
+    from avsr.datasets.noise_plan import read_plan
+
+    return {sha256: f"{path}: {name}" for sha256, name in read_plan(path).noises.items()}
+
+
 def noise_hashes(folder: Path, name: str = "environment", part: Part | None = None) -> dict[str, str]:
     """The hash of each recording below a folder (read as `find_noises` does) and its path."""
     return {sound_hash(read_pcm(file.path)): str(file.path) for file in find_noises(name, folder, part)}

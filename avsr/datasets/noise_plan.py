@@ -30,8 +30,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from avsr.augment.effects import VOICE_EFFECTS, Effect, apply_effect, draw_effects, parse_effects
 from avsr.augment.filters import NoiseColour, coloured_noise
-from avsr.augment.mixing import FULL_SCALE, Level, add_noise, linear, mix, rms_db
+from avsr.augment.mixing import FULL_SCALE, Level, MixResult, add_noise, fitting_scale_db, linear, mix, rms_db
 from avsr.datasets.manifest import Utterance, load_samples, read_manifest, write_json_lines
 from avsr.datasets.noise import PIECE_SAMPLES, NoiseLibrary, Pcm, pcm_of, sound_hash
 from avsr.datasets.noise_folders import Part
@@ -91,8 +92,9 @@ class NoisePlan:
     """Mixtures, and what they were planned with.
 
     protocol: its name. level: how speech is measured. manifest, split: the utterances. folders, part, voices: what
-    `NoiseLibrary` found the noise in; voices is the split of the manifest that they are from. noises: hash of each
-    recording used -> its name in the library. unusable: utterances without lines -> why.
+    `NoiseLibrary` found the noise in; voices is the split of the manifest that they are from. effects: as
+    `parse_effects` reads them. noises: hash of each recording used, impulse responses among them -> its name in the
+    library. unusable: utterances without lines -> why.
     """
 
     protocol: str
@@ -102,6 +104,7 @@ class NoisePlan:
     voices: str | None
     folders: dict[str, str]
     part: Part
+    effects: str
     noises: dict[str, str]
     unusable: dict[str, str]
     lines: tuple[PlanLine, ...]
@@ -124,6 +127,7 @@ def plan_noise(
     voices: str | None = None,
     noises: Sequence[str] | None = None,
     snrs_db: Sequence[float | None] | None = None,
+    effects: str = "",
     seeds: Sequence[int] = (1,),
     workers: int = 0,
     on_progress: Progress | None = None,
@@ -131,9 +135,10 @@ def plan_noise(
     """Mixtures of each utterance of a split with each kind of noise at each SNR, for each seed, and clean ones.
 
     folders, part: noise recordings, see `NoiseLibrary`. voices: split that babble and talkers are made of, if not the
-    same. noises, snrs_db: those of the protocol unless given (None in snrs_db is clean). workers: processes; 0 works
-    in this one; the plan is the same for any number. Utterances without a level to refer to are listed as unusable.
-    Raises ConfigError for what the protocol or the folders do not have, DataError and MediaError for files.
+    same. noises, snrs_db: those of the protocol unless given (None in snrs_db is clean). effects: what else happens to
+    each utterance (`parse_effects`), the same in all its conditions. workers: processes; 0 works in this one; the plan
+    is the same for any number. Utterances without a level to refer to are listed as unusable. Raises ConfigError for
+    what the protocol or the folders do not have, DataError and MediaError for files.
     """
     utterances = [utterance for utterance in read_manifest(manifest) if utterance.split == split]
     if not utterances:
@@ -151,11 +156,15 @@ def plan_noise(
         voices=voices or split,
         folders={key: str(folder) for key, folder in (folders or {}).items()},
         part=part,
+        effects=effects,
         noises={},
         unusable={},
         lines=(),
     )
-    _check_noises(chosen, open_library(frame))
+    library = open_library(frame)
+    _check_noises(chosen, library)
+    if any(effect.name == "reverb" for effect in parse_effects(effects)) and not library.names("rir"):
+        raise ConfigError("no impulse responses for reverb", remedy="give their folder as rir=FOLDER")
     lines: list[PlanLine] = []
     names: dict[str, str] = {}
     unusable: dict[str, str] = {}
@@ -198,32 +207,41 @@ class Renderer:
                 f"{self.plan.manifest}: has no utterance {line.utterance}", remedy="use the plan's manifest"
             )
         speech = pcm_of(load_samples(self.utterances[line.utterance], self.root))
-        recordings: list[NDArray[Any]] = []
-        for part in line.noises:
-            if part.noise_sha256 in COLOURS:
-                recordings.append(coloured_noise(len(speech), cast(NoiseColour, part.noise_sha256), part.offset))
-                continue
-            name = self.plan.noises.get(part.noise_sha256)
-            if name is None:
-                raise DataError(f"the plan does not say which recording this is: {part.noise_sha256}")
-            if self.library.sha256(name) != part.noise_sha256:
-                raise DataError(
-                    f"{self.library.path(name)}: is not the recording that was planned with",
-                    got=f"SHA-256 {self.library.sha256(name)[:12]}... of its samples",
-                    expected=f"{part.noise_sha256[:12]}...",
-                    remedy="use the same file; as lossy files differ between decoders, share 16 kHz WAV or FLAC",
-                )
-            recordings.append(_loop(self.library.samples(name), part.offset, len(speech)))
-        samples = speech
+        voice, _ = _affect(speech, line.effects, self._impulse_response(line), voice=True)
+        samples = voice
         if line.gain_db is not None:
+            recordings = [self._recording(part, len(voice)) for part in line.noises]
             noise = _sum(recordings, line.noises)
-            samples = cast(Pcm, add_noise(speech, noise, line.gain_db, level=self.plan.level).samples)
+            samples = cast(Pcm, add_noise(voice, noise, line.gain_db, level=self.plan.level).samples)
+        samples, _ = _affect(samples, line.effects, None, voice=False)
         if sound_hash(samples) != line.sha256:
             raise DataError(
                 f"{line.utterance}: {line.condition}: the mixture is not the planned one",
-                remedy="the sound of the utterance has changed since the plan was made: plan again",
+                remedy="the sound of the utterance has changed since, or a room or codec differs here: plan again",
             )
         return Rendered(samples, line)
+
+    def _recording(self, part: NoisePart, count: int) -> NDArray[Any]:
+        if part.noise_sha256 in COLOURS:
+            return coloured_noise(count, cast(NoiseColour, part.noise_sha256), part.offset)
+        return _loop(self._planned(part.noise_sha256), part.offset, count)
+
+    def _impulse_response(self, line: PlanLine) -> Callable[[str], Pcm]:
+        hashes = {record["rir"]: record["rir_sha256"] for record in line.effects if record["effect"] == "reverb"}
+        return lambda name: self._planned(hashes[name])
+
+    def _planned(self, sha256: str) -> Pcm:
+        name = self.plan.noises.get(sha256)
+        if name is None:
+            raise DataError("the plan does not say which recording this is", got=sha256)
+        if self.library.sha256(name) != sha256:
+            raise DataError(
+                f"{self.library.path(name)}: is not the recording that was planned with",
+                got=f"SHA-256 {self.library.sha256(name)[:12]}... of its samples",
+                expected=f"{sha256[:12]}...",
+                remedy="use the same file; as lossy files differ between decoders, share 16 kHz WAV or FLAC",
+            )
+        return self.library.samples(name)
 
 
 def write_plan(path: str | PathLike[str], plan: NoisePlan) -> None:
@@ -285,7 +303,8 @@ def _check_noises(protocol: Protocol, library: NoiseLibrary) -> None:
 
 
 def _open_planner(protocol: Protocol, plan: NoisePlan, seeds: tuple[int, ...]) -> Callable[[Utterance], _Outcome]:
-    return functools.partial(_plan_utterance, protocol, open_library(plan), Path(plan.manifest).parent, seeds)
+    effects = parse_effects(plan.effects)
+    return functools.partial(_plan_utterance, protocol, effects, open_library(plan), Path(plan.manifest).parent, seeds)
 
 
 _Outcome = tuple[list[PlanLine], dict[str, str]] | str
@@ -293,7 +312,12 @@ _Outcome = tuple[list[PlanLine], dict[str, str]] | str
 
 
 def _plan_utterance(
-    protocol: Protocol, library: NoiseLibrary, root: Path, seeds: tuple[int, ...], utterance: Utterance
+    protocol: Protocol,
+    effects: tuple[Effect, ...],
+    library: NoiseLibrary,
+    root: Path,
+    seeds: tuple[int, ...],
+    utterance: Utterance,
 ) -> _Outcome:
     if utterance.audio is None:
         return "has no sound"
@@ -302,54 +326,67 @@ def _plan_utterance(
         return "digital silence, which has no level"
     lines: list[PlanLine] = []
     names: dict[str, str] = {}
-    blank = PlanLine(
-        utterance=utterance.id,
-        condition="clean",
-        noise=None,
-        snr_db=None,
-        seed=seeds[0],
-        noises=(),
-        gain_db=None,
-        scale_db=0.0,
-        achieved_snr_db=None,
-        effects=(),
-        sha256=sound_hash(speech),
-    )
-    if None in protocol.snrs_db:
-        lines.append(blank)
-    for seed, noise in itertools.product(seeds, protocol.noises):
-        draw = _Draw(protocol.name, seed, utterance.id, noise)
-        parts, used = _draw_noise(noise, protocol, library, utterance, len(speech), draw)
-        names |= used
-        recordings = [
-            coloured_noise(len(speech), cast(NoiseColour, part.noise_sha256), part.offset)
-            if part.noise_sha256 in COLOURS
-            else _loop(library.samples(used[part.noise_sha256]), part.offset, len(speech))
-            for part in parts
-        ]
-        total = _sum(recordings, parts)
-        for snr_db in protocol.snrs_db:
-            if snr_db is None:
-                continue
-            try:
-                mixed = mix(speech, total, snr_db, level=protocol.level)
-            except DataError as error:
-                raise DataError(f"{utterance.id}: {noise} at {snr_db:g} dB: {error}") from error
-            lines.append(
-                dataclasses.replace(
-                    blank,
-                    condition=f"{noise}_{snr_db:g}",
-                    noise=noise,
-                    snr_db=snr_db,
-                    seed=seed,
-                    noises=parts,
-                    gain_db=mixed.gain_db,
-                    scale_db=mixed.scale_db,
-                    achieved_snr_db=mixed.achieved_snr_db,
-                    sha256=sound_hash(cast(Pcm, mixed.samples)),
-                )
-            )
+
+    def add(voice: MixResult, records: tuple[dict[str, Any], ...], voice_scale_db: float, **values: Any) -> None:
+        samples, scale_db = _affect(cast(Pcm, voice.samples), records, None, voice=False)
+        line = PlanLine(
+            utterance=utterance.id,
+            snr_db=voice.snr_db,
+            gain_db=voice.gain_db,
+            scale_db=round(voice_scale_db + voice.scale_db + scale_db, 2),
+            achieved_snr_db=voice.achieved_snr_db,
+            effects=records,
+            sha256=sound_hash(samples),
+            **values,
+        )
+        lines.append(line)
+
+    for seed in seeds:
+        records = tuple(
+            draw_effects(effects, _Draw(protocol.name, seed, utterance.id, "effects"), library.names("rir"))
+        )
+        for record in records:
+            if record["effect"] == "reverb":
+                record["rir_sha256"] = library.sha256(record["rir"])
+                names[record["rir_sha256"]] = record["rir"]
+        voice, voice_scale_db = _affect(speech, records, library.samples, voice=True)
+        if None in protocol.snrs_db and (seed == seeds[0] or effects):  # without effects all seeds have the same
+            clean = mix(voice, voice, None)
+            add(clean, records, voice_scale_db, condition="clean", noise=None, seed=seed, noises=())
+        for noise in protocol.noises:
+            draw = _Draw(protocol.name, seed, utterance.id, noise)
+            parts, used = _draw_noise(noise, protocol, library, utterance, len(voice), draw)
+            names |= used
+            recordings = [
+                coloured_noise(len(voice), cast(NoiseColour, part.noise_sha256), part.offset)
+                if part.noise_sha256 in COLOURS
+                else _loop(library.samples(used[part.noise_sha256]), part.offset, len(voice))
+                for part in parts
+            ]
+            total = _sum(recordings, parts)
+            for snr_db in protocol.snrs_db:
+                if snr_db is None:
+                    continue
+                try:
+                    mixed = mix(voice, total, snr_db, level=protocol.level)
+                except DataError as error:
+                    raise DataError(f"{utterance.id}: {noise} at {snr_db:g} dB: {error}") from error
+                condition = f"{noise}_{snr_db:g}"
+                add(mixed, records, voice_scale_db, condition=condition, noise=noise, seed=seed, noises=parts)
     return lines, names
+
+
+def _affect(
+    samples: Pcm, records: Sequence[dict[str, Any]], impulse_response: Callable[[str], Pcm] | None, *, voice: bool
+) -> tuple[Pcm, float]:
+    """Samples after the effects on the voice, or after the others, and what they were turned down by to fit."""
+    chosen = [record for record in records if (record["effect"] in VOICE_EFFECTS) == voice]
+    if not chosen:
+        return samples, 0.0
+    affected = (samples / FULL_SCALE).astype(np.float32)
+    for record in chosen:
+        affected = apply_effect(affected, record, impulse_response)
+    return pcm_of(affected), fitting_scale_db(affected.astype(np.float64) * FULL_SCALE)
 
 
 class _Draw:
@@ -402,6 +439,8 @@ def _draw_noise(
             )
         spare = len(recording) - count
         bound = 1 if protocol.offset == "start" else spare + 1 if spare >= 0 else len(recording)
+        if is_babble:  # voices are recorded like the speech itself: from their start they would pause where it does
+            bound = len(recording)
         offset = draw(bound, "offset", attempt)
         stretch = _loop(recording, offset, count)
         if not stretch.any() or (protocol.offset == "random" and rms_db(stretch) < rms_db(recording) - _QUIET_DB):
