@@ -73,6 +73,7 @@ def mix(speech: Sound, noise: Sound, snr_db: float | None, *, level: Level = "ac
     if snr_db is None:
         _check(speech, "speech")
         return MixResult(speech, None, None, None, 0.0)
+    snr_db = float(snr_db)
     gain_db = noise_gain_db(speech, noise, snr_db, level=level)
     result = add_noise(speech, noise, gain_db, level=level, snr_db=snr_db)
     if speech.dtype != np.int16 or _error_db(result) <= _ROUNDING_ERROR_DB:

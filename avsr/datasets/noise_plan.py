@@ -145,7 +145,7 @@ def plan_noise(
         raise DataError(f"{manifest}: no utterance of split {split!r}", remedy="check the split")
     chosen = find_protocol(protocol)
     if snrs_db is not None:
-        chosen = dataclasses.replace(chosen, snrs_db=tuple(snrs_db))
+        chosen = dataclasses.replace(chosen, snrs_db=tuple(None if snr is None else float(snr) for snr in snrs_db))
     if noises is not None:
         chosen = dataclasses.replace(chosen, noises=tuple(noises))
     frame = NoisePlan(

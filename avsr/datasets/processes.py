@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from avsr.errors import DataError
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 def map_in_order(
-    open_work: Callable[[], Callable[[Item], Result]], items: Iterable[Item], workers: int
+    open_work: Callable[[], Callable[[Item], Result]], items: Sequence[Item], workers: int
 ) -> Generator[Result, None, None]:
     """The result of each item, in order, while others are still being worked on.
 
@@ -32,7 +32,10 @@ def map_in_order(
         return
     # Spawned, because forked processes hang where the parent has used MediaPipe, torch or ffmpeg threads.
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start, initargs=(open_work,)
+        max(1, min(workers, len(items))),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(open_work,),
     )
     running: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
     upcoming = iter(items)
