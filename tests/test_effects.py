@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from avsr.augment import effects, filters
-from avsr.augment.effects import EFFECTS, apply_effect, draw_effects, parse_effects
+from avsr.augment.effects import EFFECTS, apply_effects, draw_effects, parse_effects
 from avsr.augment.mixing import mix
 from avsr.datasets.randomness import stable_seed
 from avsr.errors import ConfigError, DataError
@@ -47,11 +47,11 @@ def test_effects_keep_time_length_and_grid_and_repeat(name: str) -> None:
     samples = syllables()
     untouched = samples.copy()
     record = record_of(name)
-    changed = apply_effect(samples, record, impulse_response)
+    changed = apply_effects(samples, [record], impulse_response)
     np.testing.assert_array_equal(samples, untouched)
     assert changed.shape == samples.shape and changed.dtype == np.float32
     np.testing.assert_array_equal(changed * 32_768, np.rint(changed * 32_768))
-    np.testing.assert_array_equal(changed, apply_effect(samples, record, impulse_response))
+    np.testing.assert_array_equal(changed, apply_effects(samples, [record], impulse_response))
     assert not np.array_equal(changed, samples)
     if name == "pitch":  # moves within 10 ms by its nature: compare envelopes
         changed, samples = (np.abs(s[: 100 * 320]).reshape(100, 320).mean(axis=1) for s in (changed, samples))
@@ -67,7 +67,7 @@ def test_effects_survive_short_silent_and_loud_sound(name: str) -> None:
     if name == "room":
         pytest.importorskip("pyroomacoustics")
     for samples in (np.zeros(0), np.full(1, 0.5), np.zeros(2000), np.full(3000, 2.0)):
-        changed = apply_effect(samples.astype(np.float32), record_of(name), impulse_response)
+        changed = apply_effects(samples.astype(np.float32), [record_of(name)], impulse_response)
         assert len(changed) == len(samples) and np.isfinite(changed).all()
 
 
@@ -76,9 +76,8 @@ def test_same_bytes_on_every_machine() -> None:
     samples = (np.rint(2000 * filters.coloured_noise(32_100, "pink", 1)) / 32_768).astype(np.float32)
     fade = np.arange(6000, 0, -1) ** 2 / 36e6
     response = np.rint(filters.coloured_noise(6000, "white", 2) * 3000 * fade).astype(np.int16)
-    for name in EFFECTS:
-        if name not in NEEDS_LIBRARY:
-            samples = apply_effect(samples, record_of(name), lambda name: response)
+    records = [record_of(name) for name in EFFECTS if name not in NEEDS_LIBRARY]
+    samples = apply_effects(samples, records, lambda name: response)
     noise = [filters.coloured_noise(16_000, colour, 7) for colour in ("white", "pink", "brown")]
     mixture = mix(samples[:16_000], noise[1], -3.0).samples
     content = b"".join(array.astype("<f4").tobytes() for array in (samples, *noise, mixture))
@@ -120,7 +119,7 @@ def test_bands_are_limited() -> None:
         ("highpass=500", (700, 7900), (0, 300)),
         ("mulaw", (100, 3200), (3900, 7900)),
     ):
-        power = np.abs(np.fft.rfft(apply_effect(white, record_of(text)))) ** 2 / np.abs(np.fft.rfft(white)) ** 2
+        power = np.abs(np.fft.rfft(apply_effects(white, [record_of(text)]))) ** 2 / np.abs(np.fft.rfft(white)) ** 2
         level_db = [10 * math.log10(np.median(power[10 * low : 10 * high])) for low, high in (passed, stopped)]
         assert level_db[0] == pytest.approx(0, abs=0.3)
         assert level_db[1] < -25
@@ -135,11 +134,11 @@ def test_loss_comes_in_runs_and_at_its_rate() -> None:
 
 def test_clip_pitch_and_gain_do_what_they_are_told() -> None:
     samples = syllables()
-    clipped = apply_effect(samples, record_of("clip=6"))
+    clipped = apply_effects(samples, [record_of("clip=6")])
     assert np.abs(clipped).max() == pytest.approx(np.abs(samples).max() / 10**0.3, rel=1e-3)
-    assert apply_effect(samples, record_of("gain=20")).max() == pytest.approx(10 * samples.max())
+    assert apply_effects(samples, [record_of("gain=20")]).max() == pytest.approx(10 * samples.max())
     tone = np.sin(2 * np.pi * 400 * np.arange(32_000) / 16_000).astype(np.float32)
-    higher = apply_effect(tone, record_of("pitch=12"))
+    higher = apply_effects(tone, [record_of("pitch=12")])
     assert np.abs(np.fft.rfft(higher[4000:28_000])).argmax() * 16_000 / 24_000 == pytest.approx(800, abs=5)
 
 
@@ -187,10 +186,10 @@ def test_wrong_words_for_effects(text: str, message: str) -> None:
 def test_broken_records_are_refused() -> None:
     samples = syllables(count=3200)
     with pytest.raises(DataError, match="unknown effect: got echo"):
-        apply_effect(samples, {"effect": "echo"})
+        apply_effects(samples, [{"effect": "echo"}])
     with pytest.raises(DataError, match="an effect is incomplete: .*'value'"):
-        apply_effect(samples, {"effect": "gain"})
+        apply_effects(samples, [{"effect": "gain"}])
     with pytest.raises(DataError, match="silent.wav: the impulse response is digital silence"):
-        apply_effect(samples, {"effect": "reverb", "rir": "silent.wav"}, lambda name: np.zeros(10, np.int16))
+        apply_effects(samples, [{"effect": "reverb", "rir": "silent.wav"}], lambda name: np.zeros(10, np.int16))
     with pytest.raises(ConfigError, match="no impulse responses"):
         draw_effects(parse_effects("reverb"), lambda bound, *what: 0)

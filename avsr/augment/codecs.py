@@ -14,7 +14,7 @@ from avsr.media import SAMPLE_RATE
 _ENCODERS = {"opus": ("libopus", "s16"), "mp3": ("libmp3lame", "s16p")}
 # Less effort than usual: two or three times quicker, and a codec is there to do harm here.
 _DECODERS = {"opus": "opus", "mp3": "mp3float"}
-_OPTIONS = {"opus": {"compression_level": "5"}, "mp3": {"compression_level": "7"}}
+_OPTIONS = {"opus": {"compression_level": "0"}, "mp3": {"compression_level": "7"}}
 
 
 def through_codec(pcm: NDArray[np.float64], codec: Literal["opus", "mp3"], bits_per_second: int) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
     effects = parse_effects("reverb@0.5,highpass=100..400,opus=8..24")       # what may happen
     records = draw_effects(effects, draw, impulse_responses)                 # what happens to one utterance
-    samples = apply_effect(samples, records[0], impulse_response)            # one after the other
+    samples = apply_effects(samples, records, impulse_response)              # one after the other
 
 | effect | value | |
 |---|---|---|
@@ -151,19 +151,22 @@ def draw_effects(effects: Sequence[Effect], draw: Draw, impulse_responses: Seque
     return records
 
 
-def apply_effect(
-    samples: Samples, record: dict[str, Any], impulse_response: Callable[[str], NDArray[np.int16]] | None = None
+def apply_effects(
+    samples: Samples,
+    records: Sequence[dict[str, Any]],
+    impulse_response: Callable[[str], NDArray[np.int16]] | None = None,
 ) -> Samples:
-    """Samples [S] after one recorded effect; impulse_response gives the samples of what `rir` names.
+    """Samples [S] after recorded effects, one after the other; impulse_response gives the samples of what `rir` names.
 
     Raises DataError for records that are not of `draw_effects` and for impulse responses without sound.
     """
     pcm = np.rint(samples.astype(np.float64) * FULL_SCALE)
-    try:
-        changed = _apply(pcm, record, impulse_response)
-    except (KeyError, TypeError) as error:
-        raise DataError("an effect is incomplete", got=record, expected=f"also {error}") from error
-    return (np.rint(changed) / FULL_SCALE).astype(np.float32)
+    for record in records:
+        try:
+            pcm = np.rint(_apply(pcm, record, impulse_response))
+        except (KeyError, TypeError) as error:
+            raise DataError("an effect is incomplete", got=record, expected=f"also {error}") from error
+    return (pcm / FULL_SCALE).astype(np.float32)
 
 
 def _apply(pcm: Pcm, record: dict[str, Any], impulse_response: Callable[[str], NDArray[np.int16]] | None) -> Pcm:
@@ -216,7 +219,7 @@ def _response_filter(pcm16: bytes, name: str) -> Filter:
     return Filter(response, delay=int(np.abs(response).argmax()))
 
 
-@functools.lru_cache(maxsize=4 * ROOMS)
+@functools.lru_cache(maxsize=8 * ROOMS)
 def room_filter(reverberation_s: float, room: int) -> Filter:
     """Impulse response of one of the rooms of a reverberation time: size, talker and microphone are drawn.
 

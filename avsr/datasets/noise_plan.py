@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from avsr.augment.effects import VOICE_EFFECTS, Effect, apply_effect, draw_effects, parse_effects
+from avsr.augment.effects import VOICE_EFFECTS, Effect, apply_effects, draw_effects, parse_effects
 from avsr.augment.filters import NoiseColour, coloured_noise
 from avsr.augment.mixing import FULL_SCALE, Level, MixResult, add_noise, fitting_scale_db, linear, mix, rms_db
 from avsr.datasets.manifest import Utterance, load_samples, read_manifest, write_json_lines
@@ -383,9 +383,7 @@ def _affect(
     chosen = [record for record in records if (record["effect"] in VOICE_EFFECTS) == voice]
     if not chosen:
         return samples, 0.0
-    affected = (samples / FULL_SCALE).astype(np.float32)
-    for record in chosen:
-        affected = apply_effect(affected, record, impulse_response)
+    affected = apply_effects((samples / FULL_SCALE).astype(np.float32), chosen, impulse_response)
     return pcm_of(affected), fitting_scale_db(affected.astype(np.float64) * FULL_SCALE)
 
 

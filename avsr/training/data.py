@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from avsr.augment import audio, video
-from avsr.augment.effects import VOICE_EFFECTS, apply_effect, draw_effects, parse_effects
+from avsr.augment.effects import VOICE_EFFECTS, apply_effects, draw_effects, parse_effects
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
 from avsr.datasets.noise import (
     NoiseBank,
@@ -221,9 +221,9 @@ class TrainingSet(Dataset[Example]):
                 self.effects, lambda bound, *purpose: int(random.integers(bound)), list(self.impulse_responses)
             )
             changes["effects"] = records
-        for record in records:
-            if record["effect"] in VOICE_EFFECTS:
-                samples = apply_effect(samples, record, self.impulse_responses.__getitem__)
+        on_voice = [record for record in records if record["effect"] in VOICE_EFFECTS]
+        if on_voice:
+            samples = apply_effects(samples, on_voice, self.impulse_responses.__getitem__)
         if augment.channel_db:
             samples = audio.colour_channel(samples, augment.channel_db, random)
         snr_db = float("inf")
@@ -232,9 +232,8 @@ class TrainingSet(Dataset[Example]):
             noise, changes["noise"] = self.noise.draw(len(samples), random)
             changes["snr_db"] = snr_db
             samples = audio.mix_at_snr(samples, noise, snr_db)
-        for record in records:
-            if record["effect"] not in VOICE_EFFECTS:
-                samples = apply_effect(samples, record)
+        if len(on_voice) < len(records):
+            samples = apply_effects(samples, [record for record in records if record not in on_voice])
         if augment.gain_db:
             changes["gain_db"] = float(random.uniform(-augment.gain_db, augment.gain_db))
             samples = samples * np.float32(10 ** (changes["gain_db"] / 20))
