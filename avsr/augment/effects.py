@@ -36,8 +36,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avsr.augment.filters import Filter, apply_filter, lowpass_filter, microphone_filter
-from avsr.augment.mixing import FULL_SCALE, linear, rms_db
+from avsr.augment.filters import Filter, apply_filter, lowpass_filter, microphone_filter, room_response
+from avsr.augment.mixing import FULL_SCALE, linear
 from avsr.errors import ConfigError, DataError, nearest
 from avsr.media import SAMPLE_RATE
 
@@ -177,9 +177,9 @@ def _apply(pcm: Pcm, record: dict[str, Any], impulse_response: Callable[[str], N
             if impulse_response is None:
                 raise DataError("no impulse responses to take this from", got=record["rir"])
             response = impulse_response(record["rir"])
-            return reverberate(pcm, _response_filter(response.tobytes(), record["rir"]))
+            return apply_filter(pcm, _response_filter(response.tobytes(), record["rir"]))
         case "room":
-            return reverberate(pcm, room_filter(record["value"], record["room"]))
+            return apply_filter(pcm, room_filter(record["value"], record["room"]))
         case "microphone":
             return apply_filter(pcm, microphone_filter(record["value"], record["seed"]))
         case "highpass":
@@ -202,21 +202,12 @@ def _apply(pcm: Pcm, record: dict[str, Any], impulse_response: Callable[[str], N
     raise DataError("unknown effect", got=record["effect"], expected=", ".join(EFFECTS))
 
 
-def reverberate(pcm: Pcm, response: Filter) -> Pcm:
-    """Speech in a room, at the level it had (of all of it), its direct sound where it was."""
-    wet = np.rint(apply_filter(pcm, response))
-    if not wet.any():
-        return wet
-    change_db = rms_db(pcm / FULL_SCALE) - rms_db(wet / FULL_SCALE)
-    return wet * linear(round(change_db, 3))
-
-
 @functools.lru_cache(maxsize=64)
 def _response_filter(pcm16: bytes, name: str) -> Filter:
     response = np.frombuffer(pcm16, np.int16).astype(np.float64)
     if not response.any():
         raise DataError(f"{name}: the impulse response is digital silence", remedy="leave it out")
-    return Filter(response, delay=int(np.abs(response).argmax()))
+    return room_response(response, int(np.abs(response).argmax()))
 
 
 @functools.lru_cache(maxsize=8 * ROOMS)
@@ -252,7 +243,7 @@ def room_filter(reverberation_s: float, room: int) -> Filter:
     flight_s = math.dist(talker_m, ear_m) / pyroomacoustics.constants.get("c")
     direct = round(flight_s * SAMPLE_RATE) + pyroomacoustics.constants.get("frac_delay_length") // 2
     response = np.rint(response / np.abs(response).max() * 32_767)  # too coarse for its rounding errors to matter
-    return Filter(np.trim_zeros(response, "b"), delay=direct)
+    return room_response(np.trim_zeros(response, "b"), direct)
 
 
 def telephone(pcm: Pcm, law: Literal["mulaw", "alaw"]) -> Pcm:
