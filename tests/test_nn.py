@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from avsr.nn.attention import RelativeAttention, relative_positions
 from avsr.nn.conformer import Conformer, ConformerShape
 from avsr.nn.convolution import ConvolutionModule
-from avsr.nn.masks import AttentionContext, valid_mask
+from avsr.nn.masks import AttentionContext, Sight, valid_mask
 from avsr.nn.subsampling import Subsampling
 
 CPU = torch.device("cpu")
@@ -31,7 +31,8 @@ def test_attention_equals_the_formula_written_as_loops() -> None:
     valid = torch.tensor([[True, True, False, True, True]])
     context = AttentionContext(left=2, right=1)
     with torch.no_grad():
-        got, any_key, _ = attention(x, x, valid, context)
+        sight = Sight(context, 5, valid)
+        got, _ = attention(x, x, sight)
         query, key, value = (f(x)[0].view(5, 2, 4) for f in (attention.to_query, attention.to_key, attention.to_value))
         rows = []
         for i in range(5):
@@ -52,15 +53,15 @@ def test_attention_equals_the_formula_written_as_loops() -> None:
                 weights = torch.stack(scores).softmax(0)
                 heads.append(sum(w * value[j, n] for w, j in zip(weights, visible, strict=True)))
             rows.append(attention.to_output(torch.cat(heads)))
-    assert any_key.all()
+    seen = sight.seen()
+    assert seen is not None and seen.all()
     torch.testing.assert_close(got[0], torch.stack(rows), atol=1e-5, rtol=0)
 
 
-def test_attention_reports_rows_without_a_visible_key() -> None:
-    attention = randomised(RelativeAttention(8, 2))
-    x = torch.randn(1, 4, 8)
-    _, any_key, _ = attention(x, x, torch.tensor([[True, False, False, False]]), AttentionContext(left=1, right=0))
-    assert any_key.tolist() == [[True, True, False, False]]
+def test_a_sight_reports_rows_without_a_visible_key() -> None:
+    sight = Sight(AttentionContext(left=1, right=0), 4, torch.tensor([[True, False, False, False]]))
+    seen = sight.seen()
+    assert seen is not None and seen.tolist() == [[True, True, False, False]]
 
 
 def test_positions_run_from_newest_to_oldest() -> None:
@@ -233,26 +234,60 @@ def test_local_attention_equals_loops(left: int, right: int, tokens: int, spacin
     x, lengths = torch.randn(2, 19, 8, generator=torch.Generator().manual_seed(2)), [19, 13]
     valid = valid_mask(torch.tensor(lengths), 19)
     with torch.no_grad():
-        got, _, _ = attention(x, x, valid, context)
+        got, _ = attention(x, x, Sight(context, 19, valid))
         expected = local_by_loops(attention, x, lengths, context)
     torch.testing.assert_close(got[valid], expected[valid], atol=1e-5, rtol=0)
 
 
-def test_local_attention_is_limited_attention_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "context",
+    [
+        AttentionContext(),
+        AttentionContext(left=5, right=5),
+        AttentionContext(left=7, right=-1),
+        AttentionContext(left=-1, right=2),
+        AttentionContext(style="chunked", left=6, right=2),
+        AttentionContext(style="chunked", left=-1, right=3),
+        AttentionContext(style="local", left=5, right=3),
+        AttentionContext(style="local", left=4, right=4, global_tokens=2, global_spacing=9),
+    ],
+)
+@pytest.mark.parametrize("queries", [1, 2, 13])
+def test_attention_in_blocks_equals_attention_at_once(
+    monkeypatch: pytest.MonkeyPatch, context: AttentionContext, queries: int
+) -> None:
     attention = randomised(RelativeAttention(8, 2))
     x, valid = torch.randn(2, 61, 8), valid_mask(torch.tensor([61, 40]), 61)
-    limits = {"left": 5, "right": 5}
-    monkeypatch.setattr("avsr.nn.attention.LOCAL_QUERIES", 20)
     with torch.no_grad():
-        local, _, _ = attention(x, x, valid, AttentionContext(style="local", **limits))
-        whole, _, _ = attention(x, x, valid, AttentionContext(**limits))
-    torch.testing.assert_close(local[valid], whole[valid], atol=1e-5, rtol=0)
+        monkeypatch.setattr("avsr.nn.masks.MIN_BLOCK_QUERIES", 1000)
+        whole, _ = attention(x, x, Sight(context, 61, valid))
+        assert len(list(Sight(context, 61, valid).blocks())) == 1
+        monkeypatch.setattr("avsr.nn.masks.MIN_BLOCK_QUERIES", queries)
+        monkeypatch.setattr("avsr.nn.masks.BLOCK_SCORES", 1)
+        blocks, _ = attention(x, x, Sight(context, 61, valid))
+    torch.testing.assert_close(blocks[valid], whole[valid], atol=1e-5, rtol=0)
+
+
+def test_blocks_look_no_further_than_their_context() -> None:
+    blocks = list(Sight(AttentionContext(style="local", left=128, right=128), 3000).blocks())
+    assert max(block.keys.stop - block.keys.start for block in blocks) == 128 + 256
+    assert [block.queries.start for block in blocks[1:]] == [block.queries.stop for block in blocks[:-1]]
+    assert list(Sight(AttentionContext(), 40).blocks())[0].allowed is None
+
+
+def test_gradients_flow_through_attention_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention = randomised(RelativeAttention(8, 2)).double()
+    x = torch.randn(1, 7, 8, dtype=torch.float64, requires_grad=True)
+    monkeypatch.setattr("avsr.nn.masks.MIN_BLOCK_QUERIES", 2)
+    monkeypatch.setattr("avsr.nn.masks.BLOCK_SCORES", 1)
+    context = AttentionContext(left=2, right=1)
+    assert torch.autograd.gradcheck(lambda y: attention(y, y, Sight(context, 7))[0], (x,))
 
 
 def test_convolution_sees_as_far_ahead_as_it_says() -> None:
     module = randomised(ConvolutionModule(8, 5, look_ahead=1, norm="layer"))
     assert isinstance(module, ConvolutionModule)
-    x, valid = torch.randn(1, 20, 8), torch.ones(1, 20, dtype=torch.bool)
+    x, valid = torch.randn(1, 20, 8), None
     changed = x.clone()
     changed[:, 10] += 1.0
     with torch.no_grad():
@@ -325,7 +360,7 @@ def test_causal_chunks_equal_the_masked_whole(right: int) -> None:
 def test_a_state_of_another_context_is_refused() -> None:
     _, conformer = build(streaming=True)
     state = conformer.initial_state(1, AttentionContext(style="chunked", left=8, right=3), CPU, torch.float32)
-    with pytest.raises(ValueError, match="got 8 frames of past, expected 4"):
+    with pytest.raises(ValueError, match="got 8 frames of past"):
         conformer(torch.zeros(1, 4, 32), torch.tensor([4]), AttentionContext(style="chunked", left=4, right=3), state)
 
 

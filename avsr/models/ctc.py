@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from avsr.nn.packing import Linear
+
 
 class CTCHead(nn.Module):
     """Frames [B, T, D] -> log-probabilities [B, T, V + 1] of V units and, last, the blank."""
@@ -11,7 +13,7 @@ class CTCHead(nn.Module):
     def __init__(self, width: int, vocabulary_size: int) -> None:
         super().__init__()
         self.blank_id = vocabulary_size
-        self.project = nn.Linear(width, vocabulary_size + 1)
+        self.project = Linear(width, vocabulary_size + 1)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return self.project(x_BTD).float().log_softmax(dim=-1)

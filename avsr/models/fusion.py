@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from avsr.models.config import FusionConfig
 from avsr.nn.attention import AttentionState, RelativeAttention
 from avsr.nn.conformer import FeedForward
-from avsr.nn.masks import valid_mask
+from avsr.nn.masks import History, Sight, initial_history, padding_mask
+from avsr.nn.packing import Linear
 
 GATE_BIAS = -2.0  # sigmoid(-2) = 0.12: lips start as a whisper
 
@@ -23,9 +24,11 @@ class FusionLayerState(NamedTuple):
 
 
 class FusionState(NamedTuple):
-    """The past of the fusion transformer, first layer first."""
+    """The past of the fusion transformer, first layer first, and which frames of lips and sound were real."""
 
     layers: tuple[FusionLayerState, ...]
+    lips_history: History
+    sound_history: History
 
 
 class GatedLipAttention(nn.Module):
@@ -39,22 +42,23 @@ class GatedLipAttention(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = RelativeAttention(width, heads, dropout=dropout)
-        opening = nn.Linear(width, width)
+        opening = Linear(width, width)
         nn.init.constant_(opening.bias, GATE_BIAS)
-        self.gate = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), opening)
+        self.gate = nn.Sequential(Linear(2 * width, width), nn.SiLU(), opening)
 
     def forward(
         self,
         x_BTD: Tensor,
         lips_BTD: Tensor,
-        seen_BT: Tensor,
-        config: FusionConfig,
+        sight: Sight,
         state: AttentionState | None,
     ) -> tuple[Tensor, AttentionState | None]:
         normed_BTD = self.norm(x_BTD)
-        gathered_BTD, any_BT, next_state = self.attention(normed_BTD, lips_BTD, seen_BT, config.lips, state)
+        gathered_BTD, next_state = self.attention(normed_BTD, lips_BTD, sight, state)
         gate_BTD = torch.sigmoid(self.gate(torch.cat((normed_BTD, gathered_BTD), dim=-1)))
-        return (gate_BTD * gathered_BTD).masked_fill(~any_BT[..., None], 0.0), next_state
+        added_BTD = gate_BTD * gathered_BTD
+        any_BT = sight.seen()
+        return added_BTD if any_BT is None else added_BTD.masked_fill(~any_BT[..., None], 0.0), next_state
 
 
 class FusionLayer(nn.Module):
@@ -76,19 +80,18 @@ class FusionLayer(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        valid_BT: Tensor,
+        sound_sight: Sight,
         lips_BTD: Tensor | None,
-        seen_BT: Tensor | None,
-        config: FusionConfig,
+        lips_sight: Sight | None,
         state: FusionLayerState | None,
     ) -> tuple[Tensor, FusionLayerState | None]:
         lips_state = None if state is None else state.lips
-        if lips_BTD is not None and seen_BT is not None:
-            added_BTD, lips_state = self.lips(x_BTD, lips_BTD, seen_BT, config, lips_state)
+        if lips_BTD is not None and lips_sight is not None:
+            added_BTD, lips_state = self.lips(x_BTD, lips_BTD, lips_sight, lips_state)
             x_BTD = x_BTD + self.dropout(added_BTD)
         normed_BTD = self.norm_sound(x_BTD)
-        attended_BTD, _, sound_state = self.sound(
-            normed_BTD, normed_BTD, valid_BT, config.attention, None if state is None else state.sound
+        attended_BTD, sound_state = self.sound(
+            normed_BTD, normed_BTD, sound_sight, None if state is None else state.sound
         )
         x_BTD = x_BTD + self.dropout(attended_BTD)
         x_BTD = x_BTD + self.dropout(self.feed_forward(self.norm_feed_forward(x_BTD)))
@@ -119,7 +122,11 @@ class FusionTransformer(nn.Module):
             lips = layer.lips.attention.initial_state(batch_size, self.config.lips, device, dtype)
             sound = layer.sound.initial_state(batch_size, self.config.attention, device, dtype)
             states.append(FusionLayerState(lips, sound))
-        return FusionState(tuple(states))
+        return FusionState(
+            tuple(states),
+            initial_history(batch_size, self.config.lips, device),
+            initial_history(batch_size, self.config.attention, device),
+        )
 
     def forward(
         self,
@@ -132,13 +139,22 @@ class FusionTransformer(nn.Module):
     ) -> tuple[Tensor, FusionState | None]:
         if heard_BT is not None:
             x_BTD = torch.where(heard_BT[..., None], x_BTD, self.silence.to(x_BTD.dtype))
-        valid_BT = valid_mask(lengths, x_BTD.shape[1])
-        if seen_BT is not None:
-            seen_BT = seen_BT & valid_BT
+        T = x_BTD.shape[1]
+        valid_BT = padding_mask(lengths, T)
+        sound_sight = Sight(self.config.attention, T, valid_BT, None if state is None else state.sound_history)
+        lips_sight = None
+        if lips_BTD is not None:
+            if seen_BT is not None and valid_BT is not None:
+                seen_BT = seen_BT & valid_BT
+            lips_sight = Sight(self.config.lips, T, seen_BT, None if state is None else state.lips_history)
+        elif state is not None:
+            raise ValueError("a stream needs its lips: give absent ones while none are seen")
         next_states = []
         for index, layer in enumerate(self.layers):
             x_BTD, next_state = layer(
-                x_BTD, valid_BT, lips_BTD, seen_BT, self.config, None if state is None else state.layers[index]
+                x_BTD, sound_sight, lips_BTD, lips_sight, None if state is None else state.layers[index]
             )
             next_states.append(next_state)
-        return x_BTD, None if state is None else FusionState(tuple(next_states))
+        if state is None or lips_sight is None:
+            return x_BTD, None
+        return x_BTD, FusionState(tuple(next_states), lips_sight.next_history(), sound_sight.next_history())

@@ -109,6 +109,7 @@ class Recognizer:
         self.network = network.eval().to(self.device)
         self.tokenizer = tokenizer
         self.dtype = dtype or torch.float32
+        self.network.pack(self.dtype)
         self._log_mel = LogMel(network.config.mel).to(self.device)
 
     @property
@@ -261,7 +262,9 @@ class Recognizer:
     def _run(
         self, mel: Tensor | None, lengths: Tensor, lips: Tensor | None, presence: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        reduced = self.dtype in (torch.bfloat16, torch.float16)
+        reduced = self.dtype != torch.float32 and not self.network.pack(self.dtype)
+        if not reduced:
+            self.network.pack()  # once more where something undid it
         with torch.autocast(self.device.type, dtype=self.dtype if reduced else None, enabled=reduced):
             output = self.network(mel, lengths, lips, presence)
         return output.log_probs, output.lengths

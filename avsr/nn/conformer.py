@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avsr.nn.attention import AttentionState, RelativeAttention
 from avsr.nn.convolution import ConvolutionModule, ConvolutionState
-from avsr.nn.masks import AttentionContext, valid_mask
+from avsr.nn.masks import AttentionContext, History, Sight, initial_history, padding_mask
+from avsr.nn.packing import Linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +50,12 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, expansion: int, *, dropout: float, use_bias: bool) -> None:
         super().__init__()
-        self.expand = nn.Linear(width, width * expansion, bias=use_bias)
-        self.project = nn.Linear(width * expansion, width, bias=use_bias)
+        self.expand = Linear(width, width * expansion, bias=use_bias)
+        self.project = Linear(width * expansion, width, bias=use_bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.project(self.dropout(F.silu(self.expand(x_BTD))))
+        return self.project(self.dropout(self.expand(x_BTD, "swish")))
 
 
 class ConformerBlock(nn.Module):
@@ -93,19 +93,19 @@ class ConformerBlock(nn.Module):
         )
 
     def forward(
-        self, x_BTD: Tensor, valid_BT: Tensor, context: AttentionContext, state: BlockState | None = None
+        self, x_BTD: Tensor, valid_BT: Tensor | None, sight: Sight, state: BlockState | None = None
     ) -> tuple[Tensor, BlockState | None]:
-        x_BTD = x_BTD + 0.5 * self.dropout(self.feed_forward_first(self.norm_first(x_BTD)))
+        x_BTD = torch.add(x_BTD, self.dropout(self.feed_forward_first(self.norm_first(x_BTD))), alpha=0.5)
         normed_BTD = self.norm_attention(x_BTD)
-        attended_BTD, _, attention_state = self.attention(
-            normed_BTD, normed_BTD, valid_BT, context, None if state is None else state.attention
+        attended_BTD, attention_state = self.attention(
+            normed_BTD, normed_BTD, sight, None if state is None else state.attention
         )
         x_BTD = x_BTD + self.dropout(attended_BTD)
         convolved_BTD, convolution_state = self.convolution(
             self.norm_convolution(x_BTD), valid_BT, None if state is None else state.convolution
         )
         x_BTD = x_BTD + self.dropout(convolved_BTD)
-        x_BTD = x_BTD + 0.5 * self.dropout(self.feed_forward_second(self.norm_second(x_BTD)))
+        x_BTD = torch.add(x_BTD, self.dropout(self.feed_forward_second(self.norm_second(x_BTD))), alpha=0.5)
         x_BTD = self.norm_output(x_BTD)
         if attention_state is None or convolution_state is None:
             return x_BTD, None
@@ -113,9 +113,10 @@ class ConformerBlock(nn.Module):
 
 
 class ConformerState(NamedTuple):
-    """The past of a stack of blocks, first block first."""
+    """The past of a stack of blocks, first block first, and which of its frames were real."""
 
     blocks: tuple[BlockState, ...]
+    history: History
 
 
 class Conformer(nn.Module):
@@ -133,7 +134,7 @@ class Conformer(nn.Module):
         for block in self.blocks:
             assert isinstance(block, ConformerBlock)
             states.append(block.initial_state(batch_size, context, device, dtype))
-        return ConformerState(tuple(states))
+        return ConformerState(tuple(states), initial_history(batch_size, context, device))
 
     def forward(
         self,
@@ -149,11 +150,12 @@ class Conformer(nn.Module):
         present_BT: frames to be treated like padding where False (nothing was measured there), besides the lengths.
         With a state the chunks must come in whole multiples of the attention chunk, the last one excepted.
         """
-        valid_BT = valid_mask(lengths, x_BTD.shape[1])
+        valid_BT = padding_mask(lengths, x_BTD.shape[1])
         if present_BT is not None:
-            valid_BT = valid_BT & present_BT
+            valid_BT = present_BT if valid_BT is None else valid_BT & present_BT
+        sight = Sight(context, x_BTD.shape[1], valid_BT, None if state is None else state.history)
         next_states = []
         for index, block in enumerate(self.blocks):
-            x_BTD, next_state = block(x_BTD, valid_BT, context, None if state is None else state.blocks[index])
+            x_BTD, next_state = block(x_BTD, valid_BT, sight, None if state is None else state.blocks[index])
             next_states.append(next_state)
-        return x_BTD, None if state is None else ConformerState(tuple(next_states))
+        return x_BTD, None if state is None else ConformerState(tuple(next_states), sight.next_history())

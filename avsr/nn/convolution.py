@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avsr.nn.packing import Linear, Packable, PackedDepthwise
+
 
 class ConvolutionState(NamedTuple):
     """What one depthwise convolution still remembers.
@@ -18,7 +20,7 @@ class ConvolutionState(NamedTuple):
     past_BDK: Tensor
 
 
-class ConvolutionModule(nn.Module):
+class ConvolutionModule(Packable):
     """Pointwise, gate, depthwise over time, norm, SiLU, pointwise.
 
     context "symmetric" looks (kernel - 1) / 2 frames to either side; "causal" looks only back and can stream.
@@ -43,10 +45,11 @@ class ConvolutionModule(nn.Module):
         if not 0 <= look_ahead < kernel:
             raise ValueError(f"convolution look-ahead: got {look_ahead}, expected 0 to {kernel - 1}")
         self.kernel, self.look_ahead, self.norm_kind = kernel, look_ahead, norm
-        self.expand = nn.Linear(width, 2 * width, bias=use_bias)
+        self._packed: PackedDepthwise | None = None
+        self.expand = Linear(width, 2 * width, bias=use_bias)
         self.depthwise = nn.Conv1d(width, width, kernel, groups=width, bias=use_bias)
         self.norm = nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width)
-        self.project = nn.Linear(width, width, bias=use_bias)
+        self.project = Linear(width, width, bias=use_bias)
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> ConvolutionState:
         """A silent past. Raises ValueError for a module that needs the future, as a symmetric one does."""
@@ -56,18 +59,42 @@ class ConvolutionModule(nn.Module):
             torch.zeros(batch_size, self.project.in_features, self.kernel - 1, device=device, dtype=dtype)
         )
 
+    def pack(self, dtype: torch.dtype) -> None:
+        """Also folds a batch norm into the depthwise convolution."""
+        weight_DK, bias_D = self.depthwise.weight[:, 0], self.depthwise.bias
+        with torch.no_grad():
+            if isinstance(self.norm, nn.BatchNorm1d):
+                assert self.norm.running_mean is not None and self.norm.running_var is not None
+                scale_D = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
+                shift_D = self.norm.bias - self.norm.running_mean * scale_D
+                weight_DK = weight_DK * scale_D[:, None]
+                bias_D = shift_D if bias_D is None else bias_D * scale_D + shift_D
+        self._packed = PackedDepthwise(weight_DK, bias_D)
+
+    def unpack(self) -> None:
+        self._packed = None
+
     def forward(
-        self, x_BTD: Tensor, valid_BT: Tensor, state: ConvolutionState | None = None
+        self, x_BTD: Tensor, valid_BT: Tensor | None, state: ConvolutionState | None = None
     ) -> tuple[Tensor, ConvolutionState | None]:
-        """[B, T, D] -> [B, T, D] and the next state; frames that are not valid enter as zeros."""
-        gated_BDT = F.glu(self.expand(x_BTD), dim=-1).masked_fill(~valid_BT[..., None], 0.0).transpose(1, 2)
+        """[B, T, D] -> [B, T, D] and the next state; frames that are not valid enter as zeros. None: all are valid."""
+        gated_BTD = F.glu(self.expand(x_BTD), dim=-1)
+        if valid_BT is not None:
+            gated_BTD = gated_BTD.masked_fill(~valid_BT[..., None], 0.0)
         next_state = None
+        before, after = self.kernel - 1 - self.look_ahead, self.look_ahead
         if state is not None:
-            gated_BDT = torch.cat((state.past_BDK, gated_BDT), dim=-1)
-            next_state = ConvolutionState(gated_BDT[..., gated_BDT.shape[-1] - (self.kernel - 1) :])
-        else:
-            gated_BDT = F.pad(gated_BDT, (self.kernel - 1 - self.look_ahead, self.look_ahead))
-        mixed_BDT = self.depthwise(gated_BDT)
+            gated_BTD = torch.cat((state.past_BDK.transpose(1, 2), gated_BTD), dim=1)
+            next_state = ConvolutionState(gated_BTD[:, gated_BTD.shape[1] - (self.kernel - 1) :].transpose(1, 2))
+            before = after = 0
+        if self._packed is not None:
+            if before != after:
+                gated_BTD, before = F.pad(gated_BTD, (0, 0, before, after)), 0
+            mixed_BTD = self._packed(gated_BTD, before, "swish" if self.norm_kind == "batch" else "none")
+            if self.norm_kind == "layer":
+                mixed_BTD = F.silu(self.norm(mixed_BTD))
+            return self.project(mixed_BTD), next_state
+        mixed_BDT = self.depthwise(F.pad(gated_BTD.transpose(1, 2), (before, after)))
         if self.norm_kind == "batch":
             mixed_BTD = self.norm(mixed_BDT).transpose(1, 2)
         else:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avsr.nn.masks import valid_mask
+from avsr.nn.masks import padding_mask
+from avsr.nn.packing import Packable, PackedWeight
 
-PIECE_FRAMES = 30_000  # 5 minutes: what is computed at a time of a longer recording
+# What is computed at a time of a longer recording: the inner stages hold far more numbers than go in or come out, and
+# those of so few frames stay in the processor's cache.
+PIECE_FRAMES = 512
 
 
 class SubsamplingState(NamedTuple):
@@ -22,7 +26,7 @@ class SubsamplingState(NamedTuple):
     past: tuple[Tensor, ...]
 
 
-class Subsampling(nn.Module):
+class Subsampling(Packable):
     """`factor` mel frames (a power of two) become one frame of `width` channels.
 
     Each stage is a 3x3 convolution with stride 2 in time and frequency, one zero of padding in front; output j of a
@@ -71,6 +75,14 @@ class Subsampling(nn.Module):
                     nn.init.zeros_(module.bias)
         self.channels = channels
         self.project = nn.Linear(channels * bins[-1], width)
+        self._packed: _PackedSubsampling | None = None
+
+    def pack(self, dtype: torch.dtype) -> None:
+        if self._packed is None:
+            self._packed = _PackedSubsampling(self, dtype)
+
+    def unpack(self) -> None:
+        self._packed = None
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> SubsamplingState:
         return SubsamplingState(
@@ -100,7 +112,7 @@ class Subsampling(nn.Module):
         x_BCTF = mel_BFT.transpose(1, 2)[:, None]
         past = []
         for index, stage in enumerate(self.stages):
-            x_BCTF = x_BCTF.masked_fill(~valid_mask(lengths, x_BCTF.shape[2])[:, None, :, None], 0.0)
+            x_BCTF = _masked(x_BCTF, lengths)
             if state is None:
                 before = self.padding
                 x_BCTF = F.pad(x_BCTF, (self.padding, 1, before, 0))
@@ -110,14 +122,17 @@ class Subsampling(nn.Module):
                 x_BCTF = F.pad(torch.cat((state.past[index], x_BCTF), dim=2), (self.padding, 1, 0, 0))
             if x_BCTF.shape[2] % 2 == 0:  # the last window reaches one past the end
                 x_BCTF = F.pad(x_BCTF, (0, 0, 0, 1))
-            x_BCTF = F.relu(stage(x_BCTF))
+            x_BCTF = F.relu(stage(x_BCTF)) if self._packed is None else self._packed.stages[index](x_BCTF)
             lengths = torch.div(lengths + before, 2, rounding_mode="floor")
-        x_BCTF = x_BCTF.masked_fill(~valid_mask(lengths, x_BCTF.shape[2])[:, None, :, None], 0.0)
-        out_BTD = self.project(x_BCTF.transpose(1, 2).flatten(2))
+        x_BCTF = _masked(x_BCTF, lengths)
+        if self._packed is None:
+            out_BTD = self.project(x_BCTF.transpose(1, 2).flatten(2))
+        else:
+            out_BTD = self._packed.project(x_BCTF.permute(0, 2, 3, 1).flatten(2))
         return out_BTD, lengths, None if state is None else SubsamplingState(tuple(past))
 
     def _in_pieces(self, mel_BFT: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, None]:
-        """A long recording as a stream: the inner stages hold far more numbers than goes in or comes out."""
+        """A long recording as a stream."""
         state = self.initial_state(len(mel_BFT), mel_BFT.device, mel_BFT.dtype)
         first = PIECE_FRAMES + self.padding - 1  # one more where causal
         starts = [0, *range(first, mel_BFT.shape[2], PIECE_FRAMES)]
@@ -128,3 +143,60 @@ class Subsampling(nn.Module):
             parts.append(part_BTD)
             state = state_after
         return torch.cat(parts, dim=1), self.output_lengths(lengths), None
+
+
+def _masked(x_BCTF: Tensor, lengths: Tensor) -> Tensor:
+    valid_BT = padding_mask(lengths, x_BCTF.shape[2])
+    return x_BCTF if valid_BT is None else x_BCTF.masked_fill(~valid_BT[:, None, :, None], 0.0)
+
+
+class _PackedSubsampling:
+    """The stages, with their ReLU, and the projection of a `Subsampling`.
+
+    Channels are last: those of a pixel lie together, so that products over channels need no rearrangement.
+    """
+
+    def __init__(self, module: Subsampling, dtype: torch.dtype) -> None:
+        self.stages: list[Callable[[Tensor], Tensor]] = []
+        for stage in module.stages:
+            if isinstance(stage, nn.Conv2d):
+                plain = stage.in_channels > 1
+                self.stages.append(_PlainStage(stage) if plain else _FirstStage(stage, dtype))
+            else:
+                assert isinstance(stage, nn.Sequential)
+                self.stages.append(_DepthwiseStage(stage, dtype))
+        weight_DCF = module.project.weight.unflatten(1, (module.channels, -1))
+        self.project = PackedWeight(weight_DCF.transpose(1, 2).flatten(1), module.project.bias, dtype)
+
+
+class _FirstStage:
+    """3x3 with stride 2 from one channel, as a product of 9-pixel windows with the weights."""
+
+    def __init__(self, stage: nn.Conv2d, dtype: torch.dtype) -> None:
+        self._weight = PackedWeight(stage.weight.flatten(1), stage.bias, dtype)
+
+    def __call__(self, x_B1TF: Tensor) -> Tensor:
+        windows_BTFK = x_B1TF[:, 0].unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)
+        return self._weight(windows_BTFK, "relu").permute(0, 3, 1, 2)
+
+
+class _DepthwiseStage:
+    """Depthwise 3x3 with stride 2, then a product over channels."""
+
+    def __init__(self, stage: nn.Sequential, dtype: torch.dtype) -> None:
+        depthwise, pointwise = stage
+        assert isinstance(depthwise, nn.Conv2d) and isinstance(pointwise, nn.Conv2d)
+        self._depthwise = depthwise
+        self._pointwise = PackedWeight(pointwise.weight.flatten(1), pointwise.bias, dtype)
+
+    def __call__(self, x_BCTF: Tensor) -> Tensor:
+        x_BCTF = self._depthwise(x_BCTF.contiguous(memory_format=torch.channels_last))
+        return self._pointwise(x_BCTF.permute(0, 2, 3, 1), "relu").permute(0, 3, 1, 2)
+
+
+class _PlainStage:
+    def __init__(self, stage: nn.Conv2d) -> None:
+        self._stage = stage
+
+    def __call__(self, x_BCTF: Tensor) -> Tensor:
+        return F.relu(self._stage(x_BCTF.contiguous(memory_format=torch.channels_last)))
