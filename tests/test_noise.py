@@ -19,7 +19,12 @@ from avsr.datasets.noise_folders import find_noises
 from avsr.datasets.noise_plan import NoisePlan, Renderer, plan_noise, read_plan, write_plan
 from avsr.datasets.noise_render import render_plan
 from avsr.datasets.protocols import PROTOCOLS
+from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import ConfigError, DataError
+from avsr.training.config import AugmentConfig, CorpusConfig, ModalityConfig, OptimizerConfig, TrainConfig
+from avsr.training.data import Corpus, TrainingSet, collate, noise_bank
+from tests.corpus import make_corpus
+from tests.tiny import WORDS, tiny_config
 
 EFFECTS = "pitch@0.5,reverb@0.5,highpass=100..300,mulaw@0.3,loss=0.1@0.5"
 
@@ -235,9 +240,9 @@ def test_protocols_of_the_literature(corpus: Path, environment: Path, tmp_path: 
 
 
 def test_avhubert_protocol_cuts_musan_into_pieces(corpus: Path, tmp_path: Path) -> None:
-    for kind, count in (("music", 30), ("noise", 30), ("speech", 60)):
+    for kind, count in (("music", 12), ("noise", 12), ("speech", 45)):
         for index in range(count):
-            seconds = 4 if index % 5 == 0 else 33
+            seconds = 4 if index % 5 == 0 else 23
             path = tmp_path / f"musan/{kind}/us/{kind}-us-{index:04}.wav"
             save_samples(path, np.tile(coloured_noise(16_000, "pink", index) * 0.05, seconds))
     folders = {"musan": tmp_path / "musan"}
@@ -249,7 +254,7 @@ def test_avhubert_protocol_cuts_musan_into_pieces(corpus: Path, tmp_path: Path) 
         assert len(line.noises) == (30 if line.noise == "babble" else 1)
         for part in line.noises:
             assert part.offset == 0 and part.gain_db == 0.0
-            assert plan.noises[part.noise_sha256].partition("#")[2] in "0123"
+            assert plan.noises[part.noise_sha256].partition("#")[2] in "012"
     rendered = Renderer(plan).render(plan.lines[0])
     assert len(rendered.samples) == 16_000
 
@@ -267,6 +272,9 @@ def test_wrong_requests_are_explained(corpus: Path, environment: Path) -> None:
         plan_noise(corpus, "test", noises=("white",), effects="reverb")
     with pytest.raises(DataError, match="not enough to make babble of: got 0 recordings"):
         plan_noise(corpus, "train", noises=("babble",))
+    with pytest.raises(ConfigError, match="nothing to plan"):
+        plan_noise(corpus, "test", noises=(), snrs_db=(0.0,))
+    assert len(plan_noise(corpus, "test", noises=("white", "white"), snrs_db=(0, 0.0), seeds=(1, 1)).lines) == 10
     with pytest.raises(DataError, match="nowhere: no noise"):
         plan_noise(corpus, "test", folders={"environment": environment / "nowhere"})
 
@@ -317,6 +325,58 @@ def test_test_noise_in_training_is_an_error_that_names_it(corpus: Path, environm
     (training / "renamed.wav").write_bytes((environment / "rain.wav").read_bytes())
     with pytest.raises(DataError, match="noise/rain.wav: this test noise is used in training: got the same .*renamed"):
         require_disjoint(noise_hashes(training), noise_hashes(environment))
+
+
+def test_training_takes_the_same_effects_and_notes_what_it_did(tmp_path: Path) -> None:
+    manifest = make_corpus(tmp_path)
+    save_samples(tmp_path / "rir/hall.wav", coloured_noise(2000, "white", 3) * 0.1)
+    (tmp_path / "vocabulary.txt").write_text("".join(f"{word}\n" for word in WORDS))
+    augment = AugmentConfig(
+        noise_share=1.0,
+        babble=False,
+        snr_db=(0.0, 0.0),
+        effects="reverb,loss=0.1,mulaw@0.5",
+        impulse_responses=str(tmp_path / "rir"),
+    )
+    config = TrainConfig(
+        output="run",
+        vocabulary=str(tmp_path / "vocabulary.txt"),
+        model=tiny_config(),
+        train=(CorpusConfig(manifest=str(manifest)),),
+        dev=CorpusConfig(manifest=str(manifest), split="dev"),
+        optimizer=OptimizerConfig(epochs=1, batch_size=4),
+        modalities=ModalityConfig(a=1, v=0, av=0),
+        augment=augment,
+    )
+    tokenizer = WordTokenizer(WORDS)
+    batch, again = (collate([TrainingSet(config, tokenizer)[(0, (i,))] for i in range(4)]) for _ in range(2))
+    np.testing.assert_array_equal(batch.samples, again.samples)
+    assert batch.changes == again.changes
+    names = [[record["effect"] for record in change["effects"]] for change in batch.changes]
+    assert all(change["snr_db"] == 0.0 and change["noise"] == "coloured" for change in batch.changes)
+    assert sorted({*map(tuple, names)}) == [("reverb", "loss"), ("reverb", "loss", "mulaw")]
+    with pytest.raises(ConfigError, match="reverb needs recordings"):
+        TrainingSet(
+            dataclasses.replace(config, augment=dataclasses.replace(augment, impulse_responses=None)), tokenizer
+        )
+
+
+def test_training_refuses_what_is_held_out(tmp_path: Path, corpus: Path, environment: Path) -> None:
+    write_plan(tmp_path / "plan.jsonl", plan_noise(corpus, "test", folders={"environment": environment}))
+    training = Corpus(CorpusConfig(manifest=str(corpus), split="train"))
+    for held_out in (tmp_path / "plan.jsonl", environment):
+        augment = AugmentConfig(noise_folder=str(environment), noise_share=0.5, held_out_noise=(str(held_out),))
+        with pytest.raises(
+            DataError, match="click.wav: this test noise is used in training: got the same sound as deep"
+        ):
+            noise_bank(augment, [training], 1)
+    other = tmp_path / "other"
+    save_samples(other / "hum.wav", coloured_noise(4_000, "brown", 1))
+    held_out = (str(tmp_path / "plan.jsonl"), str(environment))
+    noise_bank(AugmentConfig(noise_folder=str(other), noise_share=0.5, held_out_noise=held_out), [training], 1)
+    same_voices = Corpus(CorpusConfig(manifest=str(corpus), split="test"))
+    with pytest.raises(DataError, match="voice/s0/u0: this test noise is used in training"):
+        noise_bank(AugmentConfig(noise_share=0.5, held_out_noise=held_out), [same_voices], 1)
 
 
 def test_library_reads_what_it_is_asked_for(environment: Path) -> None:

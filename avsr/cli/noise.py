@@ -86,6 +86,7 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
     out = Path(arguments.out)
     if out.exists() and not arguments.overwrite:
         raise UsageError(f"{out} is there already; --overwrite replaces it")
+    out.parent.mkdir(parents=True, exist_ok=True)  # now, and not after all the work
     plan = plan_noise(
         arguments.src,
         arguments.split,

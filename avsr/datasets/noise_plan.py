@@ -145,9 +145,12 @@ def plan_noise(
         raise DataError(f"{manifest}: no utterance of split {split!r}", remedy="check the split")
     chosen = find_protocol(protocol)
     if snrs_db is not None:
-        chosen = dataclasses.replace(chosen, snrs_db=tuple(None if snr is None else float(snr) for snr in snrs_db))
+        levels_db = (None if snr_db is None else float(snr_db) for snr_db in snrs_db)
+        chosen = dataclasses.replace(chosen, snrs_db=tuple(dict.fromkeys(levels_db)))
     if noises is not None:
-        chosen = dataclasses.replace(chosen, noises=tuple(noises))
+        chosen = dataclasses.replace(chosen, noises=tuple(dict.fromkeys(noises)))
+    if not seeds or not (None in chosen.snrs_db or (chosen.noises and chosen.snrs_db)):
+        raise ConfigError("nothing to plan", expected="a seed, and a noise and an SNR, or clean")
     frame = NoisePlan(
         protocol=chosen.name,
         level=chosen.level,
@@ -168,7 +171,7 @@ def plan_noise(
     lines: list[PlanLine] = []
     names: dict[str, str] = {}
     unusable: dict[str, str] = {}
-    open_work = functools.partial(_open_planner, chosen, frame, tuple(seeds))
+    open_work = functools.partial(_open_planner, chosen, frame, tuple(dict.fromkeys(seeds)))
     for done, (utterance, outcome) in enumerate(
         zip(utterances, map_in_order(open_work, utterances, workers), strict=True), start=1
     ):
