@@ -1,9 +1,8 @@
 """Noise plans: what is mixed into each utterance, written down so that anyone gets the same bytes.
 
-    library = NoiseLibrary({"environment": folder}, voices=utterances, voices_root=folder_of_manifest)
-    plan = plan_noise("work/grid/manifest.jsonl", "test_seen", library, protocol="avsr", seeds=(1,))
-    renderer = Renderer(plan, library)
-    renderer.render(plan.lines[0])          # int16 samples
+    plan = plan_noise("work/grid/manifest.jsonl", "test_seen", folders={"environment": folder}, seeds=(1,))
+    renderer = Renderer(plan)
+    renderer.render(plan.lines[0]).samples          # int16 [S]
 
 A plan is JSON lines: the first says what it is a plan of, each other is one mixture of one utterance:
 
@@ -101,7 +100,7 @@ class NoisePlan:
     level: Level
     manifest: str
     split: str
-    voices: str | None
+    voices: str
     folders: dict[str, str]
     part: Part
     effects: str
