@@ -40,23 +40,33 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Set dotted keys, each given as `a.b=value` with a YAML value, in place. Raises ConfigError for another form."""
+    """Set dotted keys, each given as `a.b=value` with a YAML value, in place; `a.0.b` is in the first item of a list.
+
+    Raises ConfigError for another form, and for an item that is not there.
+    """
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise ConfigError(
                 f"override {override!r} is not understood", expected="key=value, as in optimizer.epochs=3"
             )
-        node = content
+        node: Any = content
         *parents, last = key.split(".")
         for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
+            node = node[_item(node, parent, override)] if isinstance(node, list) else node.setdefault(parent, {})
+            if not isinstance(node, dict | list):
                 raise ConfigError(f"override {override!r}: {parent} is a value, not a section")
         try:
-            node[last] = yaml.safe_load(value)
+            node[_item(node, last, override) if isinstance(node, list) else last] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ConfigError(f"override {override!r}: the value is not valid YAML") from None
+
+
+def _item(items: list[Any], name: str, override: str) -> int:
+    if not (name.isascii() and name.isdigit() and int(name) < len(items)):
+        expected = f"a number from 0 to {len(items) - 1}, of a list" if items else "something in an empty list"
+        raise ConfigError(f"override {override!r}", got=name, expected=expected)
+    return int(name)
 
 
 def build(kind: type[Config], content: Any, where: str) -> Config:

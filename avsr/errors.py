@@ -22,6 +22,8 @@ class AvsrError(Exception):
     """
 
     def __init__(self, what: str, *, got: object = None, expected: object = None, remedy: str | None = None) -> None:
+        if isinstance(got, OSError) and got.strerror:
+            got = got.strerror  # without number and file, which `what` names
         self.what = what
         self.got = None if got is None else str(got)
         self.expected = None if expected is None else str(expected)

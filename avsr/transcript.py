@@ -95,7 +95,8 @@ class Transcript:
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write to `path` in the format its suffix names; whole or not at all.
 
-        Raises ConfigError for an unknown suffix, FileExistsError when the file is there and `overwrite` is False.
+        Raises ConfigError for an unknown suffix, AvsrError when the file is there and `overwrite` is False, or when it
+        cannot be written.
         """
         from avsr.output import write
 

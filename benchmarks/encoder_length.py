@@ -1,20 +1,25 @@
 """Time and memory of the audio encoder against the length of the recording, beside a plain Conformer.
 
-    python benchmarks/encoder_length.py --seconds 5 30 120
-    python benchmarks/encoder_length.py --seconds 600 3600 --kinds fast-local
+    python benchmarks/encoder_length.py
+    python benchmarks/encoder_length.py --seconds 30 --kinds plain fast
 
-Random weights, float32, batch of one. Each case runs in a process of its own, so that its peak of memory is its own:
-"memory" is the peak above what the process held before the pass, weights not counted. "floor" is the share of the
-time that the pass's matrix products alone would take at the speed this machine multiplies matrices of that shape.
+Random weights, float32, batch of one, weights packed as for recognition. Each case runs in a process of its own.
+"tensors" is the most that tensors hold at a time during a pass, "process" by how much the process grows, both without
+the weights. "floor" is the share of the time that the matrix products of the pass alone would take at the speed at which
+this machine multiplies packed matrices with so many rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import multiprocessing
-import resource
 import statistics
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,9 +27,25 @@ from torch import nn
 from avsr.models.audio_encoder import AudioEncoder
 from avsr.models.config import AudioEncoderConfig
 from avsr.nn.conformer import ConformerShape
-from avsr.nn.masks import AttentionContext
+from avsr.nn.masks import AttentionContext, Sight
+from avsr.nn.packing import Linear, Packable, PackedWeight
 
 N_MELS = 80
+MAX_PLAIN_SECONDS = 120
+ONE_RUN_SECONDS = 600
+
+
+class Row(NamedTuple):
+    """One case: seconds of sound, which encoder, seconds it took, MiB of both kinds, share of the floor in the time,
+    GFLOP/s of the floor."""
+
+    seconds: int
+    kind: str
+    taken_s: float
+    tensors_mib: float
+    process_mib: float
+    floor: float
+    rate: float
 
 
 def build(kind: str, width: int, layers: int) -> AudioEncoder:
@@ -45,67 +66,137 @@ def build(kind: str, width: int, layers: int) -> AudioEncoder:
     return AudioEncoder(config, N_MELS).eval()
 
 
-def linear_flop(encoder: AudioEncoder, frames: int) -> float:
-    """Of the linear layers of the blocks for so many encoder frames; attention scores and convolutions are left out."""
-    weights = sum(m.weight.numel() for m in encoder.conformer.modules() if isinstance(m, nn.Linear))
-    return 2.0 * weights * frames
+def product_flop(encoder: AudioEncoder, mel_frames: int, frames: int) -> float:
+    """Of all matrix products of one pass: linear layers, scores and sums of attention, subsampling by channels."""
+    subsampling, attention = encoder.subsampling, encoder.config.attention
+    width, layers = encoder.config.conformer.width, encoder.config.conformer.layers
+    total = 2.0 * subsampling.project.weight.numel() * frames
+    time, bins = mel_frames, N_MELS
+    for stage in subsampling.stages:
+        time, bins = time // 2, (bins + 1) // 2
+        convolutions = [stage] if isinstance(stage, nn.Conv2d) else list(stage.children())
+        total += sum(2.0 * conv.weight.numel() * time * bins for conv in convolutions)
+    sight = Sight(attention, frames)
+    for block in encoder.conformer.blocks:
+        for name, layer in block.named_modules():
+            if isinstance(layer, Linear):
+                rows = sight.newest - sight.oldest + 1 if name.endswith("to_position") else frames
+                total += 2.0 * layer.weight.numel() * rows
+    for piece in sight.blocks():
+        queries = piece.queries.stop - piece.queries.start
+        keys, rows = piece.keys.stop - piece.keys.start, piece.rows.stop - piece.rows.start
+        total += 2.0 * layers * width * queries * (2 * keys + rows)
+    return total
 
 
+def resident_mib(field: str) -> float:
+    """VmRSS or VmHWM of this process; Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def most_held_mib(run: Callable[[], object]) -> float:
+    """Of the memory that torch hands out during a call, the most that is in use at a time."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    assert profile.profiler is not None and profile.profiler.kineto_results is not None
+    events = profile.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(itertools.accumulate(size for _, size in changes)) / 2**20
+
+
+@torch.inference_mode()
 def measure(kind: str, seconds: int, width: int, layers: int, threads: int, runs: int, queue) -> None:
     torch.set_num_threads(threads)
     encoder = build(kind, width, layers)
     mel, lengths = torch.randn(1, N_MELS, 100 * seconds), torch.tensor([100 * seconds])
-    with torch.inference_mode():
-        encoder(mel[..., :100], torch.tensor([100]))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        times = []
-        for _ in range(runs):
-            started = time.perf_counter()
-            out, _, _ = encoder(mel, lengths)
-            times.append(time.perf_counter() - started)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        rows, weight = torch.randn(out.shape[1], width), torch.randn(4 * width, width)
-        nn.functional.linear(rows, weight)
+    flop = product_flop(encoder, 100 * seconds, int(encoder.subsampling.output_lengths(lengths)))
+    for module in encoder.modules():
+        if isinstance(module, Packable):
+            module.pack(torch.float32)
+    encoder(mel[..., :100], torch.tensor([100]))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = resident_mib("VmRSS")
+    times = []
+    for _ in range(runs):
         started = time.perf_counter()
-        for _ in range(20):
-            nn.functional.linear(rows, weight)
-        rate = 20 * 2 * rows.numel() * 4 * width / (time.perf_counter() - started)
-    floor = linear_flop(encoder, out.shape[1]) / rate
-    queue.put((statistics.median(times), (peak - before) / 1024, floor, rate / 1e9))
+        out, _, _ = encoder(mel, lengths)
+        times.append(time.perf_counter() - started)
+    peak = resident_mib("VmHWM")
+    rows, weight = torch.randn(out.shape[1], width), PackedWeight(torch.randn(4 * width, width), None)
+    weight(rows)
+    started = time.perf_counter()
+    for _ in range(20):
+        weight(rows)
+    rate = 20 * 2 * rows.numel() * 4 * width / (time.perf_counter() - started)
+    held = most_held_mib(lambda: encoder(mel, lengths)) if seconds < ONE_RUN_SECONDS else math.nan
+    taken = statistics.median(times)
+    queue.put(Row(seconds, kind, taken, held, peak - before, flop / rate / taken, rate))
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Time and memory against length, a line for each encoder."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    labels = {"plain": "Conformer, 4x", "fast": "FastConformer, full", "fast-local": "FastConformer, local"}
+    for kind in dict.fromkeys(row.kind for row in rows):
+        of_kind = [row for row in rows if row.kind == kind]
+        for panel, values in zip(panels, ("taken_s", "process_mib"), strict=True):
+            numbers = [getattr(row, values) for row in of_kind]
+            panel.plot([row.seconds for row in of_kind], numbers, marker="o", label=labels[kind])
+    for panel, title in zip(panels, ("time, s", "memory besides the weights, MiB"), strict=True):
+        panel.set(xscale="log", yscale="log", xlabel="seconds of sound", title=title)
+        panel.grid(alpha=0.3)
+    panels[0].legend()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, nargs="+", default=[5, 30, 120])
+    parser.add_argument("--seconds", type=int, nargs="+", default=[5, 30, 120, 600, 3600])
     parser.add_argument("--kinds", nargs="+", default=["plain", "fast", "fast-local"])
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--layers", type=int, default=17)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=5, help=f"one from {ONE_RUN_SECONDS} s on")
+    parser.add_argument("--plot", type=Path, help="a picture to draw")
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     print(
         f"width {arguments.width}, {arguments.layers} layers, {arguments.threads} threads, median of {arguments.runs}"
     )
-    print("| seconds | encoder | time, s | of plain | memory, MiB | of plain | floor | GFLOP/s of the floor |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| seconds | encoder | time, s | of plain | tensors, MiB | of plain | process, MiB | floor | GFLOP/s of the floor |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    rows: list[Row] = []
     for seconds in arguments.seconds:
-        plain: tuple[float, float] | None = None
+        plain: Row | None = None
         for kind in arguments.kinds:
+            if kind == "plain" and seconds > MAX_PLAIN_SECONDS:
+                continue
+            runs = arguments.runs if seconds < ONE_RUN_SECONDS else 1
             queue = context.Queue()
-            case = (kind, seconds, arguments.width, arguments.layers, arguments.threads, arguments.runs, queue)
+            case = (kind, seconds, arguments.width, arguments.layers, arguments.threads, runs, queue)
             process = context.Process(target=measure, args=case)
             process.start()
-            taken, memory, floor, rate = queue.get()
+            row = queue.get()
             process.join()
+            rows.append(row)
             if kind == "plain":
-                plain = taken, memory
-            shares = (f"{taken / plain[0]:.2f}", f"{memory / plain[1]:.2f}") if plain else ("", "")
+                plain = row
+            shares = ("", "")
+            if plain is not None:
+                shares = f"{row.taken_s / plain.taken_s:.2f}", f"{row.tensors_mib / plain.tensors_mib:.2f}"
             print(
-                f"| {seconds} | {kind} | {taken:.3f} | {shares[0]} | {memory:.0f} | {shares[1]} | {floor / taken:.0%} "
-                f"| {rate:.0f} |",
+                f"| {seconds} | {kind} | {row.taken_s:.3f} | {shares[0]} | {row.tensors_mib:.1f} | {shares[1]} "
+                f"| {row.process_mib:.0f} | {row.floor:.0%} | {row.rate / 1e9:.0f} |",
                 flush=True,
             )
+    if arguments.plot:
+        draw(rows, arguments.plot)
 
 
 if __name__ == "__main__":

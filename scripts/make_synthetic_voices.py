@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make a corpus of synthetic voices that speak random GRID sentences, to teach an audio encoder more than one talker.
 
-    python scripts/make_synthetic_voices.py work/voices --count 3000 --seed 1 --exclude held_out.txt
+    python scripts/make_synthetic_voices.py work/voices --count 3000 --seed 1 --exclude work/grid/manifest.jsonl
 
 Writes OUT/audio/<id>.wav (16 kHz, mono, 16 bit, 3.0 s) and OUT/manifest.jsonl, the manifest of `avsr.datasets` plus the
 times of the words. An utterance depends on the seed and on its index only. Needs the eSpeak NG library, see espeak.py.
@@ -209,20 +209,35 @@ def make_corpus(folder: Path, count: int, seed: int, excluded: Collection[str] =
     _write(folder / "manifest.jsonl", "".join(lines).encode())
 
 
+def read_excluded(path: Path) -> set[str]:
+    """The sentences of a text file, or those of a manifest that are kept for development and tests."""
+    if path.suffix == ".jsonl":
+        from avsr.datasets.manifest import read_manifest
+
+        return {u.text for u in read_manifest(path) if u.split.startswith(("dev", "test"))}
+    return {" ".join(line.split()) for line in path.read_text(encoding="utf-8").splitlines()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--count", type=int, default=3000, help="number of utterances (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed (default %(default)s)")
-    parser.add_argument("--exclude", type=Path, help="file of sentences never to be said, one a line")
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        metavar="FILE",
+        help="sentences never to be said: one a line, or a manifest.jsonl, whose dev and test splits are meant",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     args = parser.parse_args()
     try:
-        excluded = args.exclude.read_text(encoding="utf-8").splitlines() if args.exclude else []
-        make_corpus(args.out, args.count, args.seed, [" ".join(line.split()) for line in excluded], args.workers)
+        excluded = read_excluded(args.exclude) if args.exclude else set()
+        make_corpus(args.out, args.count, args.seed, excluded, args.workers)
     except (AvsrError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+    print(args.out / "manifest.jsonl")
     return 0
 
 

@@ -86,12 +86,22 @@ def test_format_version(folder: Path, version: object, message: str) -> None:
 def test_load_names_what_it_expected(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ModelError, match="no model 'grid-tny'.*did you mean grid-tiny"):
         avsr.load("grid-tny")
+    with pytest.raises(ModelError, match="no model ''.*check the path"):
+        avsr.load("")
+    with pytest.raises(ModelError, match="no model 'xxx.*check the path"):
+        avsr.load("x" * 500)
+    with pytest.raises(ModelError, match="nope.nemo: no such file: expected a .nemo archive; check the path"):
+        avsr.load("nope.nemo")
+    with pytest.raises(
+        ModelError, match="gone: no such checkpoint: expected a folder with config.yaml; check the path"
+    ):
+        load_checkpoint(tmp_path / "gone")
     with pytest.raises(ModelError, match=r"not a checkpoint: got a folder, expected a folder with config.yaml"):
         avsr.load(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(ModelError, match="not a checkpoint: got a file"):
         avsr.load(tmp_path / "file")
-    with pytest.raises(AvsrError, match="unknown device: got gpu"):
+    with pytest.raises(AvsrError, match="unknown device: got 'gpu'"):
         avsr.load(folder, device="gpu")
     assert avsr.load(folder).name == "tiny"
 

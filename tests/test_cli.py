@@ -52,7 +52,9 @@ def put(*names: str, text: str = "") -> None:
 
 
 def files_below(folder: Path | str) -> dict[str, str]:
-    return {str(p.relative_to(folder)): p.read_text() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+    """The content of all files but hidden ones."""
+    files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.name[0] != "."]
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
 
 
 class TestStandardOutput:
@@ -125,7 +127,7 @@ class TestStandardOutput:
 class TestOutputFolder:
     def test_one_file_per_input_and_format(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         put("talk.mp4", text="good morning")
-        assert main(["transcribe", "talk.mp4", "--format", "txt,tsv", "--output-dir", "new/out"]) == 0
+        assert main(["transcribe", "talk.mp4", "--format", "txt, TSV", "--output-dir", "new/out"]) == 0
         assert files_below("new/out") == {
             "talk.tsv": "start\tend\ttext\n0\t1500\tgood morning\n",
             "talk.txt": "good morning\n",
@@ -165,6 +167,49 @@ class TestOutputFolder:
         assert files_below("out")["talk.txt"] == "mine"
         assert files_below("out")["talk.ctm"].startswith("talk 1 0.000 0.500 good")
         assert "kept out/talk.txt, which was there already; --overwrite replaces it" in capsys.readouterr().err
+
+    def test_files_made_from_another_input_are_not_taken_for_this_one(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        put("clip.mpg", text="good morning")
+        put("clip.mp4", text="good evening")
+        assert main(["transcribe", "clip.mpg", "--output-dir", "out"]) == 0
+        assert main(["transcribe", "clip.mp4", "--output-dir", "out", "--format", "txt,srt"]) == 1
+        assert files_below("out") == {"clip.txt": "good morning\n"}
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[1:] == [
+            "avsr: clip.mp4: out/clip.txt is there already, made from clip.mpg; give another --output-dir,"
+            " --overwrite to replace it, or name both inputs in one command to keep them apart"
+        ]
+        assert main(["transcribe", "clip.mpg", "clip.mp4", "--output-dir", "out"]) == 0
+        assert files_below("out").keys() == {"clip.txt", "clip.mp4.txt", "clip.mpg.txt"}
+        assert main(["transcribe", "clip.mp4", "--output-dir", "out", "--overwrite"]) == 0
+        assert files_below("out")["clip.txt"] == "good evening\n"
+        assert main(["transcribe", "clip.mp4", "--output-dir", "out"]) == 0
+        assert main(["transcribe", "clip.mpg", "--output-dir", "out"]) == 1
+
+    @pytest.mark.usefixtures("folder")
+    def test_inputs_may_move_and_records_be_damaged(self, capsys: pytest.CaptureFixture[str]) -> None:
+        put("in/monday/talk.mp4", "in/tuesday/talk.mp4")
+        assert main(["transcribe", "in/monday/talk.mp4", "--output-dir", "out"]) == 0
+        assert main(["transcribe", "in/tuesday/talk.mp4", "--output-dir", "out"]) == 1
+        Path("in").rename("moved")
+        assert main(["transcribe", "moved/monday/talk.mp4", "--output-dir", "out"]) == 0
+        assert "kept out/talk.txt" in capsys.readouterr().err
+        with Path("out/.avsr-sources.jsonl").open("a") as record:
+            record.write('[]\n{"output": "talk.txt", "sou')
+        assert main(["transcribe", "moved/tuesday/talk.mp4", "--output-dir", "out"]) == 1
+
+    @pytest.mark.parametrize("out", ["file/below", "/proc/avsr"])
+    @pytest.mark.usefixtures("no_model")
+    def test_folder_that_cannot_be_is_refused_before_the_work(
+        self, out: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        put("talk.mp4", "file")
+        assert main(["transcribe", "talk.mp4", "--output-dir", out]) == 1
+        assert re.fullmatch(
+            rf"avsr: --output-dir {out}: cannot be written: got .*; give another folder\n", capsys.readouterr().err
+        )
 
     def test_overwrite_replaces(self, folder: Path) -> None:
         put("talk.mp4", text="good morning")
@@ -232,15 +277,49 @@ class TestFailures:
             "avsr: nowhere.mp4: no such file or folder; check the path\n"
         )
 
+    @pytest.mark.usefixtures("no_model")
+    def test_what_is_no_file_is_named(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["transcribe", "https://host/talk.mp4", "-"]) == 1
+        assert capsys.readouterr().err == (
+            "avsr: https://host/talk.mp4: is the address of something elsewhere; download it, and name the file\n"
+            "avsr: -: standard input is not read; write it to a file, and name that\n"
+        )
+
+    @pytest.mark.usefixtures("no_model")
+    def test_folder_that_cannot_be_read_is_one_line(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("in").mkdir()
+
+        def refuse(_: object) -> None:
+            raise PermissionError(13, "Permission denied", "in")
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        assert main(["transcribe", "in"]) == 1
+        assert capsys.readouterr().err == "avsr: in: Permission denied\n"
+
+    @pytest.mark.usefixtures("no_model")
+    def test_closed_standard_output_is_said_before_the_work(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put("a.mp4")
+        monkeypatch.setattr(sys, "stdout", None)
+        assert main(["transcribe", "a.mp4"]) == 1
+        assert main(["models"]) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0] == "avsr: standard output is closed; open it, or write files with --output-dir"
+        assert lines[1].startswith("avsr: standard output is closed: got the result ")
+
     def test_warnings_are_shown_unless_quiet(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         put("faint.mp4", text="hm")
         assert main(["transcribe", "faint.mp4"]) == 0
         assert main(["transcribe", "faint.mp4", "--quiet"]) == 0
         assert capsys.readouterr() == ("hm\nhm\n", "avsr: faint.mp4: warning: the sound is faint\n")
 
-    def test_interrupt_leaves_whole_files(self, folder: Path) -> None:
+    def test_interrupt_leaves_whole_files(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         put("a.mp4", "interrupted.mp4", "c.mp4")
         assert main(["transcribe", "a.mp4", "interrupted.mp4", "c.mp4", "--output-dir", "out"]) == 130
+        assert capsys.readouterr().err == "avsr: wrote out/a.txt\navsr: interrupted\n"
         assert files_below("out") == {"a.txt": "a\n"}
 
 
@@ -413,19 +492,41 @@ class TestOtherCommands:
     """Each is a few lines over a public function, which has tests of its own."""
 
     def test_prepare(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        def prepare(corpus: str, src: str, out: str, *, workers: int, on_progress: object) -> types.SimpleNamespace:
-            assert (corpus, src, out, workers) == ("grid", "from", "to", 3)
+        splits = {"dev": 1, "train": 4}
+
+        def prepare(
+            corpus: str, src: str, out: str, *, held_out: tuple[str, ...], workers: int, on_progress: object
+        ) -> types.SimpleNamespace:
+            assert (corpus, src, out, held_out, workers) == ("grid", "from", "to", ("s2", "s22"), 3)
             assert callable(on_progress)
             on_progress(1, 2)
-            return types.SimpleNamespace(manifest=Path("to/manifest.jsonl"), utterances=5, rejected=1, new=2)
+            reasons = {f"s1/{number}": "no such file" for number in range(7)}
+            return types.SimpleNamespace(
+                manifest=Path("to/manifest.jsonl"),
+                splits=splits,
+                utterances=sum(splits.values()),
+                rejections=reasons,
+                rejected=len(reasons),
+                new=2,
+            )
 
         module = types.ModuleType("avsr.datasets.prepare")
         module.prepare = prepare  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "avsr.datasets.prepare", module)
-        assert main(["prepare", "grid", "from", "to", "--workers", "3"]) == 0
+        command = ["prepare", "grid", "from", "to", "--workers", "3", "--held-out-speakers", "s2, s22"]
+        assert main(command) == 0
         out, err = capsys.readouterr()
         assert out == "to/manifest.jsonl\n"
-        assert err == "avsr: 5 clips ready, 1 rejected (see to/rejected.jsonl); 2 done now\n"
+        lines = err.splitlines()
+        assert lines[0] == "avsr: rejected s1/0: no such file" and len(lines) == 7
+        assert lines[5] == "avsr: rejected 2 more, listed in to/rejected.jsonl"
+        assert lines[6] == "avsr: 5 clips ready (dev 1, train 4), 7 rejected; 2 done now"
+        splits.clear()
+        assert main([*command, "--quiet"]) == 1
+        assert capsys.readouterr() == (
+            "",
+            "avsr: from: no clip could be used; to/rejected.jsonl has the reasons\n",
+        )
 
     def test_train(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         def train(config: str, overrides: list[str], *, on_message: object) -> Path:
@@ -448,8 +549,8 @@ class TestOtherCommands:
         module.ASSETS = tmp_path  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "avsr.models.recognizer", module)
         configs = [
-            ("hears", types.SimpleNamespace(vocabulary_size=1024, visual_encoder=None)),
-            ("tiny", types.SimpleNamespace(vocabulary_size=51, visual_encoder="yes")),
+            ("hears", types.SimpleNamespace(vocabulary_size=1024, modalities=("a",))),
+            ("tiny", types.SimpleNamespace(vocabulary_size=51, modalities=("a", "v", "av"))),
         ]
         monkeypatch.setattr("avsr.models.shipped", lambda: configs)
         assert main(["models"]) == 0

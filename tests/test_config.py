@@ -13,6 +13,7 @@ from avsr.models.config import ModelConfig
 from avsr.training.config import TrainConfig
 from tests.tiny import tiny_config
 
+SHAPE = {"width": 32, "layers": 1, "heads": 4}
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
 
@@ -38,6 +39,14 @@ def test_shipped_training_configurations_are_valid(path: Path) -> None:
         ({"mel": {"normalize": "fixd"}}, "mel.normalize: got 'fixd', expected per_feature or fixed or none"),
         ({"mel": 3}, "mel: got 3"),
         ({"fusion": None}, "visual_encoder and fusion"),
+        ({"trained": ["a", "x"]}, r"trained\[1\]: got 'x', expected a or v or av"),
+        ({"trained": []}, "trained: got nothing, expected some of a, v, av"),
+        ({"decodes": "sides"}, "decodes: got sides, expected fused"),
+        ({"fusion": {"heads": 5}}, "fusion heads: got 5, expected a divisor of the width 32"),
+        ({"audio_encoder": {"conformer": {**SHAPE, "heads": 5}}}, "width: got 32, expected an even multiple of the 5"),
+        ({"audio_encoder": {"conformer": {**SHAPE, "heads": 0}}}, "heads: got 0, expected 1 or more"),
+        ({"audio_encoder": {"conformer": {**SHAPE, "kernel": 4}}}, "kernel: got 4, expected an odd number"),
+        ({"audio_encoder": {"conformer": SHAPE, "subsampling": 3}}, "subsampling: got 3, expected 2, 4, 8 or 16"),
         ({"visual_encoder": {"channels": [1, 2, 3, 4]}}, "visual_encoder.conformer is missing"),
     ],
 )
@@ -83,6 +92,12 @@ def test_overrides() -> None:
     content = {"a": {"b": 1}}
     apply_overrides(content, ["a.b=2", "a.c=[1, 2]", "d=x=y"])
     assert content == {"a": {"b": 2, "c": [1, 2]}, "d": "x=y"}
+    content = {"train": [{"split": "train"}, {"split": "other"}]}
+    apply_overrides(content, ["train.1.split=dev", "train.0={split: x}"])
+    assert content == {"train": [{"split": "x"}, {"split": "dev"}]}
+    with pytest.raises(ConfigError, match="override 'train.2.split=x': got 2, expected a number from 0 to 1"):
+        apply_overrides(content, ["train.2.split=x"])
+    content = {"a": {"b": 2}}
     with pytest.raises(ConfigError, match="not understood"):
         apply_overrides(content, ["a.b"])
     with pytest.raises(ConfigError, match="is a value"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -76,6 +77,16 @@ def tone(seconds: float, rate: int, hz: float = 440.0) -> np.ndarray:
 
 
 # --- sound ---
+
+
+def test_a_pipe_is_called_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "talk.mp4")
+    with pytest.raises(
+        MediaError, match="cannot be read as media: got a pipe, expected a file; write it to a file first"
+    ):
+        probe(tmp_path / "talk.mp4")
+    with pytest.raises(MediaError, match="got a device or socket"):
+        probe("/dev/null")
 
 
 def test_all_channels_count_the_same_and_keep_their_level(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from avsr import ConfigError, Segment, Transcript, VideoSummary, Word
+from avsr import AvsrError, ConfigError, Segment, Transcript, VideoSummary, Word
 from avsr.output import FORMATS, render, write
 from avsr.output.json import to_json_line
 from avsr.output.subtitles import MAX_CUE_LINES, MAX_LINE_CHARACTERS
@@ -175,11 +175,33 @@ def test_transcript_renders_and_saves_itself(tmp_path: Path) -> None:
 def test_write_keeps_what_is_there_unless_told(tmp_path: Path) -> None:
     path = tmp_path / "talk.txt"
     path.write_text("mine")
-    with pytest.raises(FileExistsError, match=r"talk\.txt"):
+    with pytest.raises(AvsrError, match=r"talk\.txt: is there already"):
         write(GREETING, path)
     assert path.read_text() == "mine"
     write(GREETING, path, overwrite=True)
     assert path.read_text() == "good morning\nall\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "new/talk.txt",
+            "new/talk.txt: cannot be written: got No such file or directory; make the folder .*/new first",
+        ),
+        ("file/talk.txt", "file/talk.txt: cannot be written: got Not a directory; make the folder .*/file first"),
+        ("folder.txt", "folder.txt: cannot be written: got Is a directory"),
+        ("a\0b.txt", "cannot be written: got embedded null byte"),
+        ("x" * 300 + ".txt", "cannot be written: got File name too long"),
+    ],
+)
+def test_what_cannot_be_written_is_one_error(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.txt").mkdir()
+    with pytest.raises(AvsrError, match=message) as error:
+        GREETING.save(tmp_path / name, overwrite=True)
+    assert "partial" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.txt"]
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

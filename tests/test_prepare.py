@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import wave
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from avsr.datasets import manifest
-from avsr.datasets.grid import read_align, read_grid, sentence_of_name
+from avsr.datasets.grid import read_align, read_grid, sentence_of_name, split_clips
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest, write_manifest
-from avsr.datasets.prepare import Preparation, prepare
+from avsr.datasets.prepare import Preparation, SourceClip, prepare
 from avsr.errors import ConfigError, DataError
 from tests.media import shared_corpus
 from tests.test_media import tone, write_sound, write_video
@@ -171,9 +172,90 @@ def test_what_is_no_grid(tmp_path: Path) -> None:
         read_grid(tmp_path / "missing")
     with pytest.raises(DataError, match="no GRID clips found"):
         read_grid(tmp_path)
-    (tmp_path / "clips.jsonl").write_text('{"id": "s1/a"}\n')
-    with pytest.raises(DataError, match="clips.jsonl:1: wrong entry"):
+    with pytest.raises(DataError, match="is a file: expected the folder"):
+        (tmp_path / "file").touch()
+        read_grid(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "s1/a"}', "clips.jsonl:1: a key is missing: expected speaker"),
+        ('{"id": "s1/a", "speaker": 1, "path": "a.mpg"}', "clips.jsonl:1: wrong value of speaker: got 1"),
+        ('{"id": "s1/a", "speaker": "s1", "path": null}', "clips.jsonl:1: wrong value of path: got null"),
+        ("[]", "clips.jsonl:1: not a JSON object: got list"),
+        ("{", "clips.jsonl:1: not JSON"),
+    ],
+)
+def test_a_wrong_index_names_line_and_key(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "clips.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match=message):
         read_grid(tmp_path)
+
+
+def test_an_index_says_what_is_said(tmp_path: Path) -> None:
+    (tmp_path / "bbaf2n.align").write_text(ALIGN)
+    rows = [
+        {"id": "a/1", "words": "Lay  white"},
+        {"id": "a/2", "words": "lay white", "align": "bbaf2n.align"},
+        {"id": "a/3", "align": "bbaf2n.align", "split": "dev", "frames": 75},
+        {"id": "a/4", "align": "gone.align", "words": None},
+    ]
+    lines = [json.dumps({"speaker": "a", "path": "x.mpg", **row}) for row in rows]
+    (tmp_path / "clips.jsonl").write_text("\n".join(lines))
+    words, differing, align, gone = read_grid(tmp_path)
+    assert (words.text, words.split, words.problem) == ("lay white", "train", None)
+    assert differing.problem == "word times and words differ: got 'bin blue at f two now' and 'lay white'"
+    assert (align.text, align.split, align.problem) == ("bin blue at f two now", "dev", None)
+    assert gone.problem is not None and "gone.align: cannot read the word times" in gone.problem
+    with pytest.raises(DataError, match=r"clips.jsonl says the splits: got held-out speakers"):
+        read_grid(tmp_path, held_out=["a"])
+
+
+def clips_of(speaker: str, letters: str) -> list[SourceClip]:
+    """Clips with these letters, ten of each, one a digit."""
+    names = [f"bba{letter}{digit}n" for letter in letters for digit in "z123456789"]
+    return [
+        SourceClip(
+            id=f"{speaker}/{name}", speaker=speaker, split="", path=Path(f"{name}.mpg"), text=sentence_of_name(name)
+        )
+        for name in names
+    ]
+
+
+def test_splits_are_fixed_and_even() -> None:
+    clips = clips_of("s1", "abcdefgh") + clips_of("s2", "ab") + clips_of("s3", "a")[:3]
+    split = split_clips(clips, held_out=["s2"])
+    assert sorted(clip.id for clip in split) == sorted(clip.id for clip in clips)
+    assert split_clips(reversed(clips), held_out=["s2"]) != split  # in another order,
+    assert sorted(split_clips(reversed(clips), ["s2"]), key=str) == sorted(split, key=str)  # but the same
+    counts = Counter((clip.speaker, clip.split) for clip in split)
+    assert counts == {
+        ("s1", "train"): 64,
+        ("s1", "test_seen"): 10,
+        ("s1", "dev"): 6,
+        ("s2", "test_unseen"): 20,
+        ("s3", "train"): 1,
+        ("s3", "test_seen"): 1,
+        ("s3", "dev"): 1,
+    }
+    letters = Counter(clip.text.split()[3] for clip in split if clip.speaker == "s1" and clip.split == "test_seen")
+    assert set(letters) == set("abcdefgh") and max(letters.values()) == 2
+    with pytest.raises(DataError, match="no clips of a held-out speaker: got s9, expected s1, s2, s3"):
+        split_clips(clips, held_out=["s9"])
+
+
+def test_splits_keep_what_the_shipped_model_was_not_trained_on() -> None:
+    rows = [json.loads(line) for line in shared_corpus("grid/clips.jsonl").read_text().splitlines()]
+    known = {row["id"]: row["split"] for row in rows if row["speaker"] == "s1" and row["split"] != "defective"}
+    clips = [
+        SourceClip(id=id_, speaker="s1", split="", path=Path("a"), text=sentence_of_name(id_[3:])) for id_ in known
+    ]
+    # A 20th of the clips is missing from this copy, of each letter the first two in order.
+    moved = [known[clip.id] for clip in split_clips(clips) if clip.split != "train"]
+    assert Counter(moved)["test_seen"] == 75 and Counter(moved)["dev"] == 75
+    published = {clip.id for clip in split_clips(clips) if clip.split == "test_seen"}
+    assert {id_ for id_, split in known.items() if split == "test_seen"} <= published
 
 
 # --- preparing ---
@@ -186,6 +268,13 @@ def test_wrong_requests(tmp_path: Path) -> None:
     (tmp_path / "clips.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError, match="leads out of the folder"):
         prepare("grid", tmp_path, tmp_path / "out")
+    (tmp_path / "file").write_text("mine")
+    row["id"] = "s1/bbaf2n"
+    (tmp_path / "clips.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match="file: is a file: expected a folder"):
+        prepare("grid", tmp_path, tmp_path / "file")
+    with pytest.raises(DataError, match="below: cannot be written: got Not a directory; give another folder"):
+        prepare("grid", tmp_path, tmp_path / "file/below")
 
 
 def rejected(result: Preparation) -> dict[str, str]:
@@ -215,6 +304,7 @@ def test_clips_of_every_kind_are_used_or_rejected_with_a_reason(tmp_path: Path) 
     assert "cannot be opened as media" in reasons["s1/bbaf4n"]
     assert "empty" in reasons["s1/bbaf5n"]
     assert "not known" in reasons["s1/who"]
+    assert result.rejections == reasons and sum(result.splits.values()) == 2
     assert progress[-1] == (6, 6) and (result.utterances, result.rejected, result.new) == (2, 4, 5)
 
 
@@ -227,6 +317,7 @@ def test_an_interrupted_preparation_goes_on_and_redoes_only_what_changed(tmp_pat
         for key in ("path", "align"):
             (src / row[key]).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(corpus / row[key], src / row[key])
+        del row["words"]
     (src / "clips.jsonl").write_text("\n".join(map(json.dumps, chosen)))
 
     def interrupt(done: int, total: int) -> None:

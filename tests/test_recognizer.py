@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import wave
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import avsr
 from avsr.errors import ConfigError, MediaError, ModelError
 from avsr.features.lips import LipSlot
 from avsr.models import windows as windows_module
@@ -95,6 +98,16 @@ def test_wrong_arrays_are_refused(recognizer: Recognizer) -> None:
         recognizer.log_probs(None)
 
 
+def test_very_little_sound(recognizer: Recognizer, tmp_path: Path) -> None:
+    for seconds in (0.0, 0.005, 0.012, 0.03):
+        log_probs, lengths = recognizer.log_probs([random_samples(seconds)])
+        assert log_probs.shape == (1, int(lengths[0]), 7)
+        if seconds:
+            recognizer.transcribe(write_wav(tmp_path / "a.wav", random_samples(seconds)))
+    with pytest.raises(ValueError, match="got no utterances"):
+        recognizer.log_probs([])
+
+
 def test_a_sound_file(recognizer: Recognizer, tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", random_samples(2.5))
     done: list[float] = []
@@ -120,8 +133,138 @@ def test_what_a_file_lacks_is_said(recognizer: Recognizer, tmp_path: Path) -> No
         recognizer.transcribe(silent)
     with pytest.raises(ConfigError, match="unknown modality: got audio"):
         recognizer.transcribe(sound, modality="audio")  # type: ignore[arg-type]
+    with pytest.raises(MediaError, match="no file: got ''"):
+        recognizer.transcribe("")
+    assert recognizer.transcribe(os.fsencode(sound)).source == str(sound)  # type: ignore[arg-type]
     with pytest.raises(MediaError, match="none.mp4"):
         recognizer.transcribe(tmp_path / "none.mp4")
+
+
+def speaking(words: int = 3) -> Recognizer:
+    """A model that says its words whatever it gets, as a trained one does with silence."""
+    network = tiny_network()
+    with torch.no_grad():
+        for head in (network.fused_head, network.audio_head):
+            assert head is not None
+            head.project.weight.normal_(std=3.0, generator=torch.Generator().manual_seed(1))
+            head.project.bias[-1] = -30.0
+    return Recognizer(network, tiny_tokenizer())
+
+
+@pytest.mark.parametrize("peak", [0.0, 3.1e-5])
+def test_no_words_from_silence(tmp_path: Path, peak: float) -> None:
+    recognizer = speaking()
+    silence = np.random.default_rng(0).uniform(-peak, peak, 32_000).astype(np.float32)
+    assert recognizer.transcribe(write_wav(tmp_path / "a.wav", random_samples(2.0))).words
+    path = write_wav(tmp_path / "silence.wav", silence)
+    transcript = recognizer.transcribe(path)
+    assert (transcript.text, transcript.segments, transcript.warnings) == ("", (), ("the sound is silent",))
+    assert transcript.duration == pytest.approx(2.0)
+
+
+def test_no_words_from_silence_beside_sound(tmp_path: Path) -> None:
+    recognizer = speaking()
+    sound = random_samples(2.0)
+    samples = np.concatenate((np.zeros(32_000, np.float32), sound, np.zeros(32_000, np.float32)))
+    transcript = recognizer.transcribe(write_wav(tmp_path / "a.wav", samples))
+    assert transcript.warnings == ()
+    assert transcript.words
+    for word in transcript.words:
+        assert 2.0 - 0.56 <= word.start < word.end <= 4.0 + 0.56
+    # Frames within reach of sound are as they were.
+    window = Window(0, (0, 75), samples, None, None, [], [])
+    whole, _ = recognizer.log_probs([samples])
+    cut = recognizer._run_window(window)
+    assert torch.equal(cut[19:56], whole[0, 19:56])
+    assert (cut[:19].argmax(-1) == recognizer.network.blank_id).all()
+
+
+def test_lips_speak_where_the_sound_is_silent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    recognizer = speaking()
+    crops = np.random.default_rng(0).integers(0, 255, (50, 96, 96), np.uint8)
+    monkeypatch.setattr(windows_module, "iter_frames", lambda path, on_warning: iter(()))
+    monkeypatch.setattr(
+        windows_module,
+        "_lip_slots",
+        lambda frames, face, end_s: (LipSlot(k, crop, True, "ok", 7) for k, crop in enumerate(crops)),
+    )
+    path = write_video(tmp_path / "a.mp4", 2.0, sound=True)
+    monkeypatch.setattr(windows_module, "iter_audio", lambda path, on_warning: iter([np.zeros(32_000, np.float32)]))
+    transcript = recognizer.transcribe(path)
+    assert transcript.modality == "v"
+    assert transcript.warnings == ("the sound is silent: recognised from the lips alone",)
+    assert {word.modality for word in transcript.words} == {"v"}
+    expected, _ = recognizer.log_probs(None, [crops])
+    (window,) = windows(path, sound=True, picture=True)
+    assert torch.equal(recognizer._run_window(window), expected[0])
+    with_nothing = recognizer.transcribe(path, modality="a")
+    assert (with_nothing.words, with_nothing.modality) == ((), "a")
+
+
+def trained_for(*modalities: str, sides: bool = False) -> Recognizer:
+    recognizer = speaking()
+    network = recognizer.network
+    network.config = dataclasses.replace(
+        network.config,
+        trained=modalities,  # type: ignore[arg-type]
+        decodes="sides" if sides else "fused",
+    )
+    return recognizer
+
+
+def test_what_a_model_was_trained_for(tmp_path: Path) -> None:
+    sound = write_wav(tmp_path / "a.wav", random_samples(1.0))
+    lips_only = trained_for("v", sides=True)
+    with pytest.raises(ModelError, match="model tiny was not trained for modality a: expected v; use modality auto"):
+        lips_only.transcribe(sound, modality="a")
+    with pytest.raises(MediaError, match="use a model that hears; tiny only reads lips"):
+        lips_only.transcribe(sound)
+    samples, lips = [random_samples(1.0)], [np.zeros((26, 96, 96), np.uint8)]
+    with pytest.raises(ModelError, match="not trained for modality av"):
+        lips_only.log_probs(samples, lips)
+    got, _ = lips_only.log_probs(None, lips)
+    assert lips_only.network.visual_head is not None
+    crops, presence = lips_only._pad_lips(lips, [np.ones(26, bool)])
+    with torch.inference_mode():
+        output = lips_only.network(None, torch.tensor([104]), crops, presence)
+    assert output.visual_log_probs is not None and torch.equal(got, output.visual_log_probs)
+    hears = trained_for("a", sides=True)
+    got, _ = hears.log_probs(samples)
+    with torch.inference_mode():
+        output = hears.network(*hears.features(samples))
+    assert output.audio_log_probs is not None and torch.equal(got, output.audio_log_probs)
+    assert hears.transcribe(write_video(tmp_path / "wall.mp4", 0.6, sound=True)).video is None
+
+
+def test_auto_keeps_to_what_a_model_was_trained_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(
+        windows_module,
+        "_lip_slots",
+        lambda frames, face, end_s: (LipSlot(k, np.zeros((96, 96), np.uint8), True, "ok", 7) for k in range(20)),
+    )
+    path = write_video(tmp_path / "a.mp4", 0.8, sound=True)
+    transcript = trained_for("v", sides=True).transcribe(path)
+    assert transcript.modality == "v"
+    assert transcript.warnings == ("recognised from the lips alone: model tiny was not trained for sound",)
+    assert trained_for("a", "v", sides=True).transcribe(path).modality == "a"
+    assert trained_for("av").transcribe(path).modality == "av"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dtype": "banana"}, "unknown dtype: got 'banana', expected None or torch.float32"),
+        ({"dtype": torch.int32}, "unknown dtype: got torch.int32"),
+        ({"device": "mps"}, "device mps is not supported: expected auto, cpu, cuda"),
+        ({"device": "meta"}, "device meta is not supported"),
+        ({"device": "gpu"}, "unknown device: got 'gpu'"),
+        ({"device": None}, "unknown device: got None"),
+        ({"device": "cuda:99"}, "device cuda:99 is not there"),
+    ],
+)
+def test_wrong_arguments_of_load(wrong: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        avsr.load(**wrong)
 
 
 def test_no_face_means_sound_alone_with_a_warning(recognizer: Recognizer, tmp_path: Path) -> None:
@@ -208,10 +351,10 @@ def test_face_only_in_the_middle(recognizer: Recognizer) -> None:
 def test_a_face_by_its_number(recognizer: Recognizer) -> None:
     path = shared_clip("shot_cut_two_speakers.mp4")
     coverage = {}
-    for face in ("auto", "0", "1", "7"):
+    for face in ("auto", "0", 1, 7):
         transcript = recognizer.transcribe(path, face=face)
         assert transcript.video is not None
-        coverage[face] = transcript.video.coverage
+        coverage[str(face)] = transcript.video.coverage
         assert {word.face for word in transcript.words} <= ({0, 1, None} if face == "auto" else {int(face), None})
     assert coverage["auto"] == pytest.approx(1.0, abs=0.02)
     assert coverage["0"] == pytest.approx(0.4, abs=0.02)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from avsr.errors import AvsrError
+from tests.corpus import make_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "avsr" / "assets" / "demo.mp4"
@@ -83,6 +84,13 @@ def test_excluded_sentences_are_not_said(voices: Path, tmp_path: Path):
     texts = [entry["text"] for entry in make_voices(tmp_path, "--exclude", str(tmp_path / "held_out.txt"))]
     assert said[0] not in texts
     assert texts[1] == said[1]  # an exclusion leaves the other utterances alone
+
+
+def test_held_out_splits_of_a_manifest_are_excluded(tmp_path: Path):
+    manifest = make_corpus(tmp_path)
+    texts = {row["split"]: row["text"] for row in map(json.loads, manifest.read_text().splitlines())}
+    excluded = make_synthetic_voices.read_excluded(manifest)
+    assert texts["dev"] in excluded and texts["train"] not in excluded
 
 
 def test_draws_again_until_the_sentence_is_allowed(monkeypatch: pytest.MonkeyPatch):

@@ -14,9 +14,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from avsr.checkpoints.native import load_checkpoint
 from avsr.config import as_mapping, build
-from avsr.errors import ConfigError, DataError
-from avsr.training.config import AugmentConfig, CorpusConfig, ModalityConfig, TrainConfig
+from avsr.errors import ConfigError, DataError, ModelError
+from avsr.training.config import AugmentConfig, CorpusConfig, LossConfig, ModalityConfig, TrainConfig
 from tests.corpus import make_corpus
 from tests.tiny import WORDS, tiny_config, tiny_tokenizer
 
@@ -114,6 +115,13 @@ def test_word_times_follow_joining_and_speed(config_file: Path) -> None:
             assert (loud == targets).mean() > 0.8
 
 
+def test_an_optional_split_may_be_missing(config_file: Path) -> None:
+    content = yaml.safe_load(config_file.read_text())
+    content["train"].insert(0, {**content["train"][0], "split": "train_other", "optional": True})
+    config_file.write_text(yaml.safe_dump(content))
+    assert len(TrainingSet(load_config(config_file), tiny_tokenizer()).entries) == 4
+
+
 def test_modality_dropout_shares(config_file: Path) -> None:
     config = dataclasses.replace(load_config(config_file), augment=AugmentConfig())
     data = TrainingSet(config, tiny_tokenizer())
@@ -190,8 +198,30 @@ def test_a_run_says_what_will_happen_and_leaves_its_record(config_file: Path, tm
     assert {"config.yaml", "command.txt", "versions.json", "metrics.jsonl", "checkpoints", "tensorboard", "model"} <= {
         path.name for path in run.iterdir()
     }
-    with pytest.raises(ConfigError, match="holds a run of another configuration"):
+    assert load_checkpoint(run / "model")[0].config.trained == ("a", "v", "av")
+    with pytest.raises(ConfigError, match="another configuration: got seed 2 instead of 1; give another output"):
+        training_run.train(config_file, ["optimizer.epochs=1", "seed=2"], on_message=quietly)
+    with pytest.raises(ConfigError, match="another length.*cannot be changed: got optimizer.epochs 2 instead of 1"):
         training_run.train(config_file, ["optimizer.epochs=2"], on_message=quietly)
+
+
+def test_a_model_knows_what_it_was_trained_for(config_file: Path) -> None:
+    config = load_config(config_file)
+    assert config.trained_model().trained == ("a", "v", "av")
+
+    def trained(loss: LossConfig, **odds: float) -> tuple[tuple[str, ...] | None, str]:
+        changed = dataclasses.replace(config, loss=loss, modalities=ModalityConfig(**{"a": 0, "v": 0, "av": 0, **odds}))
+        model = changed.trained_model()
+        return model.trained, model.decodes
+
+    assert trained(LossConfig(fused=0, audio=0), v=1) == (("v",), "sides")
+    assert trained(LossConfig(fused=0), av=1) == (("a", "v"), "sides")
+    assert trained(LossConfig(), a=1, av=1) == (("a", "av"), "fused")
+
+
+def test_epochs_without_measurement_claim_none() -> None:
+    assert training_run.describe({"train/loss": 1.0}) == ""
+    assert training_run.describe({"dev/wer_a": 1.0, "dev/wer_a_noisy": 2.0}) == "dev WER A 1.0 %, A at 0 dB 2.0 %"
 
 
 def test_wrong_runs_are_refused(config_file: Path, manifest: Path, tmp_path: Path) -> None:
@@ -202,10 +232,38 @@ def test_wrong_runs_are_refused(config_file: Path, manifest: Path, tmp_path: Pat
             )
 
     check(ConfigError, "unknown key optimiser.*did you mean optimizer", "optimiser.epochs=1")
-    check(DataError, "no utterance of split 'tran'", "dev.split=tran", "seed=2", "seed=2")
+    check(DataError, "no utterance of split 'tran': expected one of dev, train", "dev.split=tran", "seed=2", "seed=2")
+    check(DataError, "no utterances to train on", "train.0.split=x", "train.0.optional=true")
     short = tmp_path / "short.txt"
     short.write_text("bin\n")
     check(ConfigError, "model.vocabulary_size: got 6, expected 1", f"vocabulary={short}", "seed=3")
+    empty = tmp_path / "empty.txt"
+    empty.write_text("bin\n\n")
+    check(ModelError, "empty.txt: vocabulary is wrong", f"vocabulary={empty}")
+    hears = ["model.visual_encoder=null", "model.fusion=null"]
+    check(ConfigError, "modalities: got v 0.25 and av 0.5 for a model without a visual_encoder", *hears)
+    hears.append("modalities={a: 1, v: 0, av: 0}")
+    check(
+        ConfigError,
+        "freeze: got visual_encoder, expected parts of this model: audio_encoder, audio_head",
+        *hears,
+        "freeze=[visual_encoder]",
+    )
+    check(ConfigError, "freeze: got all parts", *hears, "freeze=[audio_encoder, audio_head]")
+    check(ConfigError, "loss: got fused 1.0, audio 0.0, visual 0.3", *hears, "loss.audio=0")
+    check(ConfigError, "loss: got fused 0.0, audio 0.0", "loss.fused=0", "loss.audio=0", "loss.visual=0")
+    check(ConfigError, "heads: got 5, expected", "model.fusion.heads=5")
+    check(ConfigError, "initialize: got config, expected parts of this model", "initialize={config: x}")
+    gone = tmp_path / "gone"
+    check(
+        ConfigError, "initialize: fusion cannot be taken: .*gone: no such checkpoint", f"initialize={{fusion: {gone}}}"
+    )
+    check(ConfigError, "augment: speed: got 1.0, expected 0 to 0.5", "augment.speed=1")
+    check(ConfigError, "dev_every: got 0", "dev_every=0")
+    with pytest.raises(
+        ConfigError, match="output .*short.txt/run: cannot be written: got Not a directory; give another"
+    ):
+        training_run.train(config_file, [f"output={short}/run"], on_message=quietly)
     assert not list(tmp_path.glob("refused*"))  # nothing is left behind
 
 
@@ -237,7 +295,6 @@ def test_a_small_model_learns_its_corpus(config_file: Path, manifest: Path) -> N
     ]
     folder = training_run.train(config_file, overrides, on_message=quietly)
     config = load_config(config_file)
-    from avsr.checkpoints.native import load_checkpoint
     from avsr.training.data import Corpus, EvaluationSet
 
     network, tokenizer = load_checkpoint(folder)

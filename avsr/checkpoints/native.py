@@ -73,8 +73,16 @@ def save_checkpoint(
 def read_config(folder: Path) -> ModelConfig:
     """The configuration of a checkpoint folder. Raises ModelError or ConfigError."""
     path = folder / CONFIG_NAME
+    if not folder.exists():
+        raise ModelError(
+            f"{folder}: no such checkpoint", expected=f"a folder with {CONFIG_NAME}", remedy="check the path"
+        )
     if not path.is_file():
-        raise ModelError(f"{folder}: not a checkpoint", got="a folder", expected=f"a folder with {CONFIG_NAME}")
+        raise ModelError(
+            f"{folder}: not a checkpoint",
+            got="a folder" if folder.is_dir() else "a file",
+            expected=f"a folder with {CONFIG_NAME}",
+        )
     content = read_yaml(path)
     version = content.get("format")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:

@@ -52,8 +52,8 @@ class Console:
 
         Raises AvsrError when it cannot be written, BrokenPipeError when nobody reads any more.
         """
-        if sys.stdout is None:  # closed by the caller
-            return
+        if sys.stdout is None:  # by the caller
+            raise AvsrError("standard output is closed", got=f"the result {text.strip()!r}", expected="a place for it")
         encoding = sys.stdout.encoding or "utf-8"
         with self._bar_aside():
             try:

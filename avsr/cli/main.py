@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sys.stdout.flush()  # a full disk or a closed pipe shows here and not as noise at the very end
             return code
         except KeyboardInterrupt:
+            Console(quiet="--quiet" in words).note("interrupted")
             return 130
         except BrokenPipeError:
             _discard_output()

@@ -25,9 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     rows = [("NAME", "MODALITIES", "UNITS", "SIZE")]
     for name, config in shipped():
-        modalities = "a" if config.visual_encoder is None else "a v av"
         size = sum(path.stat().st_size for path in (ASSETS / name).iterdir())
-        rows.append((name, modalities, str(config.vocabulary_size), f"{size / 1e6:.1f} MB"))
+        rows.append((name, " ".join(config.modalities), str(config.vocabulary_size), f"{size / 1e6:.1f} MB"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     with Console() as console:
         for row in rows:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 
 from avsr.cli.arguments import add_quiet, positive_integer
 from avsr.cli.console import Console
+from avsr.errors import DataError
 
 SUMMARY = "a corpus to sound, lip crops and a manifest, ready for training"
 DESCRIPTION = (
     "Cut the lips out of a corpus's videos and write them with sound, text and a manifest into\n"
     "OUT. Clips that are of no use are listed in OUT/rejected.jsonl with the reason. The same\n"
-    "command goes on with an interrupted preparation. Prints the path of the manifest."
+    "command goes on with an interrupted preparation. Prints the path of the manifest.\n\n"
+    "GRID as distributed is split by a fixed rule: of each speaker an eighth of the clips is\n"
+    "test_seen, 3 in 40 are dev, the rest train; held-out speakers are test_unseen. A folder\n"
+    "with a clips.jsonl says its own splits."
 )
 EXAMPLE = "avsr prepare grid ~/corpora/grid work/grid --workers 8"
+
+MAX_REASONS = 5
+"""Rejected clips that are named on the console; all are in rejected.jsonl."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,12 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("corpus", metavar="CORPUS", help="kind of corpus: grid")
     add("src", metavar="SRC", help="folder that holds the corpus")
     add("out", metavar="OUT", help="folder for the prepared data")
+    add(
+        "--held-out-speakers",
+        type=_names,
+        default=(),
+        metavar="S,S,...",
+        help="speakers to keep for tests, as in s2,s22; their split is test_unseen",
+    )
     add("--workers", type=positive_integer, default=os.cpu_count() or 1, metavar="N", help="processes; default: cores")
     add_quiet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare the corpus; 0 when every clip was either prepared or rejected for a reason."""
+    """Prepare the corpus; 0 when every clip was either prepared or rejected for a reason, and some were prepared."""
     from avsr.datasets.prepare import prepare
 
     with Console(quiet=arguments.quiet) as console:
@@ -36,12 +51,25 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.corpus,
             arguments.src,
             arguments.out,
+            held_out=arguments.held_out_speakers,
             workers=arguments.workers,
             on_progress=lambda done, total: console.progress(done / total, f"{done}/{total} clips"),
         )
-        reasons = f" (see {prepared.manifest.with_name('rejected.jsonl')})" if prepared.rejected else ""
+        rejected = prepared.manifest.with_name("rejected.jsonl")
+        for clip_id, reason in itertools.islice(prepared.rejections.items(), MAX_REASONS):
+            console.note(f"rejected {clip_id}: {reason}")
+        if prepared.rejected > MAX_REASONS:
+            console.note(f"rejected {prepared.rejected - MAX_REASONS} more, listed in {rejected}")
+        splits = ", ".join(f"{split} {count}" for split, count in prepared.splits.items())
         console.note(
-            f"{prepared.utterances} clips ready, {prepared.rejected} rejected{reasons}; {prepared.new} done now"
+            f"{prepared.utterances} clips ready{f' ({splits})' if splits else ''}, {prepared.rejected} rejected; "
+            f"{prepared.new} done now"
         )
+        if not prepared.utterances:
+            raise DataError(f"{arguments.src}: no clip could be used", remedy=f"{rejected} has the reasons")
         console.result(f"{prepared.manifest}\n")
     return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from avsr.cli.arguments import add_quiet, positive_integer
 from avsr.cli.console import Console, UsageError, describe, printable, without_name
 from avsr.cli.pool import Outcome, Work, run_here, run_in_processes
+from avsr.cli.sources import Sources
 from avsr.errors import AvsrError, nearest
 from avsr.output import FORMATS, render, write
 from avsr.output.json import to_json_line
@@ -87,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Transcribe all inputs; 0 when each has its result, 1 when some failed."""
     to_stdout = arguments.output_dir is None
     one_file = len(arguments.inputs) == 1 and not os.path.isdir(arguments.inputs[0])
+    if to_stdout and sys.stdout is None:
+        raise AvsrError("standard output is closed", remedy="open it, or write files with --output-dir")
     if to_stdout and len(arguments.format) > 1:
         raise UsageError("several formats need --output-dir")
     if to_stdout and not one_file and arguments.format[0] not in ("txt", "json"):
@@ -94,17 +98,22 @@ def run(arguments: argparse.Namespace) -> int:
 
     with Console(quiet=arguments.quiet) as console:
         files, num_missing = _find_files(arguments.inputs, recursive=arguments.recursive, console=console)
+        num_kept = num_refused = 0
+        sources = None
         if to_stdout:
             jobs = [_Job(file.path) for file in files]
         else:
             jobs = _plan(files, arguments.output_dir, arguments.format)
+            sources = Sources(arguments.output_dir)
             if not arguments.overwrite:
-                jobs = _without_finished(jobs, console)
-        num_failed = _transcribe(jobs, arguments, console, one_file=one_file) if jobs else 0
+                jobs, num_kept, num_refused = _without_finished(jobs, sources, console)
+            if jobs:
+                _check_writable(arguments.output_dir)
+        num_failed = _transcribe(jobs, arguments, console, sources, one_file=one_file) if jobs else 0
+        num_failed_in_all = num_failed + num_missing + num_refused
         if not to_stdout and not one_file:
-            num_kept = len(files) - len(jobs)
-            console.note(f"{len(jobs) - num_failed} transcribed, {num_kept} kept, {num_failed + num_missing} failed")
-    return 1 if num_failed or num_missing else 0
+            console.note(f"{len(jobs) - num_failed} transcribed, {num_kept} kept, {num_failed_in_all} failed")
+    return 1 if num_failed_in_all else 0
 
 
 def open_work(
@@ -135,7 +144,9 @@ def _as_seconds(path: str, on_fraction: Callable[[float], None]) -> Callable[[fl
     return (lambda done_s: on_fraction(min(1.0, done_s / total_s))) if total_s else None
 
 
-def _transcribe(jobs: Sequence[_Job], arguments: argparse.Namespace, console: Console, *, one_file: bool) -> int:
+def _transcribe(
+    jobs: Sequence[_Job], arguments: argparse.Namespace, console: Console, sources: Sources | None, *, one_file: bool
+) -> int:
     """Do all jobs; returns how many failed."""
     opener = functools.partial(
         open_work,
@@ -175,9 +186,9 @@ def _transcribe(jobs: Sequence[_Job], arguments: argparse.Namespace, console: Co
                 continue
             for warning in outcome.warnings:
                 console.note(f"{job.path}: warning: {without_name(warning, job.path)}")
-            if not job.outputs:
+            if sources is None:
                 console.result(_as_result(outcome, job.path, arguments.format[0], one_file=one_file))
-            elif not _write(outcome, job.outputs, console, overwrite=arguments.overwrite):
+            elif not _write(outcome, job, sources, console, overwrite=arguments.overwrite):
                 num_failed += 1
     return num_failed
 
@@ -191,16 +202,33 @@ def _as_result(transcript: Transcript, path: str, format_name: str, *, one_file:
     return f"{printable(path)}\t{' '.join(transcript.text.split())}\n"
 
 
-def _write(transcript: Transcript, outputs: Sequence[Path], console: Console, *, overwrite: bool) -> bool:
-    for output in outputs:
+def _write(transcript: Transcript, job: _Job, sources: Sources, console: Console, *, overwrite: bool) -> bool:
+    for output in job.outputs:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             write(transcript, output, overwrite=overwrite)
+            sources.record(output, job.path)
+        except AvsrError as error:
+            console.error(str(error))
+            return False
         except OSError as error:
             console.error(f"{output}: cannot be written: {describe(error)}")
             return False
         console.note(f"wrote {output}")
     return True
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises AvsrError unless files can be written into `folder`, which is made: before work is done for nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = folder / f".{os.urandom(6).hex()}.partial"
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise AvsrError(
+            f"--output-dir {folder}: cannot be written", got=error.strerror, remedy="give another folder"
+        ) from error
 
 
 def _in_order(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
@@ -226,12 +254,19 @@ def _find_files(inputs: Sequence[str], *, recursive: bool, console: Console) -> 
 
     for name in inputs:
         if os.path.isdir(name):
+            failed_before = num_failed
             found = list(_media_files(name, recursive=recursive, on_error=lambda error: fail(describe(error))))
-            if not found:
+            if not found and num_failed == failed_before:
                 hint = "name the files" if recursive else "name the files, or add --recursive for subfolders"
                 fail(f"{name}: no video or sound files in this folder; {hint}")
         elif os.path.exists(name):
             found = [_File(name, Path(Path(name).name))]
+        elif re.match("[a-z]+://", name):
+            fail(f"{name}: is the address of something elsewhere; download it, and name the file")
+            continue
+        elif name == "-":
+            fail("-: standard input is not read; write it to a file, and name that")
+            continue
         else:
             fail(f"{name}: no such file or folder; check the path")
             continue
@@ -273,21 +308,36 @@ def _plan(files: Sequence[_File], folder: Path, formats: Sequence[str]) -> list[
     return jobs
 
 
-def _without_finished(jobs: Sequence[_Job], console: Console) -> list[_Job]:
-    """The jobs with something left to write, and only that."""
+def _without_finished(jobs: Sequence[_Job], sources: Sources, console: Console) -> tuple[list[_Job], int, int]:
+    """The jobs with something left to write, and only that; how many are finished; how many are refused.
+
+    Refused are jobs whose files are there already, made from another input.
+    """
     remaining = []
+    num_kept = num_refused = 0
     for job in jobs:
-        missing = tuple(output for output in job.outputs if not output.exists())
-        for output in job.outputs:
-            if output not in missing:
-                console.note(f"kept {output}, which was there already; --overwrite replaces it")
+        there = [output for output in job.outputs if output.exists()]
+        others = [(output, sources.other_source(output, job.path)) for output in there]
+        output, other = next(((output, other) for output, other in others if other is not None), (None, None))
+        if other is not None:
+            num_refused += 1
+            console.error(
+                f"{job.path}: {output} is there already, made from {other}; give another --output-dir, --overwrite to"
+                " replace it, or name both inputs in one command to keep them apart"
+            )
+            continue
+        for output in there:
+            console.note(f"kept {output}, which was there already; --overwrite replaces it")
+        missing = tuple(output for output in job.outputs if output not in there)
         if missing:
             remaining.append(_Job(job.path, missing))
-    return remaining
+        else:
+            num_kept += 1
+    return remaining, num_kept, num_refused
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.lower().split(",")))
+    names = tuple(dict.fromkeys(name.strip() for name in text.lower().split(",")))
     for name in names:
         if name not in FORMATS:
             close = nearest(name, FORMATS)

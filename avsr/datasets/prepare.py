@@ -12,6 +12,7 @@ import concurrent.futures
 import concurrent.futures.process
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import itertools
 import json
@@ -20,7 +21,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,24 @@ class SourceClip:
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """What a preparation gave. new: clips done in this run; the others were already there."""
+    """What a preparation gave.
+
+    splits: how many utterances each has. rejections: why each rejected clip is of no use, by its id. new: clips done in
+    this run; the others were already there.
+    """
 
     manifest: Path
-    utterances: int
-    rejected: int
+    splits: Mapping[str, int]
+    rejections: Mapping[str, str]
     new: int
+
+    @property
+    def utterances(self) -> int:
+        return sum(self.splits.values())
+
+    @property
+    def rejected(self) -> int:
+        return len(self.rejections)
 
 
 def prepare(
@@ -85,16 +98,18 @@ def prepare(
     src: str | PathLike[str],
     out: str | PathLike[str],
     *,
+    held_out: Collection[str] = (),
     workers: int = 1,
     on_progress: Progress | None = None,
 ) -> Preparation:
     """Prepare the copy of `corpus` under `src` into the folder `out`; `avsr.datasets.manifest` says what is there then.
 
-    workers: processes. Interrupting it leaves whole files, and running it again goes on. Processes are spawned: a
-    script that calls this needs the usual `if __name__ == "__main__":`. Damaged clips are rejected, not repaired.
+    held_out: speakers whose clips are all kept for tests. workers: processes. Interrupting it leaves whole files, and
+    running it again goes on. Processes are spawned: a script that calls this needs the usual
+    `if __name__ == "__main__":`. Damaged clips are rejected, not repaired.
     Raises ConfigError for an unknown corpus, DataError where `src` is not a copy of it or `out` cannot be written.
     """
-    clips = list(_read_corpus(corpus, Path(src)))
+    clips = list(_read_corpus(corpus, Path(src), held_out))
     ids = collections.Counter(clip.id for clip in clips)
     clip_id, count = ids.most_common(1)[0]
     if count > 1:
@@ -103,6 +118,12 @@ def prepare(
         if Path(clip.id).is_absolute() or ".." in Path(clip.id).parts:
             raise DataError(f"{src}: an id leads out of the folder", got=clip.id, expected="speaker/name")
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file", expected="a folder for the prepared data")
+    try:
+        (out / "records").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written", got=error.strerror, remedy="give another folder") from error
     usable = [clip for clip in clips if clip.problem is None]
     rejected = [_rejection(clip.id, clip.path, clip.problem) for clip in clips if clip.problem is not None]
     utterances: list[Utterance] = []
@@ -118,7 +139,9 @@ def prepare(
                 on_progress(num_done, len(clips))
     write_json_lines(out / "rejected.jsonl", sorted(rejected, key=lambda row: row["id"]))
     write_manifest(out / "manifest.jsonl", sorted(utterances, key=lambda utterance: utterance.id))
-    return Preparation(out / "manifest.jsonl", len(utterances), len(rejected), num_new)
+    splits = collections.Counter(utterance.split for utterance in utterances)
+    reasons = {row["id"]: row["reason"] for row in rejected}
+    return Preparation(out / "manifest.jsonl", dict(sorted(splits.items())), dict(sorted(reasons.items())), num_new)
 
 
 def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
@@ -154,12 +177,12 @@ def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
     )
 
 
-def _read_corpus(corpus: str, src: Path) -> Iterator[SourceClip]:
+def _read_corpus(corpus: str, src: Path, held_out: Collection[str]) -> Iterator[SourceClip]:
     match corpus:
         case "grid":
             from avsr.datasets.grid import read_grid
 
-            return read_grid(src)
+            return read_grid(src, held_out)
     close = nearest(corpus, CORPORA)
     raise ConfigError(
         "unknown corpus", got=corpus, expected=", ".join(CORPORA), remedy=f"did you mean {close}?" if close else None
@@ -190,7 +213,8 @@ def _records(clips: list[SourceClip], out: Path, workers: int) -> Generator[tupl
     try:
         while True:
             for clip in itertools.islice(upcoming, workers + 1 - len(clips_of)):
-                clips_of[pool.submit(_work, clip, out)] = clip
+                with _interrupts_blocked():
+                    clips_of[pool.submit(_work, clip, out)] = clip
             if not clips_of:
                 return
             done, _ = concurrent.futures.wait(clips_of, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -204,9 +228,20 @@ def _records(clips: list[SourceClip], out: Path, workers: int) -> Generator[tupl
             remedy="run it again, with fewer workers if memory was short; it goes on where it stopped",
         ) from error
     except OSError as error:
-        raise DataError(f"{out}: cannot be written", got=error, remedy="free some space, then run it again") from error
+        remedy = "free some space, then run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        raise DataError(f"{out}: cannot be written", got=error.strerror, remedy=remedy) from error
     finally:  # also when interrupted: each process finishes the clip it is at
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Ctrl-C waits. A process that is started meanwhile never gets it; while it still imports, it would hang."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _finder: FaceFinder | None = None

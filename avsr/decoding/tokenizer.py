@@ -27,9 +27,14 @@ class WordTokenizer:
     def read(cls, path: Path) -> WordTokenizer:
         """One word a line. Raises ModelError when the file is missing or wrong."""
         try:
-            return cls(path.read_text(encoding="utf-8").split("\n")[:-1])
+            words = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"{path}: vocabulary cannot be read", got=error) from None
+            reason = getattr(error, "strerror", None) or error
+            raise ModelError(f"{path}: vocabulary cannot be read", got=reason) from None
+        try:
+            return cls(words[:-1] if words[-1] == "" else words)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from None
 
     def data(self) -> bytes:
         """What `read` reads back."""

@@ -101,8 +101,13 @@ def check_is_file(path: Path) -> None:
     try:
         if path.is_dir():
             raise MediaError(f"{path}: is a folder", expected="an audio or video file")
-        if not path.is_file():
+        if not path.exists():
             raise MediaError(f"{path}: no such file", expected="a local audio or video file")
+        if not path.is_file():
+            kind = "a pipe" if path.is_fifo() else "a device or socket"
+            raise MediaError(
+                f"{path}: cannot be read as media", got=kind, expected="a file", remedy="write it to a file first"
+            )
         if path.stat().st_size == 0:
             raise MediaError(f"{path}: the file is empty", got="0 bytes", expected="an audio or video file")
     except (OSError, ValueError) as error:  # a name too long, a null byte, no permission

@@ -8,6 +8,7 @@ from typing import Literal
 from avsr.features.mel import MelConfig
 from avsr.nn.conformer import ConformerShape
 from avsr.nn.masks import AttentionContext
+from avsr.transcript import Modality
 
 FORMAT_VERSION = 1
 MEL_FRAME_MS = 10
@@ -35,6 +36,12 @@ class AudioEncoderConfig:
     attention_choices: tuple[AttentionContext, ...] = ()
     scale_input: bool = False
 
+    def __post_init__(self) -> None:
+        if self.subsampling not in (2, 4, 8, 16):
+            raise ValueError(f"subsampling: got {self.subsampling}, expected 2, 4, 8 or 16")
+        if self.subsampling_channels < 1:
+            raise ValueError(f"subsampling_channels: got {self.subsampling_channels}, expected 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class VisualEncoderConfig:
@@ -56,6 +63,8 @@ class VisualEncoderConfig:
             raise ValueError(f"stem_look_ahead: got {self.stem_look_ahead}, expected 0 to {self.stem_slots - 1}")
         if len(self.channels) != 4:
             raise ValueError(f"channels: got {len(self.channels)} stages, expected 4")
+        if min(self.channels) < 1:
+            raise ValueError(f"channels: got {min(self.channels)}, expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +82,22 @@ class FusionConfig:
     attention: AttentionContext = field(default_factory=AttentionContext)
     lips: AttentionContext = field(default_factory=lambda: AttentionContext(left=5, right=3))
 
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "expansion"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: got {self.dropout}, expected 0 to 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A whole audio-visual recogniser.
 
     name: what it is called in transcripts. vocabulary_size: output units without the CTC blank, which is the last
-    index. visual_encoder and fusion may be absent together: a model that only hears.
+    index. visual_encoder and fusion may be absent together: a model that only hears. trained: what it was trained to
+    recognise from, None for all that its parts allow. decodes: whose CTC heads give the result, that of the fusion, or
+    of a model whose fusion is not trained yet those of the two sides.
     """
 
     name: str
@@ -88,6 +106,8 @@ class ModelConfig:
     visual_encoder: VisualEncoderConfig | None = None
     fusion: FusionConfig | None = None
     mel: MelConfig = field(default_factory=MelConfig)
+    trained: tuple[Modality, ...] | None = None
+    decodes: Literal["fused", "sides"] = "fused"
 
     def __post_init__(self) -> None:
         if self.vocabulary_size < 1:
@@ -100,6 +120,20 @@ class ModelConfig:
                 raise ValueError(f"visual_encoder width: got {visual}, expected {audio} as in audio_encoder")
             if self.audio_encoder.subsampling != 8:
                 raise ValueError(f"subsampling: got {self.audio_encoder.subsampling}, expected 8 (80 ms) beside lips")
+            if self.fusion is not None and audio % self.fusion.heads:
+                raise ValueError(f"fusion heads: got {self.fusion.heads}, expected a divisor of the width {audio}")
+        can = ("a",) if self.visual_encoder is None else ("a", "v", "av")
+        if self.trained is not None and not (self.trained and set(self.trained) <= set(can)):
+            raise ValueError(f"trained: got {', '.join(self.trained) or 'nothing'}, expected some of {', '.join(can)}")
+        if self.decodes == "sides" and "av" in self.modalities:
+            raise ValueError("decodes: got sides, expected fused for a model that is trained for av")
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What it can recognise from."""
+        if self.trained is not None:
+            return self.trained
+        return ("a",) if self.visual_encoder is None else ("a", "v", "av")
 
     @property
     def frame_ms(self) -> int:

@@ -25,16 +25,20 @@ from avsr.decoding.alignment import AlignedUnit, align_greedy
 from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError, MediaError, ModelError, nearest
 from avsr.features.mel import LogMel
+from avsr.features.silence import audible_frames, within_reach
 from avsr.media import probe
 from avsr.models.config import MEL_FRAME_MS, SLOT_MS, ModelConfig
 from avsr.models.network import Network
-from avsr.models.windows import Window, windows
+from avsr.models.windows import SAMPLES_PER_FRAME, Window, windows
 from avsr.transcript import Modality, Segment, Transcript, VideoSummary, Word
 
 ASSETS = Path(__file__).parent.parent / "assets"
 SEGMENT_PAUSE_S = 0.5
 MAX_SEGMENT_S = 12.0
 WINDOW_FRAME_MS = 2 * SLOT_MS  # in which windows are counted, whatever the model's own frames are
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+NOT_HEARD = -100.0  # log-probability of all units but the blank where there is nothing to recognise from
 
 ModalityChoice = Literal["auto", "av", "a", "v"]
 
@@ -49,14 +53,20 @@ def load(
     name_or_path: str | PathLike[str], *, device: str | torch.device = "auto", dtype: torch.dtype | None = None
 ) -> Recognizer:
     """See `avsr.load`."""
-    name = os.fspath(name_or_path)
+    name = os.fsdecode(name_or_path)
+    if dtype not in (None, *DTYPES):
+        expected = ", ".join(str(known) for known in DTYPES)
+        raise ConfigError("unknown dtype", got=repr(dtype), expected=f"None or {expected}")
+    chosen = _device(device)
     folder = ASSETS / name
     is_name = Path(name).name == name
-    if not (is_name and (folder / "config.yaml").is_file()):
+    if not (is_name and os.path.isfile(folder / "config.yaml")):
         folder = Path(name)
-        if not folder.exists() and is_hub_id(name):
+        if not os.path.exists(folder) and is_hub_id(name):
             folder = fetch(name)
-        if not folder.exists():
+        if folder.suffix == NEMO_SUFFIX and not os.path.exists(folder):
+            raise ModelError(f"{name}: no such file", expected=f"a {NEMO_SUFFIX} archive", remedy="check the path")
+        if not name or not os.path.exists(folder):
             names = [path.parent.name for path in ASSETS.glob("*/config.yaml")]
             close = nearest(name, names)
             raise ModelError(
@@ -72,7 +82,7 @@ def load(
         network, tokenizer = load_checkpoint(folder)
     else:
         network, tokenizer = load_nemo(folder)
-    return Recognizer(network, tokenizer, device=_device(device), dtype=dtype)
+    return Recognizer(network, tokenizer, device=chosen, dtype=dtype)
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -80,8 +90,10 @@ def _device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError:
-        raise ConfigError("unknown device", got=device, expected="auto, cpu, cuda or cuda:N") from None
+    except (RuntimeError, TypeError, ValueError):
+        raise ConfigError("unknown device", got=repr(device), expected="auto, cpu, cuda or cuda:N") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {chosen} is not supported", expected="auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {chosen} is not there",
@@ -94,7 +106,8 @@ def _device(device: str | torch.device) -> torch.device:
 class Recognizer:
     """A loaded model: the network, its units, and everything from a file to a transcript.
 
-    dtype: torch.bfloat16 or torch.float16 computes in that precision where it pays; None or float32 in full.
+    dtype: torch.bfloat16 or torch.float16 computes in that precision where it pays; None or float32 in full. The
+    weights stay float32.
     """
 
     def __init__(
@@ -139,12 +152,15 @@ class Recognizer:
         """What transcription decodes: log-probabilities float32 [B, T, V + 1] with the blank last, frame counts [B].
 
         samples: as for `features`; None to use the lips alone. lips: crops uint8 [T_lip, 96, 96] of each utterance, 40
-        ms a slot. presence: bool [T_lip] of each, None for all present. Raises ModelError for lips with a model that
-        only hears, ValueError when neither is given or they do not fit each other.
+        ms a slot. presence: bool [T_lip] of each, None for all present. Raises ModelError for what the model was not
+        trained for, as lips with one that only hears, ValueError when neither is given or they do not fit each other.
         """
         lips_BT1HW = presence_BT = mel = None
+        if not (samples is None or len(samples)) or not (lips is None or len(lips)):
+            raise ValueError("log_probs: got no utterances, expected one or more")
+        if lips is not None or samples is not None:
+            self._require("a" if lips is None else "v" if samples is None else "av")
         if lips is not None:
-            self._require_lips()
             if presence is None:
                 presence = [np.ones(len(crops), bool) for crops in lips]
             expected = len(lips if samples is None else samples)
@@ -164,21 +180,25 @@ class Recognizer:
         path: str | PathLike[str],
         *,
         modality: ModalityChoice = "auto",
-        face: str = "auto",
+        face: str | int = "auto",
         on_progress: Callable[[float], None] | None = None,
     ) -> Transcript:
         """What is said in a video or sound file.
 
-        modality: "a" sound, "v" lips, "av" both, "auto" what the file offers. face: whose lips, "auto" or "largest".
-        on_progress: called with the media seconds done. Raises MediaError when the file cannot be read or lacks what
-        the modality needs, ModelError when the model cannot use it.
+        modality: "a" sound, "v" lips, "av" both, "auto" what the file offers and the model was trained for. face: whose
+        lips, "auto", "largest" or the number of a face. on_progress: called with the media seconds done. Where neither
+        sound nor lips are near there are no words. Raises MediaError when the file cannot be read or lacks what the
+        modality needs, ModelError when the model cannot use it, ConfigError for an unknown modality or face.
         """
         if modality not in ("auto", "av", "a", "v"):
             raise ConfigError("unknown modality", got=modality, expected="auto, av, a or v")
+        face = str(face)
+        source = path = os.fsdecode(path)
+        if not path:
+            raise MediaError("no file", got=repr(path), expected="the path of a video or sound file")
         info = probe(path)
-        source = os.fspath(path)
-        if modality in ("v", "av"):
-            self._require_lips()
+        if modality != "auto":
+            self._require(modality)
         if info.audio is None and modality in ("a", "av"):
             remedy = "use modality v or auto" if info.video is not None else None
             raise MediaError(f"{source}: has no sound", expected=f"sound for modality {modality}", remedy=remedy)
@@ -187,13 +207,21 @@ class Recognizer:
                 f"{source}: has no video", expected=f"video for modality {modality}", remedy="use modality a"
             )
         sound = info.audio is not None and modality != "v"
-        picture = info.video is not None and modality != "a" and self.network.visual_encoder is not None
+        picture = info.video is not None and modality != "a" and self.config.modalities != ("a",)
+        warnings: list[str] = []
+        if sound and picture and "av" not in self.config.modalities:  # one of them
+            sound = "a" in self.config.modalities
+            picture = not sound
+            if not sound:
+                warnings.append(f"recognised from the lips alone: model {self.name} was not trained for sound")
+        if sound and self.config.modalities == ("v",):
+            raise MediaError(f"{source}: has no video", remedy=f"use a model that hears; {self.name} only reads lips")
         if not sound and not picture:
             raise MediaError(f"{source}: has no sound", remedy=f"use a model that reads lips; {self.name} only hears")
 
-        warnings: list[str] = []
         pieces: list[Tensor] = []
         lips = _LipRecord()
+        heard: list[bool] = []  # of each 80 ms of the file
         end_s = 0.0
         cut = windows(
             path, sound=sound, picture=picture, face=face, end_s=info.duration_s or 0.0, on_warning=warnings.append
@@ -202,6 +230,7 @@ class Recognizer:
             for window in cut:
                 pieces.append(self._run_window(window))
                 lips.add(window)
+                heard.extend(_heard(window))
                 end_s = window.keep[1] * 2 * SLOT_MS / 1000
                 if on_progress is not None:
                     on_progress(min(end_s, info.duration_s or end_s))
@@ -212,16 +241,19 @@ class Recognizer:
                 remedy="film the speaker's face from the front"
                 + (", or use modality a" if info.audio is not None else ""),
             )
+        if sound and not any(heard):
+            warnings.append("the sound is silent" + (": recognised from the lips alone" if lips.count else ""))
         if picture and not lips.count:
-            warnings.append(f"no readable face ({lips.why_not()}): recognised from sound alone")
+            alone = ": recognised from sound alone" if any(heard) else ""
+            warnings.append(f"no readable face ({lips.why_not()}){alone}")
         log_probs_TV = torch.cat(pieces) if pieces else torch.zeros(0, self.config.vocabulary_size + 1)
         duration_s = info.duration_s or end_s
         units = align_greedy(log_probs_TV, self.network.blank_id)
         words = [
-            self._word(word, units[first:end], lips, sound=sound, duration_s=duration_s)
+            self._word(word, units[first:end], lips, heard, duration_s=duration_s)
             for word, first, end in self.tokenizer.word_groups([unit.unit for unit in units])
         ]
-        used: Modality = ("av" if sound else "v") if lips.count else "a"
+        used: Modality = ("av" if any(heard) else "v") if lips.count else "a"
         summary = None
         if picture and info.video is not None:
             summary = VideoSummary(fps=info.video.average_fps, faces=len(lips.faces), coverage=lips.coverage)
@@ -235,24 +267,48 @@ class Recognizer:
             warnings=tuple(warnings),
         )
 
-    def _require_lips(self) -> None:
-        if self.network.visual_encoder is None:
+    def _require(self, modality: Modality) -> None:
+        """Raises ModelError unless the model can recognise from this."""
+        if self.network.visual_encoder is None and modality != "a":
             raise ModelError(
                 f"model {self.name} only hears", remedy="use modality a or auto, or a model that reads lips"
             )
+        if modality not in self.config.modalities:
+            raise ModelError(
+                f"model {self.name} was not trained for modality {modality}",
+                expected=" or ".join(self.config.modalities),
+                remedy="use modality auto, or another model",
+            )
 
     def _run_window(self, window: Window) -> Tensor:
-        """Log-probabilities [T, V + 1] on the CPU of the frames that this window decides on."""
-        lips = presence = None
+        """Log-probabilities [T, V + 1] on the CPU of the frames that this window decides on.
+
+        Sound that is silent throughout counts as absent where lips are seen. Blank is certain on frames that have
+        neither sound nor lips within reach.
+        """
+        lips = presence = mel = None
+        seen = np.zeros(0, bool)
         if window.crops is not None and window.present is not None and window.present.any():
             lips, presence = self._pad_lips([window.crops], [window.present])
-        if window.samples is not None:
+            seen = window.present.reshape(-1, WINDOW_FRAME_MS // SLOT_MS).any(axis=1)
+        audible = np.zeros(0, bool) if window.samples is None else audible_frames(window.samples, SAMPLES_PER_FRAME)
+        if window.samples is not None and (audible.any() or lips is None):
             mel, lengths = self.features([window.samples])
         else:
             assert window.crops is not None
-            mel, lengths = None, torch.tensor([len(window.crops) * SLOT_MS // MEL_FRAME_MS], device=self.device)
+            lengths = torch.tensor([len(window.crops) * SLOT_MS // MEL_FRAME_MS], device=self.device)
         log_probs, _ = self._run(mel, lengths, lips, presence)
         per_frame = WINDOW_FRAME_MS // self.config.frame_ms
+        there = np.zeros(max(len(audible), len(seen)), bool)
+        there[: len(audible)] |= audible
+        there[: len(seen)] |= seen
+        absent_T = torch.from_numpy(~within_reach(there)).repeat_interleave(per_frame)
+        # Causal subsampling may give one frame more than there are; it is like the one before.
+        absent_T = torch.cat((absent_T, absent_T[-1:]))[: log_probs.shape[1]].to(self.device)
+        if absent_T.any():
+            nothing_V = torch.full_like(log_probs[0, 0], NOT_HEARD)
+            nothing_V[self.network.blank_id] = 0.0
+            log_probs = torch.where(absent_T[:, None], nothing_V, log_probs)
         start, end = ((frame - window.first) * per_frame for frame in window.keep)
         if log_probs.shape[1] - end <= 1:  # the file ends here; causal subsampling gives one frame more
             end = log_probs.shape[1]
@@ -262,12 +318,18 @@ class Recognizer:
     def _run(
         self, mel: Tensor | None, lengths: Tensor, lips: Tensor | None, presence: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        if mel is not None and mel.shape[-1] == 0:  # less than 10 ms of sound
+            return torch.zeros(len(mel), 0, self.network.blank_id + 1, device=self.device), lengths * 0
         reduced = self.dtype != torch.float32 and not self.network.pack(self.dtype)
         if not reduced:
             self.network.pack()  # once more where something undid it
         with torch.autocast(self.device.type, dtype=self.dtype if reduced else None, enabled=reduced):
             output = self.network(mel, lengths, lips, presence)
-        return output.log_probs, output.lengths
+        log_probs = output.log_probs
+        if self.config.decodes == "sides":
+            side = output.audio_log_probs if mel is not None else output.visual_log_probs
+            log_probs = log_probs if side is None else side
+        return log_probs, output.lengths
 
     def _pad_lips(
         self, lips: Sequence[NDArray[np.uint8]], presence: Sequence[NDArray[np.bool_]]
@@ -287,12 +349,14 @@ class Recognizer:
         return lips_BT1HW, torch.from_numpy(present).to(self.device)
 
     def _word(
-        self, word: str, units: Sequence[AlignedUnit], lips: _LipRecord, *, sound: bool, duration_s: float
+        self, word: str, units: Sequence[AlignedUnit], lips: _LipRecord, heard: Sequence[bool], *, duration_s: float
     ) -> Word:
         """A word of one unit or several: from the first to the last of them, as sure as all of them are together."""
         frame_s = self.config.frame_ms / 1000
         first, end = units[0].first, units[-1].end
         faces = lips.between(first, end)
+        per_frame = WINDOW_FRAME_MS // self.config.frame_ms
+        sound = any(heard[first // per_frame : -(-end // per_frame)])
         return Word(
             word=word,
             start=min(first * frame_s, duration_s),
@@ -339,6 +403,16 @@ class _LipRecord:
         }
         reason = self._reasons.most_common(1)[0][0] if self._reasons else "late"
         return explained.get(reason, reason)
+
+
+def _heard(window: Window) -> list[bool]:
+    """Of each frame that the window decides on: whether there is sound within reach."""
+    audible = np.zeros(window.keep[1] - window.first, bool)
+    if window.samples is not None:
+        frames = audible_frames(window.samples, SAMPLES_PER_FRAME)
+        audible = np.pad(frames, (0, max(0, len(audible) - len(frames))))
+    start, end = (frame - window.first for frame in window.keep)
+    return within_reach(audible)[start:end].tolist()
 
 
 def _segments(words: Iterable[Word]) -> list[Segment]:

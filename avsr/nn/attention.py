@@ -15,7 +15,7 @@ from avsr.nn.packing import Linear, Packable
 
 # Finite, so that a row without any visible key does not give NaN; exp() of it is exactly 0.
 MASKED_SCORE = -10000.0
-MAX_KEPT_POSITIONS = 1024  # of a packed module: their projections are kept from one pass to the next
+MAX_KEPT_POSITIONS = 256  # of a packed module: the projections of so few, as of streams, are kept for the next pass
 
 
 class AttentionState(NamedTuple):

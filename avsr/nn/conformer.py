@@ -37,6 +37,19 @@ class ConformerShape:
     global_projections: bool = False
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "expansion", "kernel"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+        if self.width % self.heads or self.width % 2:
+            raise ValueError(f"width: got {self.width}, expected an even multiple of the {self.heads} heads")
+        if self.conv_look_ahead is None and self.conv_context == "symmetric" and self.kernel % 2 == 0:
+            raise ValueError(f"kernel: got {self.kernel}, expected an odd number when symmetric")
+        if self.conv_look_ahead is not None and not 0 <= self.conv_look_ahead < self.kernel:
+            raise ValueError(f"conv_look_ahead: got {self.conv_look_ahead}, expected 0 to {self.kernel - 1}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: got {self.dropout}, expected 0 to 1")
+
 
 class BlockState(NamedTuple):
     """The past of one Conformer block."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 # Scores of one head at a time, queries times keys: few enough to stay in the processor's cache between the product, the
 # softmax and the sum, and to bound the memory by the length of a recording and not its square.
-BLOCK_SCORES = 96 * 1024
+BLOCK_SCORES = 32 * 1024
 MIN_BLOCK_QUERIES = 32
 MAX_KEPT_MASK = 1 << 24  # elements
 

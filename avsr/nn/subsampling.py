@@ -14,7 +14,7 @@ from avsr.nn.packing import Packable, PackedWeight
 
 # What is computed at a time of a longer recording: the inner stages hold far more numbers than go in or come out, and
 # those of so few frames stay in the processor's cache.
-PIECE_FRAMES = 512
+PIECE_FRAMES = 256
 
 
 class SubsamplingState(NamedTuple):
@@ -113,15 +113,10 @@ class Subsampling(Packable):
         past = []
         for index, stage in enumerate(self.stages):
             x_BCTF = _masked(x_BCTF, lengths)
-            if state is None:
-                before = self.padding
-                x_BCTF = F.pad(x_BCTF, (self.padding, 1, before, 0))
-            else:
-                before = state.past[index].shape[2]
-                past.append(x_BCTF[:, :, -1:])
-                x_BCTF = F.pad(torch.cat((state.past[index], x_BCTF), dim=2), (self.padding, 1, 0, 0))
-            if x_BCTF.shape[2] % 2 == 0:  # the last window reaches one past the end
-                x_BCTF = F.pad(x_BCTF, (0, 0, 0, 1))
+            before = self.padding if state is None else state.past[index].shape[2]
+            if state is not None:
+                past.append(x_BCTF[:, :, -1:].clone())
+            x_BCTF = self._padded(x_BCTF, before, None if state is None else state.past[index])
             x_BCTF = F.relu(stage(x_BCTF)) if self._packed is None else self._packed.stages[index](x_BCTF)
             lengths = torch.div(lengths + before, 2, rounding_mode="floor")
         x_BCTF = _masked(x_BCTF, lengths)
@@ -130,6 +125,21 @@ class Subsampling(Packable):
         else:
             out_BTD = self._packed.project(x_BCTF.permute(0, 2, 3, 1).flatten(2))
         return out_BTD, lengths, None if state is None else SubsamplingState(tuple(past))
+
+    def _padded(self, x_BCTF: Tensor, before: int, past_BCKF: Tensor | None) -> Tensor:
+        """With `before` frames in front, zeros or the past; zeros around the bins, and at the end where the last window
+        reaches past it. Channels last."""
+        B, C, T, bins = x_BCTF.shape
+        size = (B, C, before + T + (before + T + 1) % 2, self.padding + bins + 1)
+        if torch.is_grad_enabled():
+            front = x_BCTF.new_zeros(B, C, before, bins) if past_BCKF is None else past_BCKF
+            joined = torch.cat((front, x_BCTF), dim=2)
+            return F.pad(joined, (self.padding, 1, 0, size[2] - before - T))
+        padded = torch.empty(size, dtype=x_BCTF.dtype, device=x_BCTF.device, memory_format=torch.channels_last).zero_()
+        padded[:, :, before : before + T, self.padding : self.padding + bins] = x_BCTF
+        if past_BCKF is not None:
+            padded[:, :, :before, self.padding : self.padding + bins] = past_BCKF
+        return padded
 
     def _in_pieces(self, mel_BFT: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, None]:
         """A long recording as a stream."""

@@ -12,11 +12,12 @@ The formats:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsr.errors import ConfigError, nearest
+from avsr.errors import AvsrError, ConfigError, nearest
 from avsr.output.ctm import to_ctm
 from avsr.output.json import to_json
 from avsr.output.srt import to_srt
@@ -53,18 +54,23 @@ def render(transcript: Transcript, format_name: str) -> str:
 def write(transcript: Transcript, path: str | PathLike[str], *, overwrite: bool = False) -> None:
     """Write one output file, in UTF-8, in the format its suffix names; whole or not at all.
 
-    Raises ConfigError for a suffix that names no format, FileExistsError when the file is there and `overwrite` is
-    False, OSError when it cannot be written.
+    Raises ConfigError for a suffix that names no format, AvsrError when the file is there and `overwrite` is False, or
+    when it cannot be written.
     """
     path = Path(path)
     text = render(transcript, path.suffix.removeprefix(".").lower())
-    if not overwrite and path.exists():
-        raise FileExistsError(f"{path} exists")
     # The name is short so that it fits wherever `path` does, and begins with a dot so that no `*.srt` meets it.
     partial = path.with_name(f".{os.urandom(6).hex()}.partial")
     try:
+        if not overwrite and path.exists():
+            raise AvsrError(f"{path}: is there already", remedy="give another name, or overwrite=True to replace it")
         # A file name that is not UTF-8 reaches us with lone surrogates, which backslashreplace makes into valid JSON.
         partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         os.replace(partial, path)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        remedy = None if path.parent.is_dir() else f"make the folder {path.parent} first"
+        raise AvsrError(f"{path}: cannot be written", got=reason, remedy=remedy) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ValueError):
+            partial.unlink()

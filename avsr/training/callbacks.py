@@ -108,7 +108,10 @@ class Narrator(lightning.Callback):
             file.write(json.dumps({"epoch": epoch, "seconds": round(seconds, 1), **figures}) + "\n")
         done = epoch - self.first_epoch
         left_min = (time.monotonic() - self.started) / done * (self.epochs - epoch) / 60
-        self.say(
-            f"epoch {epoch}/{self.epochs}: loss {figures.get('train/loss', float('nan')):.3f}, "
-            f"{describe(figures)}, {seconds:.0f} s, {left_min:.0f} min left"
-        )
+        facts = [
+            f"loss {figures.get('train/loss', float('nan')):.3f}",
+            describe(figures),
+            f"{seconds:.0f} s",
+            f"{left_min:.0f} min left",
+        ]
+        self.say(f"epoch {epoch}/{self.epochs}: " + ", ".join(filter(None, facts)))

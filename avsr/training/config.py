@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from avsr.models.config import ModelConfig
+from avsr.transcript import Modality
 
 Part = Literal["audio_encoder", "audio_head", "visual_encoder", "visual_head", "fusion", "fused_head"]
 
@@ -15,12 +17,17 @@ class CorpusConfig:
     """Utterances to train on.
 
     manifest: path of a manifest, relative to the working directory. split: which of its splits. per_epoch: how many of
-    them to draw each epoch, other ones each time; None for all.
+    them to draw each epoch, other ones each time; None for all. optional: go on without where there is no such split.
     """
 
     manifest: str
     split: str = "train"
     per_epoch: int | None = None
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        if self.per_epoch is not None and self.per_epoch < 1:
+            raise ValueError(f"per_epoch: got {self.per_epoch}, expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +79,26 @@ class AugmentConfig:
     wrong_lips: float = 0.0
     joined: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("noise_share", "lips", "wrong_lips", "joined", "time_mask_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 to 1")
+        for name in (
+            "channel_db",
+            "gain_db",
+            "mel_masks",
+            "mel_mask_bins",
+            "time_masks",
+            "hidden_slots",
+            "offset_slots",
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more")
+        if not 0 <= self.speed < 0.5:
+            raise ValueError(f"speed: got {self.speed}, expected 0 to 0.5")
+        if self.snr_db[0] > self.snr_db[1]:
+            raise ValueError(f"snr_db: got {list(self.snr_db)}, expected the lowest and then the highest")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
@@ -87,6 +114,13 @@ class LossConfig:
     visual: float = 0.3
     word_times: tuple[float, float] = (0.0, 0.0)
     word_times_epochs: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("fused", "audio", "visual"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more")
+        if not all(0 <= share <= 1 for share in self.word_times):
+            raise ValueError(f"word_times: got {list(self.word_times)}, expected shares from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +146,12 @@ class OptimizerConfig:
         for name in ("epochs", "batch_size", "accumulate", "average_last"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected more than 0")
+        for name in ("weight_decay", "warmup_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +161,7 @@ class TrainConfig:
     output: run folder. vocabulary: file with one word a line. model: what is trained. train: its corpora. dev:
     manifest and split that WER is measured on after each `dev_every` epochs. initialize: part -> checkpoint folder to
     take it from; "fused_head" may be taken from a checkpoint's audio head. freeze: parts that stay as they are.
-    workers: processes that prepare batches. seed: of everything random.
+    workers: processes that prepare batches. seed: of everything random. Paths are relative to the working directory.
     """
 
     output: str
@@ -138,3 +178,52 @@ class TrainConfig:
     dev_every: int = 1
     workers: int = 1
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise ValueError("train: got no corpus, expected one or more")
+        if self.dev_every < 1:
+            raise ValueError(f"dev_every: got {self.dev_every}, expected 1 or more")
+        if self.workers < 0:
+            raise ValueError(f"workers: got {self.workers}, expected 0 or more")
+        parts = self.parts
+        for name, chosen in (("initialize", self.initialize), ("freeze", self.freeze)):
+            for part in chosen:
+                if part not in parts:
+                    raise ValueError(f"{name}: got {part}, expected parts of this model: {', '.join(parts)}")
+        if set(self.freeze) == set(parts):
+            raise ValueError("freeze: got all parts, expected one at least to be trained")
+        if self.model.visual_encoder is None and self.modalities.v + self.modalities.av > 0:
+            raise ValueError(
+                f"modalities: got v {self.modalities.v} and av {self.modalities.av} for a model without a"
+                " visual_encoder, expected {a: 1.0, v: 0.0, av: 0.0}"
+            )
+        self.trained_model()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that this model has."""
+        return get_args(Part) if self.model.visual_encoder is not None else ("audio_encoder", "audio_head")
+
+    def trained_model(self) -> ModelConfig:
+        """The model as this run trains it: what for, and whose heads. Raises ValueError when it trains none."""
+        odds, loss = self.modalities, self.loss
+        heard, read = odds.a + odds.av > 0, odds.v + odds.av > 0
+        trained: list[Modality] = []
+        if self.model.fusion is None:
+            # The only loss of such a model is that of its sound.
+            trained = ["a"] if loss.audio > 0 else []
+            decodes: Literal["fused", "sides"] = "fused"
+        elif loss.fused > 0:
+            trained = [name for name in ("a", "v", "av") if getattr(odds, name) > 0]
+            decodes = "fused"
+        else:
+            trained = ["a"] if heard and loss.audio > 0 else []
+            trained += ["v"] if read and loss.visual > 0 else []
+            decodes = "sides"
+        if not trained:
+            raise ValueError(
+                f"loss: got fused {loss.fused}, audio {loss.audio}, visual {loss.visual}, expected one above 0 that"
+                " belongs to the modalities that are trained"
+            )
+        return dataclasses.replace(self.model, trained=tuple(trained), decodes=decodes)

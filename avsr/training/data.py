@@ -96,14 +96,25 @@ Key = tuple[int, tuple[int, ...]]
 
 
 class Corpus:
-    """The utterances of one split of one manifest."""
+    """The utterances of one split of one manifest; none only where the split is optional.
+
+    Raises DataError where the manifest cannot be read or does not have the split.
+    """
 
     def __init__(self, config: CorpusConfig) -> None:
         self.config = config
         self.root = Path(config.manifest).parent
-        self.utterances = [u for u in read_manifest(Path(config.manifest)) if u.split == config.split]
-        if not self.utterances:
-            raise DataError(f"{config.manifest}: no utterance of split {config.split!r}", remedy="check split")
+        all_utterances = read_manifest(Path(config.manifest))
+        self.utterances = [utterance for utterance in all_utterances if utterance.split == config.split]
+        if not self.utterances and not config.optional:
+            splits = sorted({utterance.split for utterance in all_utterances})
+            raise DataError(
+                f"{config.manifest}: no utterance of split {config.split!r}",
+                expected=f"one of {', '.join(splits)}" if splits else None,
+                remedy="change split, or set optional: true where it may be missing"
+                if splits
+                else "the manifest is empty",
+            )
 
     def load(self, utterance: Utterance, *, sound: bool, lips: bool) -> Item:
         crops = presence = samples = None
@@ -120,7 +131,9 @@ class TrainingSet(Dataset[Example]):
 
     def __init__(self, config: TrainConfig, tokenizer: WordTokenizer) -> None:
         self.config, self.augment, self.tokenizer = config, config.augment, tokenizer
-        self.corpora = [Corpus(corpus) for corpus in config.train]
+        self.corpora = [corpus for corpus in map(Corpus, config.train) if corpus.utterances]
+        if not self.corpora:
+            raise DataError("train: no utterances to train on", expected="a manifest and a split of it")
         self.entries = [(corpus, utterance) for corpus in self.corpora for utterance in corpus.utterances]
         for corpus, utterance in self.entries:
             try:

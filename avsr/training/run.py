@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -60,7 +61,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
             expected=f"{len(tokenizer)}, the words in {config.vocabulary}",
         )
     torch.manual_seed(config.seed)
-    network = Network(config.model)
+    network = _network(config, str(config_path))
     for part, folder in config.initialize.items():
         _initialize(network, part, Path(folder))
 
@@ -78,12 +79,19 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
             f"data: {corpus.config.manifest} {corpus.config.split}: {len(corpus.utterances)} utterances, "
             f"{hours:.2f} h, {min(drawn, len(corpus.utterances))} an epoch"
         )
+    used = [corpus.config for corpus in data.corpora]
+    for optional in (corpus for corpus in config.train if corpus not in used):
+        on_message(f"data: {optional.manifest} {optional.split}: there is none, left out")
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     parts = ", ".join(f"{name} {size / 1e6:.2f} M" for name, size in sizes.items())
     total, trained = sum(sizes.values()) / 1e6, trainable(network.parameters()) / 1e6
     on_message(f"parameters: {total:.2f} M ({parts}), {trained:.2f} M trained")
     steps = len(data.epoch(0))
-    on_message(f"schedule: {config.optimizer.epochs} epochs of {steps} batches; time follows after a few batches")
+    size = config.optimizer.batch_size
+    on_message(
+        f"schedule: {config.optimizer.epochs} epochs of {steps} batches of up to {size} utterances; time follows"
+        " after a few batches"
+    )
 
     keeper = KeepEpochWeights(output / "checkpoints", tokenizer, config.optimizer.average_last)
     with _without_chatter(), StopBetweenBatches() as stopper:
@@ -115,6 +123,13 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
         return _finish(
             config, output, network, tokenizer, lambda: trainer.validate(module, dev_loaders, verbose=False), on_message
         )
+
+
+def _network(config: TrainConfig, config_path: str) -> Network:
+    try:
+        return Network(config.trained_model())
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:  # what no check of the configuration has found
+        raise ConfigError(f"{config_path}: model cannot be made", got=error) from None
 
 
 @contextlib.contextmanager
@@ -169,12 +184,11 @@ def _finish(
 
 
 def describe(figures: dict[str, float]) -> str:
-    """WER figures as one phrase."""
+    """WER figures as one phrase, empty without any."""
     names = {"dev/wer_a": "A", "dev/wer_v": "V", "dev/wer_av": "AV"}
     names |= {f"{name}_noisy": f"{short} at 0 dB" for name, short in names.items()}
-    return "dev WER " + ", ".join(
-        f"{names[name]} {value:.1f} %" for name, value in sorted(figures.items()) if name in names
-    )
+    phrases = [f"{names[name]} {value:.1f} %" for name, value in sorted(figures.items()) if name in names]
+    return "dev WER " + ", ".join(phrases) if phrases else ""
 
 
 def _dev_loaders(config: TrainConfig, module: Any) -> list[Any]:
@@ -195,19 +209,33 @@ def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
     record = output / "config.yaml"
     if record.exists():
         # Read and not compared as text: settings that came later are not in older records.
-        if build(TrainConfig, read_yaml(record), str(record)) != config:
+        known = build(TrainConfig, read_yaml(record), str(record))
+        if known == config:
+            return
+        changed = ", ".join(_differences(as_mapping(known), as_mapping(config)))
+        longer = dataclasses.replace(known.optimizer, epochs=config.optimizer.epochs)
+        if dataclasses.replace(known, optimizer=longer) == config:
+            # Its learning rate has come down to zero by the old plan: going on would not be the longer run.
             raise ConfigError(
-                f"{output} holds a run of another configuration",
-                remedy=f"give another output, delete {output}, or undo the change",
+                f"{output} holds a run of another length, which cannot be changed",
+                got=changed,
+                remedy="give another output to train anew, with initialize to begin from this run's model",
             )
-        return
+        raise ConfigError(
+            f"{output} holds a run of another configuration",
+            got=changed,
+            remedy=f"give another output, delete {output}, or undo the change",
+        )
     import torch
     import torchaudio
     import torchvision
 
     import avsr
 
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output {output}: cannot be written", got=error, remedy="give another output") from None
     versions = {
         "avsr": avsr.__version__,
         "python": platform.python_version(),
@@ -224,9 +252,21 @@ def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
     os.replace(temporary, record)
 
 
+def _differences(known: Any, given: Any, key: str = "") -> Iterator[str]:
+    """Each setting that two configurations do not share, as `key 3 instead of 2`."""
+    if isinstance(known, dict) and isinstance(given, dict):
+        for name in dict.fromkeys((*known, *given)):
+            yield from _differences(known.get(name), given.get(name), f"{key}.{name}" if key else str(name))
+    elif known != given:
+        yield f"{key} {given} instead of {known}"
+
+
 def _initialize(network: Network, part: str, folder: Path) -> None:
     """Take one part's weights from a checkpoint. A fused head may start as that checkpoint's audio head."""
-    source, _ = load_checkpoint(folder)
+    try:
+        source, _ = load_checkpoint(folder)
+    except AvsrError as error:
+        raise ConfigError(f"initialize: {part} cannot be taken: {error}") from None
     target = getattr(network, part, None)
     origin = getattr(source, part, None)
     if part == "fused_head" and origin is None:
