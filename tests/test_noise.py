@@ -161,10 +161,12 @@ def test_what_cannot_be_mixed_is_listed_and_not_dropped(corpus: Path, environmen
     rows = read_manifest(corpus)
     save_samples(corpus.parent / "audio/s0/u0.wav", np.zeros(16_000, np.float32))
     rows[1] = dataclasses.replace(rows[1], audio=None)
+    save_samples(corpus.parent / "audio/s0/u2.wav", np.full(16_000, 1 / 32_768, np.float32))
     write_manifest(corpus, rows)
-    plan = plan_noise(corpus, "test", noises=("white",))
+    plan = plan_noise(corpus, "test", noises=("white",), snrs_db=(30.0, 0.0))
+    assert plan.unusable.pop("s0/u2").startswith("white at 30 dB: nothing of the noise is left in 16-bit samples")
     assert plan.unusable == {"s0/u0": "digital silence, which has no level", "s1/u1": "has no sound"}
-    assert {line.utterance for line in plan.lines} == {row.id for row in rows[2:10]}
+    assert {line.utterance for line in plan.lines} == {row.id for row in rows[3:10]}
 
 
 def test_changed_files_are_noticed(corpus: Path, environment: Path, tmp_path: Path) -> None:
@@ -411,6 +413,7 @@ def test_command_line(corpus: Path, environment: Path, tmp_path: Path, capsys: p
         (["plan", "m", "p"], "needs --split"),
         (["plan", "m", "p", "--split", "x", "--snr", "loud"], "expected dB from -60 to 60, or clean"),
         (["plan", "m", "p", "--split", "x", "--noise", "folder"], "expected KIND=FOLDER"),
+        (["plan", "m", "p", "--split", "x", "--noise", "a=b", "--noise", "a=c"], "--noise a= is given twice"),
         (["plan", "m", "p", "--split", "x", "--seed", "a"], "expected whole numbers"),
         (["plan", "m", "p", "--split", "x", "--workers", "-1"], "expected a whole number from 0 on"),
         (["render", "p", "o", "--snr", "0"], "--snr is for noise plan"),

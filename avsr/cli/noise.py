@@ -83,6 +83,11 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
 
     if arguments.split is None:
         raise UsageError("noise plan needs --split, as in --split test (avsr noise --help explains)")
+    folders: dict[str, str] = {}
+    for kind, folder in arguments.noise or ():
+        if kind in folders:
+            raise UsageError(f"--noise {kind}= is given twice; put both under one folder, or name them differently")
+        folders[kind] = folder
     out = Path(arguments.out)
     if out.exists() and not arguments.overwrite:
         raise UsageError(f"{out} is there already; --overwrite replaces it")
@@ -91,7 +96,7 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
         arguments.src,
         arguments.split,
         protocol=arguments.protocol or "avsr",
-        folders=dict(arguments.noise or ()),
+        folders=folders,
         part=arguments.part or "test",
         voices=arguments.voices,
         noises=arguments.noises,

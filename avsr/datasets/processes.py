@@ -62,7 +62,7 @@ _work: Callable[[Any], Any] | None = None
 def _start(open_work: Callable[[], Callable[[Any], Any]]) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     _work = open_work()
 
 
@@ -71,8 +71,8 @@ def _work_on(item: Any) -> Any:
     return _work(item)
 
 
-def _exit_with_parent() -> None:
-    """A parent that was killed says nothing, and its pool would wait for work for ever."""
+def exit_with_parent() -> None:
+    """Wait for the parent to end, then end too: one that was killed says nothing, and its pool would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
