@@ -161,10 +161,12 @@ def test_what_cannot_be_mixed_is_listed_and_not_dropped(corpus: Path, environmen
     rows = read_manifest(corpus)
     save_samples(corpus.parent / "audio/s0/u0.wav", np.zeros(16_000, np.float32))
     rows[1] = dataclasses.replace(rows[1], audio=None)
-    save_samples(corpus.parent / "audio/s0/u2.wav", np.full(16_000, 1 / 32_768, np.float32))
+    faint = np.zeros(16_000, np.float32)
+    faint[100] = 1 / 32_768
+    save_samples(corpus.parent / "audio/s0/u2.wav", faint)
     write_manifest(corpus, rows)
     plan = plan_noise(corpus, "test", noises=("white",), snrs_db=(30.0, 0.0))
-    assert plan.unusable.pop("s0/u2").startswith("white at 30 dB: nothing of the noise is left in 16-bit samples")
+    assert plan.unusable.pop("s0/u2").startswith("white at 30 dB: the speech is too faint for this SNR")
     assert plan.unusable == {"s0/u0": "digital silence, which has no level", "s1/u1": "has no sound"}
     assert {line.utterance for line in plan.lines} == {row.id for row in rows[3:10]}
 

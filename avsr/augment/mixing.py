@@ -45,6 +45,7 @@ _ACTIVE_POWER = 0.00031622776601683794  # 10 ** (-ACTIVE_RANGE_DB / 10)
 # Gains of more than this are noise that consists of rounding errors.
 _LARGEST_GAIN_DB = 200
 _ROUNDING_ERROR_DB = 0.002
+_TOLERANCE_DB = 0.01
 
 
 class MixResult(NamedTuple):
@@ -68,7 +69,8 @@ def mix(speech: Sound, noise: Sound, snr_db: float | None, *, level: Level = "ac
 
     speech, noise: of one length, not silent. A sum beyond full scale is turned down as a whole, not clipped. Where
     16-bit rounding adds to the noise, as with faint speech, the gain makes up for it. Raises DataError for silence,
-    lengths that differ and numbers that are not finite, ValueError for arrays of other kinds.
+    speech too faint for 0.01 dB in 16 bits, lengths that differ and numbers that are not finite, ValueError for arrays
+    of other kinds.
     """
     if snr_db is None:
         _check(speech, "speech")
@@ -87,11 +89,12 @@ def mix(speech: Sound, noise: Sound, snr_db: float | None, *, level: Level = "ac
         nearest = min(nearest, result, key=_error_db)
         achieved_db = math.inf if result.achieved_snr_db is None else result.achieved_snr_db
         low, high = (middle, high) if achieved_db > snr_db else (low, middle)
-    if nearest.achieved_snr_db is None:
+    if _error_db(nearest) > _TOLERANCE_DB:
         raise DataError(
-            "nothing of the noise is left in 16-bit samples",
-            got=f"{snr_db:g} dB below speech at {rms_db(speech, level):.1f} dB of full scale",
-            remedy="the speech is too faint for this SNR: leave it out, or mix in floating point",
+            "the speech is too faint for this SNR in 16-bit samples",
+            got=f"{rms_db(speech, level):.1f} dB of full scale, {snr_db:g} dB above its noise",
+            expected=f"an SNR within {_TOLERANCE_DB} dB",
+            remedy="leave it out, or mix in floating point",
         )
     return nearest
 
