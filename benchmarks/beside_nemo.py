@@ -171,7 +171,7 @@ def nemo_passes(folder: Path, case: Case, width: int, layers: int) -> Callable[[
     return step
 
 
-def our_passes(folder: Path, case: Case, width: int, layers: int) -> Callable[[Any], Any]:
+def our_passes(folder: Path, case: Case, width: int, layers: int, half: bool) -> Callable[[Any], Any]:
     import torch
 
     import avsr
@@ -180,7 +180,7 @@ def our_passes(folder: Path, case: Case, width: int, layers: int) -> Callable[[A
     archive = folder / f"{case.model}.nemo"
     if not archive.exists():
         write_archive(archive, case.model, width, layers, folder / f"{case.model}.ckpt")
-    encoder = avsr.load(archive, device="cpu").network.audio_encoder
+    encoder = avsr.load(archive, device="cpu", dtype=torch.bfloat16 if half else None).network.audio_encoder
     if case.right is None:
         return lambda mel: encoder(mel, torch.tensor([mel.shape[2]]))[0]
     context = AttentionContext(style="chunked", left=CACHE_FRAMES, right=case.right)
@@ -204,13 +204,16 @@ def resident_kib(field: str) -> int:
     raise OSError(f"no {field}: this benchmark measures memory on Linux only")
 
 
-def serve(side: str, folder: Path, case: Case, width: int, layers: int, threads: int) -> None:
+def serve(side: str, folder: Path, case: Case, width: int, layers: int, threads: int, half: bool) -> None:
     """Answer requests until stdin ends: each runs one pass and is answered with its seconds, or with the output."""
     import torch
 
     torch.set_num_threads(threads)
     with torch.inference_mode():
-        run = (nemo_passes if side == "nemo" else our_passes)(folder, case, width, layers)
+        if side == "nemo":
+            run = nemo_passes(folder, case, width, layers)
+        else:
+            run = our_passes(folder, case, width, layers, half)
         frames = round(100 * case.seconds)
         generator = torch.Generator().manual_seed(2)
         gc.collect()
@@ -233,6 +236,7 @@ class Side:
     def __init__(self, python: str, side: str, folder: Path, index: int, options: argparse.Namespace) -> None:
         command = [python, __file__, "--serve", side, str(folder), str(index)]
         command += ["--width", str(options.width), "--layers", str(options.layers), "--threads", str(options.threads)]
+        command += ["--bf16"] * options.bf16
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -253,6 +257,7 @@ class Side:
             sys.exit("a side of the benchmark answered out of turn")
 
     def run(self, request: str = "run") -> dict[str, float]:
+        time.sleep(0.02)  # the threads of the other side still look for work for a moment after a pass
         assert self._process.stdin is not None
         self._process.stdin.write(request + "\n")
         self._process.stdin.flush()
@@ -298,15 +303,17 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--layers", type=int, default=17)
     parser.add_argument("--cases", type=int, nargs="+", default=list(range(len(CASES))), help="by number, from 0")
+    parser.add_argument("--bf16", action="store_true", help="let avsr multiply in bfloat16; NeMo stays in float32")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         side, folder, index = options.serve
-        serve(side, Path(folder), CASES[int(index)], options.width, options.layers, options.threads)
+        serve(side, Path(folder), CASES[int(index)], options.width, options.layers, options.threads, options.bf16)
         return
     if not options.nemo:
         parser.error("--nemo: name the Python of an environment that has NeMo; how to make one is said above")
-    print(f"width {options.width}, {options.layers} layers, {options.threads} threads, float32, batch of one\n")
+    ours = "avsr in bfloat16" if options.bf16 else "float32"
+    print(f"width {options.width}, {options.layers} layers, {options.threads} threads, {ours}, batch of one\n")
     print("| pass | NeMo, ms | avsr, ms | ratio | NeMo, MiB | avsr, MiB | difference |")
     print("|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@
 
 Random weights, float32, batch of one, weights packed as for recognition. Each case runs in a process of its own.
 "tensors" is the most that tensors hold at a time during a pass, "process" by how much the process grows, both without
-the weights. "floor" is the share of the time that the matrix products of the pass alone would take at the speed at which
+the weights. "floor" is the share of the time that the matrix products alone would take at the speed ("rate") at which
 this machine multiplies packed matrices with so many rows.
 """
 
@@ -167,9 +167,7 @@ def main() -> None:
     print(
         f"width {arguments.width}, {arguments.layers} layers, {arguments.threads} threads, median of {arguments.runs}"
     )
-    print(
-        "| seconds | encoder | time, s | of plain | tensors, MiB | of plain | process, MiB | floor | GFLOP/s of the floor |"
-    )
+    print("| seconds | encoder | time, s | of plain | tensors, MiB | of plain | process, MiB | floor | rate, GFLOP/s |")
     print("|---|---|---|---|---|---|---|---|---|")
     rows: list[Row] = []
     for seconds in arguments.seconds:

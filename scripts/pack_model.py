@@ -26,7 +26,7 @@ def main() -> None:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(f"{arguments.target}: {parameters / 1e6:.2f} M parameters, {size / 1e6:.1f} MB")
     if network.visual_encoder is not None:
-        print(f"visual trunk: {network.visual_encoder.trunk.mflop_per_slot:.1f} MFLOP a frame")
+        print(f"visual trunk: {network.visual_encoder.mflop_per_slot:.1f} MFLOP a frame")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +104,13 @@ def test_lips_vary_alike_in_every_frame() -> None:
     crop = np.zeros((96, 96), np.uint8)
     crop[40:60, 30:70] = 200
     clip = np.repeat(crop[None], 5, axis=0)
-    varied = video.vary_lips(clip, 1.0, generator("lips", 3))
+    varied, done = video.vary_lips(clip, 1.0, generator("lips", 3))
     assert varied.shape == (5, 88, 88) and varied.dtype == np.uint8
     assert (varied == varied[:1]).all()
-    np.testing.assert_array_equal(varied, video.vary_lips(clip, 1.0, generator("lips", 3)))
-    assert not np.array_equal(varied, video.vary_lips(clip, 1.0, generator("lips", 4)))
+    again, done_again = video.vary_lips(clip, 1.0, generator("lips", 3))
+    np.testing.assert_array_equal(varied, again)
+    assert done == done_again
+    assert not np.array_equal(varied, video.vary_lips(clip, 1.0, generator("lips", 4))[0])
 
 
 def test_centre_crop_and_hidden_slots() -> None:
@@ -114,6 +118,192 @@ def test_centre_crop_and_hidden_slots() -> None:
     np.testing.assert_array_equal(video.centre_crop(clip), clip[:, 4:92, 4:92])
     np.testing.assert_array_equal(video.centre_crop(video.centre_crop(clip)), clip[:, 4:92, 4:92])
     for index in range(30):
-        hidden = ~video.hide_slots(np.ones(50, bool), 10, generator(index))
+        presence, done = video.hide_slots(np.ones(50, bool), 10, generator(index))
+        hidden = ~presence
+        assert hidden[int(done["first"]) : int(done["last"]) + 1].sum() == hidden.sum()
         assert hidden.sum() <= 10
         assert np.abs(np.diff(hidden.astype(int))).sum() <= 2  # one stretch
+
+
+def talking(slots: int = 30) -> np.ndarray:
+    """Crops with detail at all scales, another picture each slot."""
+    random = np.random.default_rng(9)
+    smooth = np.cumsum(np.cumsum(random.standard_normal((slots, 96, 96)), axis=1), axis=2)
+    smooth = (smooth - smooth.min()) / np.ptp(smooth)
+    return (200 * smooth + 40 * random.random((slots, 96, 96))).astype(np.uint8)
+
+
+def sharpness(clip: np.ndarray) -> float:
+    return float(np.diff(clip.astype(float), axis=2).std())
+
+
+def test_blur_spreads_a_point_by_its_deviation() -> None:
+    clip = np.zeros((2, 96, 96), np.uint8)
+    clip[:, 48, 48] = 255
+    column = video.blur(np.maximum(clip, clip.max(axis=1, keepdims=True)), 3.0)[0].astype(float).mean(axis=0)
+    x = np.arange(96)
+    assert (column * x).sum() / column.sum() == pytest.approx(48, abs=0.1)
+    assert np.sqrt((column * (x - 48) ** 2).sum() / column.sum()) == pytest.approx(3.0, abs=0.3)
+    np.testing.assert_array_equal(video.blur(clip, 0), clip)
+
+
+def test_degradations_grow_with_their_parameter_and_keep_the_clip() -> None:
+    clip = talking(4)
+    before = clip.copy()
+    for change, values in (
+        (video.blur, (0.5, 1.0, 2.0, 4.0)),
+        (video.low_resolution, (90, 48, 24, 8)),
+        (video.compress, (100, 40, 15, 1)),
+    ):
+        errors = [np.abs(change(clip, value).astype(float) - clip).mean() for value in values]
+        assert errors == sorted(errors) and errors[0] < errors[-1], change.__name__
+        again = change(clip, values[1])
+        assert again.dtype == np.uint8 and again.shape == clip.shape
+        np.testing.assert_array_equal(again[2:3], change(clip[2:3], values[1]))  # each crop by itself
+        assert change(clip[:0], values[1]).shape == (0, 96, 96)
+    assert sharpness(video.low_resolution(clip, 24)) < 0.5 * sharpness(clip)
+    np.testing.assert_array_equal(video.low_resolution(clip, 96), clip)
+    np.testing.assert_array_equal(video.relight(clip, 0.0, 1.0), clip)
+    assert video.relight(clip, 0.2, 1.0).mean() > clip.mean() + 30
+    np.testing.assert_array_equal(clip, before)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.6, 1.0])
+def test_occluder_covers_its_share(share: float) -> None:
+    black, white = np.zeros((40, 96, 96), np.uint8), np.full((40, 96, 96), 255, np.uint8)
+    kinds = set()
+    for seed in range(12):
+        over_black, over_white = (
+            video.occlude(clip, generator("occluder", seed), share).astype(int) for clip in (black, white)
+        )
+        cover_T = 1 - (over_white - over_black).mean(axis=(1, 2)) / 255  # what of the clip no longer shows through
+        assert cover_T.max() == pytest.approx(share, abs=0.12)  # swaying moves a part of it out of the picture
+        assert np.median(cover_T) == pytest.approx(share, abs=0.06)
+        kinds.add(video._occluded(black, generator("occluder", seed), share)[1]["kind"])
+    assert kinds == set(video.OCCLUDERS)
+
+
+def test_dropped_slots_are_exactly_the_share_of_present_ones() -> None:
+    presence = np.ones(100, bool)
+    presence[:20] = False
+    for share in (0.0, 0.1, 0.5, 0.9, 1.0):
+        kept = video.drop_slots(presence, generator("drop"), share)
+        assert kept.sum() == 80 - round(80 * share)
+        assert not kept[:20].any()
+    assert presence.sum() == 80
+    assert not np.array_equal(
+        video.drop_slots(presence, generator("a"), 0.5), video.drop_slots(presence, generator("b"), 0.5)
+    )
+
+
+@pytest.mark.parametrize("slots", [-40, -30, -3, 0, 1, 7, 30, 99])
+def test_shifted_slots_arrive_later_and_ends_are_absent(slots: int) -> None:
+    clip, presence = talking(30), np.ones(30, bool)
+    presence[4] = False
+    moved, moved_presence = video.shift_slots(clip, presence, slots)
+    for index in range(30):
+        source = index - slots
+        if 0 <= source < 30:
+            np.testing.assert_array_equal(moved[index], clip[source])
+            assert moved_presence[index] == presence[source]
+        else:
+            assert not moved[index].any() and not moved_presence[index]
+
+
+def test_a_frozen_picture_stays() -> None:
+    clip, presence = talking(30), np.ones(30, bool)
+    presence[12] = False
+    frozen, kept = video.freeze(clip, presence, 10, 19)
+    assert (frozen[10:20] == clip[10]).all() and kept[10:20].all()
+    np.testing.assert_array_equal(frozen[20:], clip[20:])
+    np.testing.assert_array_equal(frozen[:10], clip[:10])
+    assert not video.freeze(clip, presence, 12, 15)[1][12:16].any()
+
+
+def test_impossible_degradations_are_refused() -> None:
+    clip, presence, random = talking(3), np.ones(3, bool), generator("x")
+    for refused in (
+        lambda: video.blur(clip, -1),
+        lambda: video.blur(clip, float("nan")),
+        lambda: video.low_resolution(clip, 0),
+        lambda: video.low_resolution(clip, 97),
+        lambda: video.compress(clip, 0),
+        lambda: video.relight(clip, 0.0, 1.0, 0.0),
+        lambda: video.relight(clip, float("inf"), 1.0),
+        lambda: video.occlude(clip, random, 1.5),
+        lambda: video.drop_slots(presence, random, -0.1),
+        lambda: video.freeze(clip, presence, 2, 3),
+    ):
+        with pytest.raises(ValueError, match="got .*, expected"):
+            refused()
+
+
+EVERYTHING = video.LipEffects(**{field.name: 1.0 for field in dataclasses.fields(video.LipEffects)})
+
+
+def test_effects_repeat_are_recorded_and_leave_the_input_alone() -> None:
+    clip, presence = talking(40), np.ones(40, bool)
+    presence[:3] = False
+    before, presence_before = clip.copy(), presence.copy()
+    one = video.apply_effects(clip, presence, EVERYTHING, generator("effects", 1))
+    again = video.apply_effects(clip, presence, EVERYTHING, generator("effects", 1))
+    other = video.apply_effects(clip, presence, EVERYTHING, generator("effects", 2))
+    np.testing.assert_array_equal(one[0], again[0])
+    np.testing.assert_array_equal(one[1], again[1])
+    assert one[2] == again[2] != other[2]
+    assert not np.array_equal(one[0], other[0])
+    assert [done["effect"] for done in one[2]] == [field.name for field in dataclasses.fields(video.LipEffects)]
+    json.dumps(one[2])  # can be written down
+    np.testing.assert_array_equal(clip, before)
+    np.testing.assert_array_equal(presence, presence_before)
+    assert not (one[1] & ~presence).any()
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(video.LipEffects)])
+def test_each_effect_alone_does_what_its_record_says(name: str) -> None:
+    clip, presence = talking(40), np.ones(40, bool)
+    for seed in range(8):
+        effects = video.LipEffects(**{name: 1.0})
+        crops, kept, (done,) = video.apply_effects(clip, presence, effects, generator(name, seed))
+        match name:
+            case "light":
+                expected = video.relight(clip, done["brightness"], done["contrast"], done["gamma"])
+            case "low_resolution":
+                expected = video.low_resolution(clip, done["side_px"])
+            case "blur":
+                expected = video.blur(clip, done["sigma_px"])
+            case "compression":
+                expected = video.compress(clip, done["quality"])
+            case "frozen":
+                expected = video.freeze(clip, presence, done["first"], done["last"])[0]
+                assert 2 <= done["last"] - done["first"] + 1 <= 20 or done["last"] == 39
+            case "dropped":
+                expected = clip
+                assert kept.sum() == 40 - round(40 * done["share"])
+            case "occluder" | "time_mask":
+                spans = done["spans"] if name == "time_mask" else [(done["first"], done["last"])]
+                expected = clip.copy()
+                for first, last in spans:
+                    assert 0 <= first <= last < 40
+                    expected[first : last + 1] = crops[first : last + 1]
+        np.testing.assert_array_equal(crops, expected)
+        assert kept.all() or name == "dropped"
+
+
+def test_effects_come_as_often_as_asked() -> None:
+    clip, presence = talking(4), np.ones(4, bool)
+    effects = video.LipEffects(light=0.25, dropped=0.5)
+    names = [
+        done["effect"]
+        for index in range(400)
+        for done in video.apply_effects(clip, presence, effects, generator("often", index))[2]
+    ]
+    assert set(names) == {"light", "dropped"}
+    assert 70 <= names.count("light") <= 130 and 165 <= names.count("dropped") <= 235
+    assert video.apply_effects(clip, presence, video.LipEffects(), generator("none"))[2] == []
+    crops, kept, _ = video.apply_effects(clip[:0], presence[:0], EVERYTHING, generator("empty"))
+    assert len(crops) == len(kept) == 0
+    one, _, done = video.apply_effects(clip[:1], presence[:1], EVERYTHING, generator("single"))
+    assert one.shape == (1, 96, 96) and len(done) == 8
+    with pytest.raises(ValueError, match="blur: got 1.5, expected 0 to 1"):
+        video.LipEffects(blur=1.5)

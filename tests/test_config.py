@@ -56,6 +56,24 @@ def test_a_wrong_model_configuration_says_what_and_where(change: dict, message: 
         build(ModelConfig, content, "model.yaml")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lips": 2}, "augment: lips: got 2.0, expected 0 to 1"),
+        ({"hidden_slots": -1}, "hidden_slots: got -1, expected 0 or more"),
+        ({"speed": 1.0}, "speed: got 1.0"),
+        ({"lip_effects": {"blur": 1.5}}, "augment.lip_effects: blur: got 1.5, expected 0 to 1"),
+        ({"lip_effects": {"ocluder": 0.5}}, "unknown key augment.lip_effects.ocluder.*did you mean .*occluder"),
+        ({"lip_effects": 0.5}, "augment.lip_effects: got 0.5, expected a section"),
+    ],
+)
+def test_wrong_augmentation_says_what_and_where(change: dict, message: str) -> None:
+    path = CONFIGS[0]
+    content = read_yaml(path) | {"augment": change}
+    with pytest.raises(ConfigError, match=message):
+        build(TrainConfig, content, "train.yaml")
+
+
 def test_numbers_written_as_text_by_yaml(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("name: x\nvalue: 1e-3\n")

@@ -151,4 +151,4 @@ def test_stated_cost_of_the_trunk_by_hand() -> None:
     # 5x5x5 -> 8 at 22x22; three 3x3x8 -> 8 at 11x11, 6x6, 3x3; 72 -> 32
     by_hand = 125 * 8 * 22**2 + 72 * 8 * (11**2 + 6**2 + 3**2) + 72 * 32
     assert LIP_INPUT_PX == 88
-    assert network.visual_encoder.trunk.mflop_per_slot == pytest.approx(2 * by_hand / 1e6)
+    assert network.visual_encoder.mflop_per_slot == pytest.approx(2 * by_hand / 1e6)

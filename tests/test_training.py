@@ -14,11 +14,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from avsr.augment.video import LipEffects
 from avsr.checkpoints.native import load_checkpoint
-from avsr.config import as_mapping, build
+from avsr.config import apply_overrides, as_mapping, build, read_yaml
+from avsr.datasets.manifest import read_manifest, write_manifest
 from avsr.errors import ConfigError, DataError, ModelError
+from avsr.models.network import Network
 from avsr.training.config import AugmentConfig, CorpusConfig, LossConfig, ModalityConfig, TrainConfig
 from tests.corpus import make_corpus
+from tests.test_visual_encoder import auto_avsr_weights
 from tests.tiny import WORDS, tiny_config, tiny_tokenizer
 
 lightning = pytest.importorskip("lightning", reason="training needs the extra 'train'")
@@ -35,6 +39,7 @@ ALL_AUGMENTATION = AugmentConfig(
     mel_masks=1,
     time_masks=1,
     lips=1.0,
+    lip_effects=LipEffects(occluder=0.3, light=0.3, blur=0.3, time_mask=0.3, dropped=0.3),
     hidden_slots=5,
     offset_slots=1,
     wrong_lips=0.5,
@@ -71,6 +76,12 @@ def load_config(path: Path) -> TrainConfig:
     return build(TrainConfig, yaml.safe_load(path.read_text()), str(path))
 
 
+def _overridden(path: Path, overrides: list[str]) -> dict:
+    content = read_yaml(path)
+    apply_overrides(content, overrides)
+    return content
+
+
 def quietly(_: str) -> None:
     pass
 
@@ -86,6 +97,10 @@ def test_an_epoch_is_a_function_of_seed_and_number(config_file: Path) -> None:
         one, other = first[key], reverse[key]
         np.testing.assert_array_equal(one.samples, other.samples)
         np.testing.assert_array_equal(one.presence, other.presence)
+        assert one.effects == other.effects
+        assert (one.lips is None) == (other.lips is None) == (not one.effects)
+        if one.lips is not None and other.lips is not None:
+            np.testing.assert_array_equal(one.lips, other.lips)
         assert (one.text, one.heard, one.read) == (other.text, other.heard, other.read)
 
 
@@ -224,6 +239,38 @@ def test_epochs_without_measurement_claim_none() -> None:
     assert training_run.describe({"dev/wer_a": 1.0, "dev/wer_a_noisy": 2.0}) == "dev WER A 1.0 %, A at 0 dB 2.0 %"
 
 
+def test_wrong_lips_where_nobody_else_has_any(config_file: Path, manifest: Path, tmp_path: Path) -> None:
+    utterances = [u for u in read_manifest(manifest) if u.split == "train"][:1]
+    write_manifest(manifest.parent / "single.jsonl", utterances)
+    overrides = [f"train=[{{manifest: {manifest.parent / 'single.jsonl'}}}]", "augment={wrong_lips: 1.0}"]
+    config = build(TrainConfig, _overridden(config_file, overrides), "here")
+    data = TrainingSet(config, tiny_tokenizer())
+    assert all(data[epoch, (0,)].read == (data[epoch, (0,)].lips is not None) for epoch in range(6))
+
+
+def test_a_batch_that_teaches_nothing_is_survived(config_file: Path) -> None:
+    overrides = [
+        "modalities={a: 0, v: 1, av: 0}",
+        "augment={hidden_slots: 0, lip_effects: {dropped: 1.0}}",
+        "loss={fused: 1.0}",
+        "optimizer.epochs=1",
+    ]
+    config = build(TrainConfig, _overridden(config_file, overrides), "here")
+    data = TrainingSet(config, tiny_tokenizer())
+    taught = {bool(data[epoch, (0,)].presence.mean() > 0.5) for epoch in range(20)}
+    assert taught == {True, False}
+    module = TrainingModule(config, Network(config.model), tiny_tokenizer(), data)
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    for epoch in range(20):
+        batch = collate([data[epoch, (0,)]])
+        loss = module.training_step(batch, 0)
+        loss.backward()
+        assert (loss > 0) == bool(batch.presence.float().mean() > 0.5)
+
+
+NO_LIPS = ("model.visual_encoder=null", "seed=4")
+
+
 def test_wrong_runs_are_refused(config_file: Path, manifest: Path, tmp_path: Path) -> None:
     def check(error: type[Exception], message: str, *overrides: str) -> None:
         with pytest.raises(error, match=message):
@@ -232,6 +279,8 @@ def test_wrong_runs_are_refused(config_file: Path, manifest: Path, tmp_path: Pat
             )
 
     check(ConfigError, "unknown key optimiser.*did you mean optimizer", "optimiser.epochs=1")
+    check(ConfigError, "initialize: got visual_tronk, expected.*visual_trunk", "initialize={visual_tronk: x}")
+    check(ConfigError, "freeze: got fusion, expected", "freeze=[fusion]", "model.fusion=null", *NO_LIPS)
     check(DataError, "no utterance of split 'tran': expected one of dev, train", "dev.split=tran", "seed=2", "seed=2")
     check(DataError, "no utterances to train on", "train.0.split=x", "train.0.optional=true")
     short = tmp_path / "short.txt"
@@ -282,6 +331,36 @@ def test_parts_are_initialised_and_frozen(config_file: Path, tmp_path: Path) -> 
         if name.startswith(("audio_encoder", "visual_encoder")):
             assert torch.equal(before[name], after[name]), name
     assert not torch.equal(before["fused_head.project.weight"], after["fused_head.project.weight"])
+
+
+def test_the_trunk_is_initialised_from_a_published_file_and_frozen(
+    config_file: Path, manifest: Path, tmp_path: Path
+) -> None:
+    weights = auto_avsr_weights("encoder.frontend.")
+    torch.save(weights, tmp_path / "vsr.pth")
+    overrides = [
+        f"initialize={{visual_trunk: {tmp_path / 'vsr.pth'}}}",
+        "freeze=[visual_trunk]",
+        f"train=[{{manifest: {manifest}, per_epoch: 1}}]",
+        "modalities={a: 0, v: 1, av: 0}",
+        "loss={fused: 0, audio: 0, visual: 1}",
+        "optimizer.epochs=1",
+        "dev_every=2",
+    ]
+    with pytest.raises(ConfigError, match="visual_trunk from a file: expected model.visual_encoder.trunk: resnet18"):
+        training_run.train(config_file, overrides, on_message=quietly)
+    shape = [
+        "model.visual_encoder.channels=[24, 48, 96, 128]",
+        "model.visual_encoder.trunk=resnet18",
+        "model.visual_encoder.normalize=fixed",
+    ]
+    trained = load_file(training_run.train(config_file, overrides + shape, on_message=quietly) / "model.safetensors")
+    stem = trained["visual_encoder.trunk.resnet.conv1.weight"]
+    assert torch.equal(stem, weights["encoder.frontend.frontend3D.0.weight"][:, 0])
+    variance = "layer4.1.bn2.running_var"
+    assert torch.equal(
+        trained[f"visual_encoder.trunk.resnet.{variance}"], weights[f"encoder.frontend.trunk.{variance}"]
+    )
 
 
 def test_a_small_model_learns_its_corpus(config_file: Path, manifest: Path) -> None:

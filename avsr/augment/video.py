@@ -1,7 +1,16 @@
-"""What can happen to lip crops: position, turn, size, mirror, sharpness, a covered mouth, frames without a face."""
+"""What can happen to lip crops: position, turn, size, mirror, sharpness, a covered mouth, frames without a face.
+
+Crops are uint8 [T, 96, 96] and presence bool [T], a slot of 40 ms each; random numbers come from the generator passed
+in, and what is passed in is never written to.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,44 +19,341 @@ from torchvision.transforms.v2 import functional as transform
 
 from avsr.models.config import LIP_INPUT_PX
 
+Crops = NDArray[np.uint8]
+Presence = NDArray[np.bool_]
+Effect = dict[str, object]
+"""What was done: its name under "effect", and the parameters that were drawn."""
 
-def centre_crop(crops_THW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+
+@dataclass(frozen=True, kw_only=True)
+class LipEffects:
+    """How often each thing happens to a clip, 0 to 1 each; how strongly is drawn from the range in brackets.
+
+    occluder: a hand, microphone or box (5 to 60 % of the picture) in the whole clip or a part of it. light: brightness
+    (-0.2 to 0.2 of the range), contrast (0.6 to 1.5) and gamma (0.6 to 1.6). low_resolution: 16 to 64 pixels a side.
+    blur: deviation 0.5 to 3 pixels. compression: JPEG of quality 5 to 40. frozen: a picture stays for 2 to 20 slots.
+    time_mask: a stretch of up to 10 slots in each 25 shows the clip's mean picture (after Auto-AVSR, arXiv 2303.14307).
+    dropped: 10 to 90 % of the slots lose their presence, one by one.
+    """
+
+    occluder: float = 0.0
+    light: float = 0.0
+    low_resolution: float = 0.0
+    blur: float = 0.0
+    compression: float = 0.0
+    frozen: float = 0.0
+    time_mask: float = 0.0
+    dropped: float = 0.0
+
+    def __post_init__(self) -> None:
+        for effect in fields(self):
+            _require(0 <= getattr(self, effect.name) <= 1, effect.name, getattr(self, effect.name), "0 to 1")
+
+
+def centre_crop(crops_THW: Crops) -> Crops:
     """The middle of each crop, [T, 96, 96] -> [T, 88, 88]: what the visual encoder reads outside training."""
     top, left = ((side - LIP_INPUT_PX) // 2 for side in crops_THW.shape[1:])
     return crops_THW[:, top : top + LIP_INPUT_PX, left : left + LIP_INPUT_PX]
 
 
-def vary_lips(crops_THW: NDArray[np.uint8], strength: float, random: np.random.Generator) -> NDArray[np.uint8]:
-    """One clip seen a little differently: [T, 96, 96] -> [T, 88, 88].
+def apply_effects(
+    crops_THW: Crops, presence_T: Presence, effects: LipEffects, random: np.random.Generator
+) -> tuple[Crops, Presence, list[Effect]]:
+    """Crops and presence after what chance has done to them, in the order of the fields, and what that was."""
+    done: list[Effect] = []
+    T = len(crops_THW)
+    for name in [effect.name for effect in fields(effects) if random.random() < getattr(effects, effect.name)]:
+        if T == 0:
+            break
+        record: Effect = {"effect": name}
+        match name:
+            case "occluder":
+                covered_THW, record = _occluded(crops_THW, random, float(random.uniform(0.05, 0.6)))
+                length = int(random.integers(1, 2 * T + 1))  # the whole clip half of the time
+                first = int(random.integers(0, max(0, T - length) + 1))
+                crops_THW = crops_THW.copy()
+                crops_THW[first : first + length] = covered_THW[first : first + length]
+                record |= {"first": first, "last": min(T, first + length) - 1}
+            case "light":
+                light = [round(float(random.uniform(*span)), 3) for span in ((-0.2, 0.2), (0.6, 1.5), (0.6, 1.6))]
+                record |= zip(("brightness", "contrast", "gamma"), light, strict=True)
+                crops_THW = relight(crops_THW, *light)
+            case "low_resolution":
+                record["side_px"] = side_px = int(random.integers(16, 65))
+                crops_THW = low_resolution(crops_THW, side_px)
+            case "blur":
+                record["sigma_px"] = sigma_px = round(float(random.uniform(0.5, 3.0)), 3)
+                crops_THW = blur(crops_THW, sigma_px)
+            case "compression":
+                record["quality"] = quality = int(random.integers(5, 41))
+                crops_THW = compress(crops_THW, quality)
+            case "frozen":
+                first = int(random.integers(0, T))
+                last = min(T - 1, first + int(random.integers(1, 20)))
+                record |= {"first": first, "last": last}
+                crops_THW, presence_T = freeze(crops_THW, presence_T, first, last)
+            case "time_mask":
+                crops_THW, record["spans"] = _time_masked(crops_THW, presence_T, random)
+            case "dropped":
+                record["share"] = share = round(float(random.uniform(0.1, 0.9)), 3)
+                presence_T = drop_slots(presence_T, random, share)
+        done.append(record)
+    return crops_THW, presence_T, done
+
+
+def vary_lips(crops_THW: Crops, strength: float, random: np.random.Generator) -> tuple[Crops, Effect]:
+    """One clip seen a little differently: [T, 96, 96] -> [T, 88, 88], and how.
 
     The whole clip is shifted (to 5 px), turned (to 8 degrees), scaled (to 12 %) and mirrored or not, the same in each
     frame; one clip in five is blurred. strength in [0, 1] scales the ranges.
     """
     clip_TCHW = torch.from_numpy(crops_THW)[:, None]
-    if random.random() < 0.5:
+    mirrored = bool(random.random() < 0.5)
+    if mirrored:
         clip_TCHW = transform.horizontal_flip(clip_TCHW)
     shift_px = [float(value) for value in random.uniform(-5, 5, 2) * strength]
+    angle_deg = float(random.uniform(-8, 8) * strength)
+    scale = float(1 + random.uniform(-0.12, 0.12) * strength)
     clip_TCHW = transform.affine(
         clip_TCHW,
-        angle=float(random.uniform(-8, 8) * strength),
+        angle=angle_deg,
         translate=shift_px,
-        scale=float(1 + random.uniform(-0.12, 0.12) * strength),
+        scale=scale,
         shear=[0.0, 0.0],
         interpolation=InterpolationMode.BILINEAR,
         fill=[float(crops_THW.mean())],
     )
     clip_TCHW = transform.center_crop(clip_TCHW, [LIP_INPUT_PX, LIP_INPUT_PX])
+    done: Effect = {"effect": "view", "mirrored": mirrored, "angle_deg": round(angle_deg, 3), "scale": round(scale, 3)}
+    done["shift_px"] = [round(value, 3) for value in shift_px]
     if random.random() < 0.2 * strength:
-        small = int(random.integers(24, 56))
+        done["side_px"] = small = int(random.integers(24, 56))
         clip_TCHW = transform.resize(clip_TCHW, [small, small], antialias=True)
         clip_TCHW = transform.resize(clip_TCHW, [LIP_INPUT_PX, LIP_INPUT_PX], antialias=False)
-    return clip_TCHW[:, 0].numpy()
+    return clip_TCHW[:, 0].numpy(), done
 
 
-def hide_slots(presence_T: NDArray[np.bool_], longest: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """Presence with one random stretch of up to `longest` slots taken away."""
+def hide_slots(presence_T: Presence, longest: int, random: np.random.Generator) -> tuple[Presence, Effect]:
+    """Presence with one random stretch of up to `longest` slots taken away, and which."""
     presence_T = presence_T.copy()
     length = int(random.integers(0, longest + 1))
     start = int(random.integers(0, max(1, len(presence_T) - length + 1)))
     presence_T[start : start + length] = False
-    return presence_T
+    return presence_T, {"effect": "hidden", "first": start, "last": start + length - 1}
+
+
+# -- what a camera, a codec or a hand does ---------------------------------------------------------------------------
+# These repeat exactly and take crops of any size [T, H, W]; evaluation uses them as conditions.
+
+
+def blur(crops_THW: Crops, sigma_px: float) -> Crops:
+    """Out of focus: each crop under a Gaussian of that deviation in pixels; 0 changes nothing."""
+    _require(math.isfinite(sigma_px) and sigma_px >= 0, "sigma_px", sigma_px, "0 or more")
+    if sigma_px == 0:
+        return crops_THW.copy()
+    return _each(crops_THW, lambda crop: cv2.GaussianBlur(crop, (0, 0), sigma_px))  # 7 times as fast as torchvision's
+
+
+def low_resolution(crops_THW: Crops, side_px: int) -> Crops:
+    """As of a distant face: each crop reduced to side_px pixels a side by its area, and enlarged again."""
+    height, width = crops_THW.shape[1:]
+    _require(1 <= side_px <= min(height, width), "side_px", side_px, f"1 to {min(height, width)}")
+
+    def coarse(crop: Crops) -> Crops:
+        small = cv2.resize(crop, (side_px, side_px), interpolation=cv2.INTER_AREA)
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+    return _each(crops_THW, coarse)
+
+
+def compress(crops_THW: Crops, quality: int) -> Crops:
+    """Each crop through JPEG at that quality, 1 (blocks of 8 pixels) to 100 (hardly a change)."""
+    _require(1 <= quality <= 100, "quality", quality, "1 to 100")
+
+    def coded(crop: Crops) -> Crops:
+        _, data = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
+        return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+
+    return _each(crops_THW, coded)
+
+
+def relight(crops_THW: Crops, brightness: float, contrast: float, gamma: float = 1.0) -> Crops:
+    """Other light, the same in the whole clip: grey g in [0, 1] becomes contrast * (g^gamma - 0.5) + 0.5 + brightness,
+    clipped. 0, 1, 1 change nothing."""
+    _require(math.isfinite(brightness + contrast + gamma), "light", (brightness, contrast, gamma), "finite numbers")
+    _require(gamma > 0, "gamma", gamma, "more than 0")
+    grey = np.linspace(0.0, 1.0, 256) ** gamma
+    table = np.rint(255 * np.clip(contrast * (grey - 0.5) + 0.5 + brightness, 0.0, 1.0)).astype(np.uint8)
+    return table[crops_THW]
+
+
+def occlude(crops_THW: Crops, random: np.random.Generator, share: float) -> Crops:
+    """Something before the mouth: a hand, a microphone or a box, drawn, not photographed.
+
+    It covers `share` (0 to 1) of the picture's area, within a fiftieth, at rest, somewhere over the middle, and sways
+    by a few pixels. Presence is not this function's: whether a face finder notices is another question.
+    """
+    return _occluded(crops_THW, random, share)[0]
+
+
+def drop_slots(presence_T: Presence, random: np.random.Generator, share: float) -> Presence:
+    """Presence with `share` (0 to 1) of the present slots, rounded to whole ones, taken away, each as likely."""
+    _require(0 <= share <= 1, "share", share, "0 to 1")
+    present = np.flatnonzero(presence_T)
+    kept = presence_T.copy()
+    kept[random.permutation(present)[: round(share * len(present))]] = False
+    return kept
+
+
+def shift_slots(crops_THW: Crops, presence_T: Presence, slots: int) -> tuple[Crops, Presence]:
+    """Lips later by so many slots of 40 ms (earlier if negative), against a sound that stays. What comes in at the end
+    is absent and zero; what leaves is lost."""
+    moved, moved_presence = np.zeros_like(crops_THW), np.zeros_like(presence_T)
+    count = len(crops_THW)
+    source, target = max(0, -slots), max(0, slots)
+    length = max(0, count - abs(slots))
+    moved[target : target + length] = crops_THW[source : source + length]
+    moved_presence[target : target + length] = presence_T[source : source + length]
+    return moved, moved_presence
+
+
+def freeze(crops_THW: Crops, presence_T: Presence, first: int, last: int) -> tuple[Crops, Presence]:
+    """A stuck picture: slots `first` to `last`, this one included, show what slot `first` shows, or are as absent."""
+    count = len(crops_THW)
+    _require(0 <= first <= last < count, "first, last", (first, last), f"0 <= first <= last < {count}")
+    frozen, presence = crops_THW.copy(), presence_T.copy()
+    frozen[first : last + 1], presence[first : last + 1] = crops_THW[first], presence_T[first]
+    return frozen, presence
+
+
+OCCLUDERS = ("hand", "microphone", "box")
+_SWAY_PX = 6
+
+
+def _occluded(
+    crops_THW: Crops, random: np.random.Generator, share: float, kind: str | None = None
+) -> tuple[Crops, Effect]:
+    _require(0 <= share <= 1, "share", share, "0 to 1")
+    T, height, width = crops_THW.shape
+    kind = kind or str(random.choice(OCCLUDERS))
+    draw = _Drawing(kind, random, height, width)
+    low, high = 0.0, 12.0
+    for _ in range(13):  # the size at which it covers the wanted share
+        scale = (low + high) / 2
+        low, high = (scale, high) if draw.render(scale)[0][draw.inside].mean() < share else (low, scale)
+    cover_HW, grey_HW = draw.render(high)
+    record: Effect = {"effect": "occluder", "kind": kind, "share": round(share, 3)}
+    if share == 0:
+        return crops_THW.copy(), record
+    # A slow sway about the place of rest: whole pixels, cut from a canvas that is larger than the crop.
+    phase, period = random.uniform(0, 2 * np.pi, 2), random.uniform(20, 60, 2)
+    sway_T2 = np.rint(
+        random.uniform(0, _SWAY_PX, 2) * np.sin(2 * np.pi * np.arange(T)[:, None] / period + phase)
+    ).astype(int)
+    covered = np.empty_like(crops_THW)
+    for t, (down, right) in enumerate(sway_T2):
+        top, left = _SWAY_PX - down, _SWAY_PX - right
+        cover = cover_HW[top : top + height, left : left + width]
+        grey = grey_HW[top : top + height, left : left + width]
+        covered[t] = np.rint(crops_THW[t] * (1 - cover) + grey * cover)
+    return covered, record
+
+
+def _time_masked(
+    crops_THW: Crops, presence_T: Presence, random: np.random.Generator
+) -> tuple[Crops, list[tuple[int, int]]]:
+    T = len(crops_THW)
+    masked_THW, spans = crops_THW.copy(), []
+    mean_HW = np.rint(crops_THW[presence_T].mean(axis=0)) if presence_T.any() else 0
+    for _ in range(-(-T // 25)):
+        length = int(random.integers(0, 11))
+        first = int(random.integers(0, max(1, T - length + 1)))
+        masked_THW[first : first + length] = mean_HW
+        if length:
+            spans.append((first, min(T, first + length) - 1))
+    return masked_THW, spans
+
+
+class _Drawing:
+    """One occluder, drawn at any size: how much of each pixel it covers and its grey, a margin for swaying around."""
+
+    def __init__(self, kind: str, random: np.random.Generator, height: int, width: int) -> None:
+        self.kind, self.height, self.width = kind, height, width
+        self.inside = (slice(_SWAY_PX, _SWAY_PX + height), slice(_SWAY_PX, _SWAY_PX + width))
+        middle = np.array([width, height]) / 2 + _SWAY_PX
+        self.centre = middle + random.uniform(-0.12, 0.12, 2) * (width, height)
+        self.angle = float(random.uniform(-np.pi, np.pi))  # where the arm, the shaft or the long side points
+        self.grey = float(random.uniform(90, 200) if kind == "hand" else random.uniform(10, 230))
+        self.aspect = float(random.uniform(0.5, 1.0))
+        self.spread = random.uniform(0.9, 1.1, 5)
+        shape = (height + 2 * _SWAY_PX, width + 2 * _SWAY_PX)
+        grain = cv2.GaussianBlur(random.standard_normal(shape).astype(np.float32), (0, 0), 1.0)
+        x, y = np.meshgrid(np.arange(shape[1]) - middle[0], np.arange(shape[0]) - middle[1])
+        slope = float(random.uniform(-40, 40)) / width
+        self.shade = slope * (x * np.cos(self.angle) + y * np.sin(self.angle)) + 8 * grain  # light from one side
+
+    def render(self, scale: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Cover in [0, 1] and grey in [0, 255]; at scale 1 the middle part is half as wide as the crop."""
+        size = 0.25 * scale * min(self.height, self.width)
+        cover = np.zeros(self.shade.shape, np.uint8)
+        lines = np.zeros(self.shade.shape, np.uint8)  # where it is darker: between fingers, the grille
+        along = np.array([np.cos(self.angle), np.sin(self.angle)])
+        across = np.array([-along[1], along[0]])
+        end = 3 * max(self.height, self.width)
+        if self.kind == "box":
+            corners = [
+                self.centre + size * (a * along + b * self.aspect * across)
+                for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+            ]
+            cv2.fillConvexPoly(cover, _fixed(corners), 255, cv2.LINE_AA, _SHIFT)
+        elif self.kind == "microphone":
+            _capsule(cover, self.centre, self.centre + end * along, 0.35 * size)
+            cv2.circle(cover, _fixed([self.centre])[0].tolist(), round(size * 2**_SHIFT), 255, -1, cv2.LINE_AA, _SHIFT)
+            for step in np.arange(-1.0, 1.01, 0.25):
+                for one, other in ((along, across), (across, along)):
+                    half = size * math.sqrt(max(0.0, 1 - step**2))
+                    middle = self.centre + step * size * one
+                    _capsule(lines, middle - half * other, middle + half * other, 0.04 * size)
+        else:
+            _capsule(cover, self.centre, self.centre + end * along, 0.75 * size)  # the wrist
+            _capsule(cover, self.centre - 0.25 * size * across, self.centre + 0.25 * size * across, 0.8 * size)
+            for finger, spread in enumerate(self.spread[:4]):
+                root = self.centre + (0.44 * finger - 0.66) * size * across
+                direction = -along + (0.12 * finger - 0.18) * across
+                tip = root + (1.5 + 0.25 * (finger in (1, 2))) * spread * size * direction
+                _capsule(cover, root, tip, 0.22 * size)
+                if finger:
+                    _capsule(lines, root - 0.22 * size * across, tip - 0.22 * size * across, 0.04 * size)
+            thumb = self.centre + 0.6 * size * across
+            _capsule(cover, thumb, thumb + self.spread[4] * size * (0.9 * across - 0.7 * along), 0.24 * size)
+        grey = self.grey + self.shade - 0.35 * self.grey * (lines / 255.0)
+        return (cover / np.float32(255)).astype(np.float32), np.clip(grey, 0, 255).astype(np.float32)
+
+
+_SHIFT = 4  # OpenCV draws at sixteenths of a pixel
+
+
+def _fixed(points: Sequence[NDArray[np.float64]]) -> NDArray[np.int32]:
+    return np.rint(np.array(points) * 2**_SHIFT).astype(np.int32)
+
+
+def _capsule(image: Crops, start: NDArray[np.float64], end: NDArray[np.float64], radius: float) -> None:
+    """A thick line with round ends."""
+    away = end - start
+    length = float(np.hypot(*away))
+    side = np.array([-away[1], away[0]]) / max(length, 1e-6) * radius
+    cv2.fillConvexPoly(image, _fixed([start + side, end + side, end - side, start - side]), 255, cv2.LINE_AA, _SHIFT)
+    for point in (start, end):
+        cv2.circle(image, _fixed([point])[0].tolist(), round(radius * 2**_SHIFT), 255, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _each(crops_THW: Crops, change: Callable[[Crops], Crops]) -> Crops:
+    changed = np.empty_like(crops_THW)
+    for t, crop in enumerate(crops_THW):
+        changed[t] = change(crop)
+    return changed
+
+
+def _require(good: bool, name: str, got: object, expected: str) -> None:
+    if not good:
+        raise ValueError(f"{name}: got {got}, expected {expected}")

@@ -10,11 +10,8 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import pickle
-import reprlib
 import tarfile
 import tempfile
-import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import yaml
 
 from avsr.checkpoints.native import MAX_WEIGHTS_BYTES
+from avsr.checkpoints.torch_file import plain_tensors, read_torch_file, shown
 from avsr.decoding.tokenizer import SentencePieceTokenizer
 from avsr.errors import ModelError
 from avsr.features.mel import (
@@ -51,10 +49,7 @@ MAX_CONFIG_BYTES = 8 << 20
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_HEADER_BYTES = 1 << 20
 MAX_MEMBERS = 1000
-MAX_RECORDS = 100_000
 MAX_FILTER_ERROR = 1e-6
-SHORT = reprlib.Repr()
-SHORT.maxlevel, SHORT.maxstring = 2, 100
 
 # Classes with a CTC head on word pieces, and the sections that hold the head's settings.
 HEADS = {
@@ -113,7 +108,8 @@ def load_nemo(path: str | os.PathLike[str]) -> tuple[Network, SentencePieceToken
         with torch.device("meta"):  # sizes come from the archive: nothing is allocated before the weights agree
             network = Network(config)
         with archive.as_file(WEIGHTS_MEMBER, MAX_WEIGHTS_BYTES) as weights_path:
-            weights = _read_weights(weights_path, path)
+            what = f"{path}: {WEIGHTS_MEMBER}"
+            weights = plain_tensors(read_torch_file(weights_path, what), what)
             _check_filters(weights, config.mel, path)
             converted = _convert(weights, network, kind, path)
     network.load_state_dict(converted, assign=True)
@@ -257,7 +253,7 @@ def _read_yaml(data: bytes, path: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(data.decode("utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: {CONFIG_MEMBER} is not valid YAML", got=_shown(error)) from None
+        raise ModelError(f"{path}: {CONFIG_MEMBER} is not valid YAML", got=shown(error)) from None
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     if not isinstance(content, dict):
@@ -284,7 +280,7 @@ class _Section:
         self._content, self._path, self._name = dict(content), path, name
 
     def refuse(self, key: str, got: object, expected: object = None) -> ModelError:
-        return ModelError(f"{self._path}: {self._name}{key} is not supported", got=_shown(got), expected=expected)
+        return ModelError(f"{self._path}: {self._name}{key} is not supported", got=shown(got), expected=expected)
 
     def take(self, key: str, default: Any) -> Any:
         return self._content.pop(key, default)
@@ -327,15 +323,6 @@ class _Section:
     def finish(self) -> None:
         for key, value in self._content.items():
             raise self.refuse(str(key), value)
-
-
-def _shown(value: object) -> str:
-    """A short text, however large the value: lists in YAML may hold each other many times over."""
-    try:
-        text = str(value) if isinstance(value, Exception) else SHORT.repr(value)
-    except ValueError:  # a number of thousands of digits
-        text = f"a large {type(value).__name__}"
-    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _target(content: Mapping[str, Any], path: Path) -> str:
@@ -510,42 +497,6 @@ def _convolution_context(section: _Section, kernel: int) -> dict[str, Any]:
     raise section.refuse("conv_context_size", value, f"null, causal, or [left, right] that fit a kernel of {kernel}")
 
 
-def _read_weights(weights_path: Path, path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a torch archive, mapped from the file: they are valid only as long as it is."""
-    import torch
-
-    damaged = f"{path}: {WEIGHTS_MEMBER} cannot be read"
-    try:
-        with zipfile.ZipFile(weights_path) as records:
-            entries = records.infolist()
-            if len(entries) > MAX_RECORDS or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise ModelError(damaged, got="a compressed archive", expected="one as torch.save writes it")
-        # Mapped, so that a record which claims to be longer than it is cannot reach beyond the file.
-        weights = torch.load(weights_path, map_location="cpu", weights_only=True, mmap=True)
-    except (
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise ModelError(damaged, got=_shown(error).split("\n")[0], remedy="download the model again") from None
-    if not isinstance(weights, dict):
-        raise ModelError(damaged, got=type(weights).__name__, expected="tensors by name")
-    total = 0
-    for name, tensor in weights.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
-            raise ModelError(f"{damaged}: {_shown(name)}", got=type(tensor).__name__, expected="a plain tensor")
-        total += tensor.numel() * 4  # may be far more than the file holds: strides can be 0
-    if total > MAX_WEIGHTS_BYTES:
-        raise ModelError(f"{path}: weights too large", got=f"{total} bytes", expected=f"{MAX_WEIGHTS_BYTES} at most")
-    return weights
-
-
 def _check_filters(weights: Mapping[str, torch.Tensor], mel: MelConfig, path: Path) -> None:
     """The archive holds its mel filters: the surest sign that features are what the model was trained on."""
     from avsr.features.mel import LogMel
@@ -577,7 +528,7 @@ def _convert(weights: Mapping[str, torch.Tensor], network: Network, kind: str, p
         converted[name] = tensor.to(ours.dtype, copy=True).contiguous()
     for source in weights:
         if source not in used and not source.startswith(UNUSED_WEIGHTS[kind]):
-            raise ModelError(f"{path}: weight {_shown(source)} is not supported")
+            raise ModelError(f"{path}: weight {shown(source)} is not supported")
     return converted
 
 

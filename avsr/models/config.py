@@ -47,24 +47,32 @@ class AudioEncoderConfig:
 class VisualEncoderConfig:
     """Convolutional trunk over lip crops, then Conformer blocks.
 
-    trunk: "light". channels: of its stages; the first reads `stem_slots` neighbouring crops at once, of which
-    `stem_look_ahead` lie in the future. conformer, attention: the blocks over pairs of 40 ms slots.
+    trunk: "light", four convolutions for CPUs, or "resnet18", the front end of Auto-AVSR at 60 times the cost.
+    channels: of the stages of the light one. The first layer reads `stem_slots` neighbouring crops at once, of which
+    `stem_look_ahead` lie in the future. normalize: each crop by its own mean and deviation ("each"), or all by `mean`
+    and `std` of the grey in [0, 1] ("fixed"; the published Auto-AVSR weights expect the defaults). conformer,
+    attention: the blocks over pairs of 40 ms slots.
     """
 
     conformer: ConformerShape
-    trunk: Literal["light"] = "light"
+    trunk: Literal["light", "resnet18"] = "light"
     channels: tuple[int, ...] = (24, 48, 96, 128)
     stem_slots: int = 5
     stem_look_ahead: int = 2
+    normalize: Literal["each", "fixed"] = "each"
+    mean: float = 0.421
+    std: float = 0.165
     attention: AttentionContext = field(default_factory=AttentionContext)
 
     def __post_init__(self) -> None:
         if not 0 <= self.stem_look_ahead < self.stem_slots:
             raise ValueError(f"stem_look_ahead: got {self.stem_look_ahead}, expected 0 to {self.stem_slots - 1}")
-        if len(self.channels) != 4:
-            raise ValueError(f"channels: got {len(self.channels)} stages, expected 4")
-        if min(self.channels) < 1:
-            raise ValueError(f"channels: got {min(self.channels)}, expected 1 or more")
+        if len(self.channels) != 4 or min(self.channels) < 1:
+            raise ValueError(f"channels: got {list(self.channels)}, expected 4 stages of 1 or more")
+        if self.trunk == "resnet18" and self.channels != type(self).channels:
+            raise ValueError("channels: expected none with trunk resnet18, whose sizes are fixed")
+        if self.std <= 0:
+            raise ValueError(f"std: got {self.std}, expected more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)

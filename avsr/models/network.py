@@ -102,6 +102,11 @@ class Network(nn.Module):
     def blank_id(self) -> int:
         return self.config.vocabulary_size
 
+    @property
+    def visual_trunk(self) -> nn.Module | None:
+        """The part of the visual encoder that looks at one slot's crops."""
+        return self.visual_encoder.trunk if self.visual_encoder else None
+
     def initial_state(
         self,
         batch_size: int,
@@ -137,9 +142,11 @@ class Network(nn.Module):
 
         mel: [B, n_mels, T_mel], or None when there is no sound at all. lengths: [B] int64, mel frames (10 ms) of each
         item, with or without sound. lips: [B, T_lip, 1, 88, 88] in [0, 1], 40 ms a slot; longer or shorter than the
-        sound as it may be. presence: [B, T_lip] bool, None for all present. heard: [B] bool, False for an item whose
-        sound is to be ignored. attention: context of the audio encoder where not the configured one, as for a model
-        with several look-aheads. With every slot absent the result is bit for bit that of lips=None.
+        sound as it may be. In a stream they run `visual_encoder.look_ahead_slots` ahead of the sound: the first chunk
+        brings so many slots more, and the last one so many fewer. presence: [B, T_lip] bool, None for all present.
+        heard: [B] bool, False for an item whose sound is to be ignored. attention: context of the audio encoder where
+        not the configured one, as for a model with several look-aheads. With every slot absent the result is bit for
+        bit that of lips=None.
         """
         frame_lengths = self.audio_encoder.subsampling.output_lengths(lengths)
         audio_log_probs = visual_log_probs = None
@@ -163,14 +170,17 @@ class Network(nn.Module):
         lip_frames_BTD = seen_BT = None
         visual_state = None if state is None else state.visual
         if lips is None and state is not None:  # the caches of the lips move on with time, also while none are seen
-            lips = x_BTD.new_zeros(x_BTD.shape[0], 2 * x_BTD.shape[1], 1, LIP_INPUT_PX, LIP_INPUT_PX)
-            presence = torch.zeros(lips.shape[:2], dtype=torch.bool, device=lips.device)
+            lips = x_BTD.new_zeros(x_BTD.shape[0], 0, 1, LIP_INPUT_PX, LIP_INPUT_PX)
         if lips is not None and self.visual_encoder is not None and self.visual_head is not None:
             if presence is None:
                 presence = torch.ones(lips.shape[:2], dtype=torch.bool, device=lips.device)
-            lips, presence = _fit_slots(lips, presence, 2 * x_BTD.shape[1])
-            # A slot past the end of its item is padding, whatever the caller put there.
-            presence = presence & valid_mask(2 * frame_lengths, presence.shape[1])
+            wanted = self.visual_encoder.slots_wanted(x_BTD.shape[1], visual_state)
+            lips, presence = _fit_slots(lips, presence, wanted)
+            # A slot past the end of its item is padding, whatever the caller put there. Where the chunk of a stream is
+            # full, its item may go on, and the slots of the look-ahead are real.
+            before = 0 if visual_state is None else visual_state.ahead_BL.shape[1]
+            ends = torch.where(frame_lengths < x_BTD.shape[1], 2 * frame_lengths - before, wanted)
+            presence = presence & valid_mask(ends, wanted)
             lip_frames_BTD, seen_BT, visual_state = self.visual_encoder(lips, presence, frame_lengths, visual_state)
             visual_log_probs = self.visual_head(lip_frames_BTD)
         heard_BT = None if heard is None else heard[:, None].expand(x_BTD.shape[:2])

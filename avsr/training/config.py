@@ -6,10 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from avsr.augment.video import LipEffects
 from avsr.models.config import ModelConfig
 from avsr.transcript import Modality
 
-Part = Literal["audio_encoder", "audio_head", "visual_encoder", "visual_head", "fusion", "fused_head"]
+Part = Literal["audio_encoder", "audio_head", "visual_encoder", "visual_trunk", "visual_head", "fusion", "fused_head"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +55,10 @@ class AugmentConfig:
     held_out_noise: noise plans or folders whose recordings must not be trained with; one that is in noise_folder or
     impulse_responses too is an error. gain_db: range of loudness. mel_masks, mel_mask_bins,
     time_masks, time_mask_share: SpecAugment (arXiv 1904.08779), the last as a share of the length. lips: strength of
-    geometric changes, 0 to 1. hidden_slots: longest stretch of lips taken away. offset_slots: largest shift of lips
-    against sound. wrong_lips: share of well audible utterances that get another utterance's lips, so that the fusion
-    learns to doubt. joined: share of utterances that are joined to pairs, so that longer recordings are known too.
+    geometric changes, 0 to 1. lip_effects: how often lips are blurred, covered, dropped and so on. hidden_slots:
+    longest stretch of lips taken away. offset_slots: largest shift of lips against sound. wrong_lips: share of well
+    audible utterances that get another utterance's lips, so that the fusion learns to doubt. joined: share of
+    utterances that are joined to pairs, so that longer recordings are known too.
     """
 
     noise_folder: str | None = None
@@ -77,6 +79,7 @@ class AugmentConfig:
     hidden_slots: int = 0
     offset_slots: int = 0
     wrong_lips: float = 0.0
+    lip_effects: LipEffects = field(default_factory=LipEffects)
     joined: float = 0.0
 
     def __post_init__(self) -> None:
@@ -160,7 +163,8 @@ class TrainConfig:
 
     output: run folder. vocabulary: file with one word a line. model: what is trained. train: its corpora. dev:
     manifest and split that WER is measured on after each `dev_every` epochs. initialize: part -> checkpoint folder to
-    take it from; "fused_head" may be taken from a checkpoint's audio head. freeze: parts that stay as they are.
+    take it from; "fused_head" may be taken from a checkpoint's audio head, and "visual_trunk", where it is a ResNet-18,
+    from the `.pth` file of an Auto-AVSR model. freeze: parts that stay as they are.
     workers: processes that prepare batches. seed: of everything random. Paths are relative to the working directory.
     """
 
@@ -191,7 +195,7 @@ class TrainConfig:
             for part in chosen:
                 if part not in parts:
                     raise ValueError(f"{name}: got {part}, expected parts of this model: {', '.join(parts)}")
-        if set(self.freeze) == set(parts):
+        if set(parts) <= {*self.freeze, "visual_trunk"}:  # which is within the visual encoder
             raise ValueError("freeze: got all parts, expected one at least to be trained")
         if self.model.visual_encoder is None and self.modalities.v + self.modalities.av > 0:
             raise ValueError(

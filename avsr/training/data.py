@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ class Batch:
     samples [B, S], sample_counts [B]; lips uint8 [B, T, 88, 88], presence [B, T] bool; heard [B] bool: the sound is to
     be used; read [B] bool: the lips belong to the words; tokens [B, U] with token_counts [B]; frame_targets
     [B, T / 2] int64: unit at each 80 ms, -100 where not known; texts: the references; changes: what augmentation did
-    to each sound.
+    to each sound, and under "lips" to its lips.
     """
 
     samples: Tensor
@@ -78,7 +79,7 @@ class Batch:
 
 
 class Example(NamedTuple):
-    """One utterance ready for a batch; see `Batch`."""
+    """One utterance ready for a batch; see `Batch`. effects: what was done to its lips; changes: to its sound."""
 
     samples: NDArray[np.float32]
     lips: NDArray[np.uint8] | None
@@ -88,6 +89,7 @@ class Example(NamedTuple):
     tokens: list[int]
     frame_targets: NDArray[np.int64]
     text: str
+    effects: Sequence[video.Effect]
     changes: dict[str, Any]
 
 
@@ -201,19 +203,31 @@ class TrainingSet(Dataset[Example]):
         if heard:
             samples, snr_db = self._vary_sound(samples, random, changes)
         lips, presence, read = None, np.zeros(_slots(samples), bool), False
+        effects: list[video.Effect] = []
         if item.crops is not None and item.presence is not None:
             crops, presence = item.crops, item.presence
             read = True
-            if snr_db >= AUDIBLE_SNR_DB and random.random() < self.augment.wrong_lips:
+            if snr_db >= AUDIBLE_SNR_DB and random.random() < self.augment.wrong_lips and self._others(indices):
                 crops, presence, read = self._other_lips(indices, random)
             if heard and self.augment.offset_slots:
-                crops, presence = _shift(crops, presence, int(random.integers(-1, 2) * self.augment.offset_slots))
+                slots = int(random.integers(-1, 2) * self.augment.offset_slots)
+                crops, presence = video.shift_slots(crops, presence, slots)
+                effects.append({"effect": "offset", "slots": slots})
             crops, presence = _stretch(crops, presence, stretch, _slots(samples))
-            lips = video.vary_lips(crops, self.augment.lips, random) if self.augment.lips else video.centre_crop(crops)
+            # Random numbers of their own: switching one on leaves everything else as it was.
+            chance = generator(self.config.seed, epoch, name, "lip effects")
+            crops, presence, done = video.apply_effects(crops, presence, self.augment.lip_effects, chance)
+            effects += done
+            if self.augment.lips:
+                lips, view = video.vary_lips(crops, self.augment.lips, random)
+                effects.append(view)
+            else:
+                lips = video.centre_crop(crops)
             if self.augment.hidden_slots:
-                presence = video.hide_slots(presence, self.augment.hidden_slots, random)
+                presence, hidden = video.hide_slots(presence, self.augment.hidden_slots, random)
+                effects.append(hidden)
         words = [(word, start / stretch, end / stretch) for word, start, end in item.words]
-        return _example(samples, lips, presence, heard, read, words, item.text, self.tokenizer, changes)
+        return _example(samples, lips, presence, heard, read, words, item.text, self.tokenizer, effects, changes)
 
     def _draw_modality(self, random: np.random.Generator) -> str:
         odds = self.config.modalities
@@ -251,6 +265,10 @@ class TrainingSet(Dataset[Example]):
             changes["gain_db"] = float(random.uniform(-augment.gain_db, augment.gain_db))
             samples = samples * np.float32(10 ** (changes["gain_db"] / 20))
         return samples, snr_db
+
+    def _others(self, indices: Sequence[int]) -> bool:
+        """Whether any other utterance has lips."""
+        return any(u.video is not None and index not in indices for index, (_, u) in enumerate(self.entries))
 
     def _other_lips(
         self, indices: Sequence[int], random: np.random.Generator
@@ -299,7 +317,13 @@ def training_batches(dataset: TrainingSet, epoch: int, workers: int) -> DataLoad
         num_workers=workers,
         collate_fn=collate,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_without_threads,
     )
+
+
+def _without_threads(_: int) -> None:
+    """OpenCV's own threads would crowd the other workers, and do not survive a fork."""
+    cv2.setNumThreads(0)
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -330,7 +354,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         token_counts=torch.tensor([len(example.tokens) for example in examples]),
         frame_targets=torch.from_numpy(targets),
         texts=[example.text for example in examples],
-        changes=[example.changes for example in examples],
+        changes=[example.changes | {"lips": list(example.effects)} for example in examples],
     )
 
 
@@ -343,6 +367,7 @@ def _example(
     words: Sequence[tuple[str, float, float]],
     text: str,
     tokenizer: Tokenizer,
+    effects: Sequence[video.Effect] = (),
     changes: dict[str, Any] | None = None,
 ) -> Example:
     targets = np.full(_frames(len(samples)), IGNORED_FRAME, np.int64)
@@ -351,7 +376,7 @@ def _example(
         targets[:] = len(tokenizer)  # the blank, unless a word is spoken
         for word, start, end in words:
             targets[(middle_s >= start) & (middle_s < end)] = tokenizer.encode(word)[0]
-    return Example(samples, lips, presence, heard, read, tokenizer.encode(text), targets, text, changes or {})
+    return Example(samples, lips, presence, heard, read, tokenizer.encode(text), targets, text, effects, changes or {})
 
 
 def noise_bank(augment: AugmentConfig, corpora: Sequence[Corpus], seed: int) -> NoiseBank:
@@ -432,18 +457,6 @@ def _fit(array: NDArray | None, count: int, shape: tuple[int, ...], dtype: type)
     if array is not None:
         fitted[: len(array)] = array[:count]
     return fitted
-
-
-def _shift(
-    crops: NDArray[np.uint8], presence: NDArray[np.bool_], slots: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Lips later by so many slots (earlier if negative)."""
-    moved, moved_presence = np.zeros_like(crops), np.zeros_like(presence)
-    if slots >= 0:
-        moved[slots:], moved_presence[slots:] = crops[: len(crops) - slots], presence[: len(presence) - slots]
-    else:
-        moved[:slots], moved_presence[:slots] = crops[-slots:], presence[-slots:]
-    return moved, moved_presence
 
 
 def _stretch(

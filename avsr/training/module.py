@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from avsr.datasets.randomness import stable_seed
 from avsr.decoding.greedy import greedy
 from avsr.decoding.tokenizer import WordTokenizer
+from avsr.errors import ConfigError
 from avsr.features.mel import LogMel
 from avsr.models.network import Network, NetworkOutput
 from avsr.nn.masks import valid_mask
@@ -31,6 +32,8 @@ class TrainingModule(lightning.LightningModule):
         self.config, self.network, self.tokenizer, self.data = config, network, tokenizer, data
         self.log_mel = LogMel(config.model.mel)
         for part in config.freeze:
+            if getattr(network, part) is None:
+                raise ConfigError(f"freeze: this model has no {part}", remedy="take it out of freeze")
             getattr(network, part).requires_grad_(False)
         self._dev_texts: dict[str, list[tuple[str, str]]] = {}
 
@@ -57,7 +60,8 @@ class TrainingModule(lightning.LightningModule):
         output = self.run(batch, mel, lengths)
         losses = self.losses(batch, output)
         weights = self.config.loss
-        total = mel.new_zeros(())
+        # Of a batch without sound whose lips are all hidden nothing can be learnt; the step still needs a gradient.
+        total = mel.new_zeros(()) if losses else 0.0 * output.log_probs.sum()
         for name, value in losses.items():
             self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.texts))
             total = total + getattr(weights, name) * value

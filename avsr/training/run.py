@@ -11,7 +11,6 @@ import platform
 import shlex
 import sys
 import time
-import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,12 +18,14 @@ from typing import Any
 
 import yaml
 
+from avsr.checkpoints.auto_avsr import load_visual_trunk
 from avsr.checkpoints.native import load_checkpoint, read_weights, save_checkpoint
 from avsr.config import apply_overrides, as_mapping, build, read_yaml
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import AvsrError, ConfigError
 from avsr.models.network import Network
-from avsr.training.config import Part, TrainConfig
+from avsr.models.visual_encoder import ResNetTrunk
+from avsr.training.config import TrainConfig
 
 ESTIMATE_AFTER_STEPS = 8
 Message = Callable[[str], None]
@@ -263,24 +264,30 @@ def _differences(known: Any, given: Any, key: str = "") -> Iterator[str]:
 
 def _initialize(network: Network, part: str, folder: Path) -> None:
     """Take one part's weights from a checkpoint. A fused head may start as that checkpoint's audio head."""
+    target = getattr(network, part, None)
+    if part == "visual_trunk" and not folder.is_dir():
+        if not isinstance(target, ResNetTrunk):
+            raise ConfigError(
+                "initialize: visual_trunk from a file", expected="model.visual_encoder.trunk: resnet18 to take it"
+            )
+        return load_visual_trunk(target, folder)
     try:
         source, _ = load_checkpoint(folder)
     except AvsrError as error:
         raise ConfigError(f"initialize: {part} cannot be taken: {error}") from None
-    target = getattr(network, part, None)
     origin = getattr(source, part, None)
     if part == "fused_head" and origin is None:
         origin = source.audio_head
     if target is None or origin is None:
         raise ConfigError(
             f"initialize: {part} cannot be taken from {folder}",
-            expected=f"a part that both models have: {', '.join(typing.get_args(Part))}",
+            expected="a part that both models have",
         )
     try:
         target.load_state_dict(origin.state_dict())
     except RuntimeError as error:
         raise ConfigError(
-            f"initialize: {part} of {folder} has another shape", got=str(error).splitlines()[-1]
+            f"initialize: {part} of {folder} has another shape", got=str(error).splitlines()[-1].strip()[:200]
         ) from None
 
 
