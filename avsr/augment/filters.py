@@ -94,11 +94,10 @@ def coloured_noise(count: int, colour: NoiseColour, seed: int) -> NDArray[np.flo
     taps = _COLOUR_TAPS if colour != "white" else 1
     total = count + taps - 1
     stream = np.frombuffer(hashlib.shake_128(str(seed).encode()).digest(8 * total), np.uint8)
-    white = stream.reshape(total, 8).sum(axis=1, dtype=np.int64) - 8 * 255 / 2
+    white = stream.reshape(total, 8).sum(axis=1, dtype=np.float64) - 8 * 255 / 2
     if colour == "white":
         return (white / _WHITE_DEVIATION).astype(np.float32)
-    # Halves occur: doubled, they are whole. The first values, which the filter has not filled yet, are left out.
-    noise = apply_filter(white * 2, _colour_filter(colour))[taps - 1 :] / 2
+    noise = apply_filter(white, _colour_filter(colour))[taps - 1 :]  # without the first, which have no past yet
     return (noise / _WHITE_DEVIATION).astype(np.float32)
 
 
@@ -109,6 +108,9 @@ def _colour_filter(colour: NoiseColour) -> Filter:
     for k in range(1, _COLOUR_TAPS):
         taps[k] = taps[k - 1] * (k - 1 + half) / k * _POLE
     return room_response(taps, 0)
+
+
+# Taps are rounded to nine decimals: the last bits of a cosine, which differ between machines, then do not matter.
 
 
 @functools.lru_cache(maxsize=256)
