@@ -23,11 +23,18 @@ from types import FrameType
 from typing import NoReturn
 
 from avsr import __version__
-from avsr.cli import import_, models, prepare, train, transcribe
+from avsr.cli import import_, models, noise, prepare, train, transcribe
 from avsr.cli.console import Console, UsageError, explain, messages_on_stderr
 from avsr.errors import nearest
 
-COMMANDS = {"transcribe": transcribe, "prepare": prepare, "train": train, "import": import_, "models": models}
+COMMANDS = {
+    "transcribe": transcribe,
+    "prepare": prepare,
+    "train": train,
+    "noise": noise,
+    "import": import_,
+    "models": models,
+}
 
 logger = logging.getLogger(__name__)
 
