@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avsr.augment import audio, video
+from avsr.augment import audio, filters, mixing, video
 from avsr.datasets.manifest import save_samples
 from avsr.datasets.noise import NoiseBank, read_noise_folder
 from avsr.datasets.randomness import generator, stable_seed
@@ -42,12 +42,12 @@ def test_silence_cannot_be_mixed() -> None:
     with pytest.raises(DataError, match="got 10 samples, expected 8000"):
         audio.mix_at_snr(speech, speech[:10], 0.0)
     with pytest.raises(DataError, match="empty"):
-        audio.active_rms(np.zeros(0, np.float32))
+        mixing.active_rms(np.zeros(0, np.float32))
 
 
 @pytest.mark.parametrize(("colour", "fall_db"), [("white", 0), ("pink", 3), ("brown", 6)])
-def test_coloured_noise_falls_by_its_decibels_an_octave(colour: audio.NoiseColour, fall_db: float) -> None:
-    noise = audio.coloured_noise(160_000, colour, generator("test"))
+def test_coloured_noise_falls_by_its_decibels_an_octave(colour: filters.NoiseColour, fall_db: float) -> None:
+    noise = filters.coloured_noise(160_000, colour, 1)
     power = np.abs(np.fft.rfft(noise)) ** 2
     low, high = power[5000:10_000].mean(), power[20_000:40_000].mean()  # two octaves apart
     assert 10 * np.log10(low / high) == pytest.approx(2 * fall_db, abs=0.5)

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import NoReturn
 
 from avsr import __version__
-from avsr.cli import doctor, import_, models, prepare, train, transcribe
+from avsr.cli import doctor, import_, models, noise, prepare, train, transcribe
 from avsr.cli.console import Console, UsageError, explain, messages_on_stderr
 from avsr.errors import nearest
 
@@ -32,6 +32,7 @@ COMMANDS = {
     "doctor": doctor,
     "prepare": prepare,
     "train": train,
+    "noise": noise,
     "import": import_,
     "models": models,
 }

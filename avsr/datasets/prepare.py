@@ -37,6 +37,7 @@ from avsr.datasets.manifest import (
     write_json_lines,
     write_manifest,
 )
+from avsr.datasets.processes import exit_with_parent
 from avsr.errors import AvsrError, ConfigError, DataError, MediaError, nearest
 from avsr.features.faces import FaceFinder
 from avsr.features.lips import SLOT_S, LipTrack, extract_lips
@@ -250,16 +251,8 @@ _finder: FaceFinder | None = None
 def _start_worker() -> None:
     global _finder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     _finder = FaceFinder()
-
-
-def _exit_with_parent() -> None:
-    """A parent that was killed says nothing, and its pool would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(clip: SourceClip, out: Path) -> dict[str, Any]:

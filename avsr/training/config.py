@@ -50,7 +50,10 @@ class AugmentConfig:
 
     noise_folder: recordings to mix in (WAV, FLAC, OGG, MP3). babble: mix in other training voices too. noise_share:
     share of utterances that get noise. snr_db: lowest and highest. speed: largest change, 0.1 for 0.9 to 1.1.
-    channel_db: depth of a random frequency response. gain_db: range of loudness. mel_masks, mel_mask_bins,
+    channel_db: depth of a random frequency response. effects: rooms, microphones, lines and pitch, as
+    `avsr.augment.effects` reads them, "reverb@0.3,opus=8..24@0.2". impulse_responses: recordings for reverb.
+    held_out_noise: noise plans or folders whose recordings must not be trained with; one that is in noise_folder or
+    impulse_responses too is an error. gain_db: range of loudness. mel_masks, mel_mask_bins,
     time_masks, time_mask_share: SpecAugment (arXiv 1904.08779), the last as a share of the length. lips: strength of
     geometric changes, 0 to 1. lip_effects: how often lips are blurred, covered, dropped and so on. hidden_slots:
     longest stretch of lips taken away. offset_slots: largest shift of lips against sound. wrong_lips: share of well
@@ -64,6 +67,9 @@ class AugmentConfig:
     snr_db: tuple[float, float] = (-5.0, 20.0)
     speed: float = 0.0
     channel_db: float = 0.0
+    effects: str = ""
+    impulse_responses: str | None = None
+    held_out_noise: tuple[str, ...] = ()
     gain_db: float = 0.0
     mel_masks: int = 0
     mel_mask_bins: int = 12

@@ -15,11 +15,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from avsr.augment import audio, video
+from avsr.augment.effects import VOICE_EFFECTS, apply_effects, draw_effects, parse_effects
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
-from avsr.datasets.noise import NoiseBank, read_noise_folder
+from avsr.datasets.noise import (
+    NoiseBank,
+    held_out_hashes,
+    pcm_of,
+    read_noise_folder,
+    read_pcm,
+    require_disjoint,
+    sound_hash,
+)
+from avsr.datasets.noise_folders import find_noises
 from avsr.datasets.randomness import generator
 from avsr.decoding.tokenizer import Tokenizer, WordTokenizer
-from avsr.errors import DataError
+from avsr.errors import ConfigError, DataError
 from avsr.features.mel import SAMPLE_RATE_HZ
 from avsr.models.config import LIP_INPUT_PX, SLOT_MS
 from avsr.training.config import AugmentConfig, CorpusConfig, TrainConfig
@@ -47,7 +57,8 @@ class Batch:
 
     samples [B, S], sample_counts [B]; lips uint8 [B, T, 88, 88], presence [B, T] bool; heard [B] bool: the sound is to
     be used; read [B] bool: the lips belong to the words; tokens [B, U] with token_counts [B]; frame_targets
-    [B, T / 2] int64: unit at each 80 ms, -100 where not known; texts: the references.
+    [B, T / 2] int64: unit at each 80 ms, -100 where not known; texts: the references; changes: what augmentation did
+    to each sound, and under "lips" to its lips.
     """
 
     samples: Tensor
@@ -60,6 +71,7 @@ class Batch:
     token_counts: Tensor
     frame_targets: Tensor
     texts: list[str]
+    changes: list[dict[str, Any]]
 
     def to(self, device: torch.device) -> Batch:
         moved: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
@@ -67,7 +79,7 @@ class Batch:
 
 
 class Example(NamedTuple):
-    """One utterance ready for a batch; see `Batch`. effects: what was done to its lips."""
+    """One utterance ready for a batch; see `Batch`. effects: what was done to its lips; changes: to its sound."""
 
     samples: NDArray[np.float32]
     lips: NDArray[np.uint8] | None
@@ -77,7 +89,8 @@ class Example(NamedTuple):
     tokens: list[int]
     frame_targets: NDArray[np.int64]
     text: str
-    effects: Sequence[video.Effect] = ()
+    effects: Sequence[video.Effect]
+    changes: dict[str, Any]
 
 
 Key = tuple[int, tuple[int, ...]]
@@ -130,6 +143,10 @@ class TrainingSet(Dataset[Example]):
             except DataError as error:
                 raise DataError(f"{corpus.config.manifest}: {utterance.id}: {error}") from None
         self.noise = noise_bank(self.augment, self.corpora, config.seed)
+        self.effects = parse_effects(self.augment.effects)
+        self.impulse_responses = _impulse_responses(self.augment)
+        if any(effect.name == "reverb" for effect in self.effects) and not self.impulse_responses:
+            raise ConfigError("augment.effects: reverb needs recordings", remedy="set augment.impulse_responses")
 
     @property
     def hours(self) -> float:
@@ -182,8 +199,9 @@ class TrainingSet(Dataset[Example]):
         if self.augment.speed:
             samples = audio.change_speed(samples, stretch)
         snr_db = -float("inf")
+        changes: dict[str, Any] = {"speed": stretch} if self.augment.speed else {}
         if heard:
-            samples, snr_db = self._vary_sound(samples, random)
+            samples, snr_db = self._vary_sound(samples, random, changes)
         lips, presence, read = None, np.zeros(_slots(samples), bool), False
         effects: list[video.Effect] = []
         if item.crops is not None and item.presence is not None:
@@ -209,7 +227,7 @@ class TrainingSet(Dataset[Example]):
                 presence, hidden = video.hide_slots(presence, self.augment.hidden_slots, random)
                 effects.append(hidden)
         words = [(word, start / stretch, end / stretch) for word, start, end in item.words]
-        return _example(samples, lips, presence, heard, read, words, item.text, self.tokenizer, effects)
+        return _example(samples, lips, presence, heard, read, words, item.text, self.tokenizer, effects, changes)
 
     def _draw_modality(self, random: np.random.Generator) -> str:
         odds = self.config.modalities
@@ -217,19 +235,35 @@ class TrainingSet(Dataset[Example]):
         return str(random.choice(["a", "v", "av"], p=[odds.a / total, odds.v / total, odds.av / total]))
 
     def _vary_sound(
-        self, samples: NDArray[np.float32], random: np.random.Generator
+        self, samples: NDArray[np.float32], random: np.random.Generator, changes: dict[str, Any]
     ) -> tuple[NDArray[np.float32], float]:
-        """Sound through a random channel, with noise, at a random level; and its SNR (infinite without noise)."""
+        """Sound in a random room, through a random channel, with noise, at a random level; its SNR (infinite without).
+
+        What was done is noted in `changes`.
+        """
         augment = self.augment
+        records: list[dict[str, Any]] = []
+        if self.effects:
+            records = draw_effects(
+                self.effects, lambda bound, *purpose: int(random.integers(bound)), list(self.impulse_responses)
+            )
+            changes["effects"] = records
+        on_voice = [record for record in records if record["effect"] in VOICE_EFFECTS]
+        if on_voice:
+            samples = apply_effects(samples, on_voice, self.impulse_responses.__getitem__)
         if augment.channel_db:
             samples = audio.colour_channel(samples, augment.channel_db, random)
         snr_db = float("inf")
         if random.random() < augment.noise_share and np.any(samples):
             snr_db = float(random.uniform(*augment.snr_db))
-            noise, _ = self.noise.draw(len(samples), random)
+            noise, changes["noise"] = self.noise.draw(len(samples), random)
+            changes["snr_db"] = snr_db
             samples = audio.mix_at_snr(samples, noise, snr_db)
+        if len(on_voice) < len(records):
+            samples = apply_effects(samples, [record for record in records if record not in on_voice])
         if augment.gain_db:
-            samples = samples * np.float32(10 ** (random.uniform(-augment.gain_db, augment.gain_db) / 20))
+            changes["gain_db"] = float(random.uniform(-augment.gain_db, augment.gain_db))
+            samples = samples * np.float32(10 ** (changes["gain_db"] / 20))
         return samples, snr_db
 
     def _others(self, indices: Sequence[int]) -> bool:
@@ -320,6 +354,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         token_counts=torch.tensor([len(example.tokens) for example in examples]),
         frame_targets=torch.from_numpy(targets),
         texts=[example.text for example in examples],
+        changes=[example.changes | {"lips": list(example.effects)} for example in examples],
     )
 
 
@@ -333,6 +368,7 @@ def _example(
     text: str,
     tokenizer: Tokenizer,
     effects: Sequence[video.Effect] = (),
+    changes: dict[str, Any] | None = None,
 ) -> Example:
     targets = np.full(_frames(len(samples)), IGNORED_FRAME, np.int64)
     if words:
@@ -340,17 +376,31 @@ def _example(
         targets[:] = len(tokenizer)  # the blank, unless a word is spoken
         for word, start, end in words:
             targets[(middle_s >= start) & (middle_s < end)] = tokenizer.encode(word)[0]
-    return Example(samples, lips, presence, heard, read, tokenizer.encode(text), targets, text, effects)
+    return Example(samples, lips, presence, heard, read, tokenizer.encode(text), targets, text, effects, changes or {})
 
 
 def noise_bank(augment: AugmentConfig, corpora: Sequence[Corpus], seed: int) -> NoiseBank:
+    """The noise to train with. Raises DataError naming a recording that is held out for tests."""
     environment = read_noise_folder(Path(augment.noise_folder)) if augment.noise_folder and augment.noise_share else {}
-    voices = []
+    voices: dict[str, NDArray[np.float32]] = {}
     if augment.babble and augment.noise_share:
         spoken = [(corpus, u) for corpus in corpora for u in corpus.utterances if u.audio is not None]
         chosen = generator(seed, "babble voices").permutation(len(spoken))[:MAX_BABBLE_VOICES]
-        voices = [load_samples(spoken[index][1], spoken[index][0].root) for index in chosen]
-    return NoiseBank(list(environment.values()), voices)
+        voices = {
+            f"{spoken[i][0].config.manifest}: {spoken[i][1].id}": load_samples(spoken[i][1], spoken[i][0].root)
+            for i in chosen
+        }
+    for held_out in augment.held_out_noise:
+        trained = {sound_hash(pcm_of(samples)): name for name, samples in (environment | voices).items()}
+        trained |= {sound_hash(samples): name for name, samples in _impulse_responses(augment).items()}
+        require_disjoint(trained, held_out_hashes(Path(held_out)))
+    return NoiseBank(list(environment.values()), list(voices.values()))
+
+
+def _impulse_responses(augment: AugmentConfig) -> dict[str, NDArray[np.int16]]:
+    if augment.impulse_responses is None:
+        return {}
+    return {file.name: read_pcm(file.path) for file in find_noises("rir", Path(augment.impulse_responses))}
 
 
 def _frames(samples: int) -> int:
