@@ -15,6 +15,7 @@ import argparse
 import itertools
 import math
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -97,7 +98,9 @@ def resident_mib(field: str) -> float:
 
 def most_held_mib(run: Callable[[], object]) -> float:
     """Of the memory that torch hands out during a call, the most that is in use at a time."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile:
         run()
     assert profile.profiler is not None and profile.profiler.kineto_results is not None
     events = profile.profiler.kineto_results.events()
@@ -164,6 +167,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="a picture to draw")
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # or the profiler reports that there is no GPU
     print(
         f"width {arguments.width}, {arguments.layers} layers, {arguments.threads} threads, median of {arguments.runs}"
     )
