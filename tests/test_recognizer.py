@@ -14,7 +14,7 @@ import torch
 
 import avsr
 from avsr.errors import ConfigError, MediaError, ModelError
-from avsr.features.lips import LipSlot
+from avsr.features.lips import LipSlot, Slot
 from avsr.models import windows as windows_module
 from avsr.models.recognizer import Recognizer
 from avsr.models.windows import SAMPLES_PER_FRAME, Window, windows
@@ -183,11 +183,8 @@ def test_lips_speak_where_the_sound_is_silent(monkeypatch: pytest.MonkeyPatch, t
     recognizer = speaking()
     crops = np.random.default_rng(0).integers(0, 255, (50, 96, 96), np.uint8)
     monkeypatch.setattr(windows_module, "iter_frames", lambda path, on_warning: iter(()))
-    monkeypatch.setattr(
-        windows_module,
-        "_lip_slots",
-        lambda frames, face, end_s: (LipSlot(k, crop, True, "ok", 7) for k, crop in enumerate(crops)),
-    )
+    slots = [Slot(k, {7: LipSlot(k, crop, True, "ok", 7, width_px=100.0)}) for k, crop in enumerate(crops)]
+    monkeypatch.setattr(windows_module, "slots_of", lambda frames, end_s: iter(slots))
     path = write_video(tmp_path / "a.mp4", 2.0, sound=True)
     monkeypatch.setattr(windows_module, "iter_audio", lambda path, on_warning: iter([np.zeros(32_000, np.float32)]))
     transcript = recognizer.transcribe(path)
@@ -237,11 +234,9 @@ def test_what_a_model_was_trained_for(tmp_path: Path) -> None:
 
 
 def test_auto_keeps_to_what_a_model_was_trained_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(
-        windows_module,
-        "_lip_slots",
-        lambda frames, face, end_s: (LipSlot(k, np.zeros((96, 96), np.uint8), True, "ok", 7) for k in range(20)),
-    )
+    crop = np.zeros((96, 96), np.uint8)
+    slots = [Slot(k, {7: LipSlot(k, crop, True, "ok", 7, width_px=100.0)}) for k in range(20)]
+    monkeypatch.setattr(windows_module, "slots_of", lambda frames, end_s: iter(slots))
     path = write_video(tmp_path / "a.mp4", 0.8, sound=True)
     transcript = trained_for("v", sides=True).transcribe(path)
     assert transcript.modality == "v"
@@ -313,14 +308,15 @@ def test_a_window_decides_far_from_its_edges(recognizer: Recognizer, tmp_path: P
 
 
 def test_lips_longer_or_shorter_than_the_sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def slots(count: int) -> list[LipSlot]:
-        return [LipSlot(k, np.full((96, 96), k, np.uint8), True, "ok", 7) for k in range(count)]
+    def slots(count: int) -> list[Slot]:
+        crops = [np.full((96, 96), k, np.uint8) for k in range(count)]
+        return [Slot(k, {7: LipSlot(k, crop, True, "ok", 7, width_px=100.0)}) for k, crop in enumerate(crops)]
 
     path = write_wav(tmp_path / "a.wav", random_samples(1.0))
 
     def cut(count: int) -> Window:
         monkeypatch.setattr(windows_module, "iter_frames", lambda path, on_warning: iter(()))
-        monkeypatch.setattr(windows_module, "_lip_slots", lambda frames, face, end_s: iter(slots(count)))
+        monkeypatch.setattr(windows_module, "slots_of", lambda frames, end_s: iter(slots(count)))
         (window,) = windows(path, sound=True, picture=True)
         return window
 
@@ -351,7 +347,7 @@ def test_face_only_in_the_middle(recognizer: Recognizer) -> None:
 def test_a_face_by_its_number(recognizer: Recognizer) -> None:
     path = shared_clip("shot_cut_two_speakers.mp4")
     coverage = {}
-    for face in ("auto", "0", 1, 7):
+    for face in ("auto", "0", 1):
         transcript = recognizer.transcribe(path, face=face)
         assert transcript.video is not None
         coverage[str(face)] = transcript.video.coverage
@@ -359,4 +355,5 @@ def test_a_face_by_its_number(recognizer: Recognizer) -> None:
     assert coverage["auto"] == pytest.approx(1.0, abs=0.02)
     assert coverage["0"] == pytest.approx(0.4, abs=0.02)
     assert coverage["1"] == pytest.approx(0.6, abs=0.02)
-    assert coverage["7"] == 0.0
+    with pytest.raises(MediaError, match=r"face 7 is not in the picture: got faces 0 \(0.0-1.6 s\), 1 \(1.6-4.0 s\)"):
+        recognizer.transcribe(path, face=7)

@@ -62,7 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shipped model, checkpoint or .nemo; default %(default)s",
     )
     add("--modality", choices=("auto", "av", "a", "v"), default="auto", help="use sound, lips, or both; default auto")
-    add("--face", type=_face, default="auto", metavar="auto|largest|ID", help="whose lips to read; default auto")
+    add(
+        "--face",
+        type=_face,
+        default="auto",
+        metavar="auto|largest|ID",
+        help="whose lips to read: ID is the face in JSON",
+    )
     add("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the arithmetic; default fp32")
     add("--workers", type=positive_integer, default=1, metavar="N", help="files at a time, each with its own model")
@@ -347,7 +353,7 @@ def _formats(text: str) -> tuple[str, ...]:
 
 
 def _face(text: str) -> str:
-    if text not in ("auto", "largest") and not re.fullmatch("[0-9]+", text):
+    if text not in ("auto", "largest") and not re.fullmatch("[0-9]{1,9}", text):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, largest or the number of a face")
     return text
 

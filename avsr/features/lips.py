@@ -3,6 +3,8 @@
 Slot k covers [40 k, 40 (k + 1)) ms and shows the picture nearest to 40 k ms. The crop is a similarity transform of the
 picture that puts the mouth at the centre, upright and at a fixed size relative to the head, so that what moves in the
 crop is the mouth and not the head. Live and from a file it is the same code: `LipTracker`.
+
+Every face that is followed gets its own lips in every slot. Whose are read is another question: `choice.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+from collections.abc import Iterator
 from os import PathLike
 from types import TracebackType
 
@@ -17,8 +20,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from avsr.errors import ConfigError
+from avsr.features.choice import face_choice
+from avsr.features.face_models import LEFT_EYE, RIGHT_EYE, mean_of
 from avsr.features.faces import Face, FaceFinder
+from avsr.features.quality import sharpness
 from avsr.media import VideoFrame, WarningSink, iter_frames, probe, read_ahead
 
 SLOT_S = 0.04
@@ -37,13 +42,12 @@ _MIN_MOUTH_PX = 10.0
 _MAX_TURN = 0.5  # sideways shift of the nose from the middle between the eyes, in eye distances; profiles give 0.5-0.7
 
 # Points of the face mesh.
-_RIGHT_EYE = (33, 133)
-_LEFT_EYE = (263, 362)
 _NOSE = (1, 4, 5, 6, 168, 195, 197)
 _OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
 _INNER_LIPS = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
 _LIPS = _OUTER_LIPS + _INNER_LIPS
 _MOUTH_CORNERS = (61, 291)
+_INNER_UPPER, _INNER_LOWER = (82, 13, 312), (87, 14, 317)
 
 # Where eyes, nose and lips of a mean face are in the crop, as x + iy in pixels from its centre. Proportions are means
 # over 13 talkers; eyes 52 pixels apart make the mouth 42 pixels wide (44 %), with nose base and chin inside.
@@ -57,10 +61,14 @@ Anchors = npt.NDArray[np.complex128]  # right eye, left eye, nose, lips as x + i
 
 @dataclasses.dataclass(frozen=True)
 class LipSlot:
-    """The lips in the 40 ms from `index` x 40 ms.
+    """The lips of one face in the 40 ms from `index` x 40 ms.
 
-    crop: uint8 [96, 96] grey, zeros where not present. reason: "ok" where present, else "no_face", "pose" (turned
-    away), "low_quality" (too few pixels) or "late" (no picture near). face: its identity, None where there is none.
+    crop: uint8 [96, 96] grey, zeros where not present. reason: "ok" where present, else "no_face" (nobody, or out of
+    sight for the moment), "pose" (turned away), "low_quality" (too few pixels) or "late" (no picture near). face: its
+    identity, None where there is no face.
+
+    What was measured, NaN where the face is not seen itself (bridged slots among them): opening, of the inner lips, in
+    eye distances; width_px, of the face; sharpness of the crop, see `quality.sharpness`; yaw_deg, as in `Face`.
     """
 
     index: int
@@ -68,11 +76,35 @@ class LipSlot:
     present: bool
     reason: str
     face: int | None
+    opening: float = math.nan
+    width_px: float = math.nan
+    sharpness: float = math.nan
+    yaw_deg: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """Everybody's lips in the 40 ms from `index` x 40 ms.
+
+    lips: by face, for all that are followed, also those out of sight for the moment (not present). reason: why a slot
+    without faces has none, "no_face" or "late".
+    """
+
+    index: int
+    lips: dict[int, LipSlot]
+    reason: str = "no_face"
+
+    def of(self, face: int | None) -> LipSlot:
+        """The lips of that face, or an empty slot where it is not followed."""
+        if face is not None and face in self.lips:
+            return self.lips[face]
+        return LipSlot(self.index, _no_crop(), False, self.reason, None)
 
 
 @dataclasses.dataclass(frozen=True)
 class LipTrack:
-    """All lip slots of a video: crops uint8 [T, 96, 96], present bool [T], reasons and faces of length T.
+    """The lip slots of one face at a time over a whole video: crops uint8 [T, 96, 96], present bool [T], reasons and
+    faces of length T.
 
     fps: pictures per second of the source.
     """
@@ -85,37 +117,42 @@ class LipTrack:
 
 
 @dataclasses.dataclass
+class _Seen:
+    """A face in a slot that is not final yet. reason: whether its lips can be read. face: None where it is bridged."""
+
+    anchors: Anchors
+    reason: str
+    face: Face | None
+
+
+@dataclasses.dataclass
 class _Pending:
-    """A slot that is not final yet. resolved: nothing that may still come changes `anchors`."""
+    """A slot that is not final yet. seen: by face; followed: who is, seen or not."""
 
     index: int
     frame: VideoFrame | None
-    reason: str
-    face: int | None = None
-    anchors: Anchors | None = None
-    resolved: bool = False
+    seen: dict[int, _Seen]
+    followed: frozenset[int]
 
 
 class LipTracker:
-    """Turns pictures, pushed in order of time, into lip slots. Use it as a context manager.
+    """Turns pictures, pushed in order of time, into slots with the lips of every face. Use it as a context manager.
 
-    face: "auto" or "largest", the most prominent face; or the number of one, whose lips alone are read. finder: one to
-    use and leave open; by default one of its own. Raises ConfigError for another `face`.
+    finder: one to use and leave open; by default one of its own. Whose lips are read is decided by a `FaceChoice`
+    (`avsr.features.choice`) that the slots are passed to.
     """
 
-    def __init__(self, face: str = "auto", *, finder: FaceFinder | None = None) -> None:
-        if face not in ("auto", "largest") and not (face.isascii() and face.isdigit()):
-            raise ConfigError("unknown choice of face", got=face, expected="auto, largest or the number of a face")
-        self._wanted = int(face) if face.isdigit() else None
+    def __init__(self, *, finder: FaceFinder | None = None) -> None:
         self._owns_finder = finder is None
         self._finder = finder or FaceFinder()
         self._finder.reset()
         self._next_slot = 0
         self._frame: VideoFrame | None = None  # the last one pushed
-        self._seen: tuple[VideoFrame, Face | None] | None = None  # the last one looked at
+        self._looked: tuple[VideoFrame, list[Face], frozenset[int]] | None = None  # the last one looked at
         self._pending: collections.deque[_Pending] = collections.deque()
-        self._previous: _Pending | None = None  # the last one made final
-        self._transforms: collections.deque[complex] = collections.deque(maxlen=_ROTATION_SCALE_SLOTS)
+        self._last_seen: dict[int, tuple[int, _Seen]] = {}  # of faces that may be bridged
+        self._previous: dict[int, _Seen] = {}  # faces in the slot that was made final last
+        self._transforms: dict[int, collections.deque[complex]] = {}
 
     def __enter__(self) -> LipTracker:
         return self
@@ -126,9 +163,9 @@ class LipTracker:
         if self._owns_finder:
             self._finder.close()
 
-    def push(self, frame: VideoFrame) -> list[LipSlot]:
-        """The slots that the next picture makes final."""
-        final: list[LipSlot] = []
+    def push(self, frame: VideoFrame) -> list[Slot]:
+        """The slots that the next picture makes final, in order; none is more than LOOK_AHEAD_SLOTS behind."""
+        final: list[Slot] = []
         while (slot_s := self._next_slot * SLOT_S) <= frame.time_s:
             nearest = frame
             if self._frame is not None and slot_s - self._frame.time_s <= frame.time_s - slot_s + _ROUNDING_S:
@@ -137,88 +174,114 @@ class LipTracker:
         self._frame = frame
         return final
 
-    def finish(self, end_s: float) -> list[LipSlot]:
+    def finish(self, end_s: float) -> list[Slot]:
         """All slots that are left of those that begin before `end_s` of media time. No picture may follow."""
-        final: list[LipSlot] = []
+        final: list[Slot] = []
         while self._next_slot * SLOT_S < end_s - _ROUNDING_S:
             final += self._add_slot(self._frame)
-        for slot in self._pending:
-            slot.resolved = True
         while self._pending:
             final.append(self._pop())
         return final
 
-    def _add_slot(self, frame: VideoFrame | None) -> list[LipSlot]:
-        slot_s = self._next_slot * SLOT_S
-        if frame is None or abs(frame.time_s - slot_s) > _MAX_DISTANCE_S + _ROUNDING_S:
-            slot = _Pending(self._next_slot, None, "late")
-        else:
-            face = self._look(frame)
-            if face is None:
-                slot = _Pending(self._next_slot, frame, "no_face")
-            else:
-                anchors = _anchors(face)
-                slot = _Pending(self._next_slot, frame, _judge(face, anchors, frame), face.id, anchors, resolved=True)
+    def _add_slot(self, frame: VideoFrame | None) -> list[Slot]:
+        index = self._next_slot
         self._next_slot += 1
-        self._pending.append(slot)
-        self._bridge()
+        if frame is None or abs(frame.time_s - index * SLOT_S) > _MAX_DISTANCE_S + _ROUNDING_S:
+            followed = frozenset() if self._looked is None else self._looked[2]
+            self._pending.append(_Pending(index, None, {}, followed))
+        else:
+            faces, followed = self._look(frame)
+            seen = {face.id: _seen(face, frame) for face in faces}
+            self._pending.append(_Pending(index, frame, seen, followed))
+            for number, here in seen.items():
+                self._bridge(number, index, here)
+        self._last_seen = {
+            number: (last, there)
+            for number, (last, there) in self._last_seen.items()
+            if index - last <= MAX_BRIDGED_SLOTS
+        }
+        # The slot after a final one must be settled too, for the smoothing of its place: nobody who was seen before it
+        # may still be bridged over it.
+        settled = min((last for last, _ in self._last_seen.values()), default=index)
         final = []
-        while len(self._pending) >= 2 and self._pending[0].resolved and self._pending[1].resolved:
+        while len(self._pending) >= 2 and self._pending[1].index <= settled:
             final.append(self._pop())
         return final
 
-    def _look(self, frame: VideoFrame) -> Face | None:
-        """The face in `frame`, which may serve two slots."""
-        if self._seen is None or self._seen[0] is not frame:
-            faces = [face for face in self._finder.follow(frame) if self._wanted in (None, face.id)]
-            self._seen = (frame, faces[0] if faces else None)
-        return self._seen[1]
+    def _look(self, frame: VideoFrame) -> tuple[list[Face], frozenset[int]]:
+        """The faces in `frame`, which may serve two slots, and who is followed."""
+        if self._looked is None or self._looked[0] is not frame:
+            self._looked = (frame, self._finder.follow(frame), self._finder.followed)
+        return self._looked[1:]
 
-    def _bridge(self) -> None:
-        """Decide on the slots without a face at the end of the queue: fill in its way, wait, or leave them empty."""
-        slots = list(self._pending)
-        newest = slots.pop() if slots[-1].anchors is not None else None
-        gap: list[_Pending] = []
-        while slots and not slots[-1].resolved:
-            gap.insert(0, slots.pop())
-        if not gap:
-            return
-        before = slots[-1] if slots else self._previous
-        is_short = before is not None and before.anchors is not None and len(gap) <= MAX_BRIDGED_SLOTS
-        if is_short and newest is None:
-            return  # the face may come back
-        for slot in gap:
-            slot.resolved = True
-        if is_short and before is not None and newest is not None and newest.face == before.face:
-            for number, slot in enumerate(gap, start=1):
-                weight = number / (len(gap) + 1)
-                slot.anchors = (1 - weight) * _known(before.anchors) + weight * _known(newest.anchors)
-                slot.face = newest.face
-                if slot.frame is not None:
-                    slot.reason = "ok"
+    def _bridge(self, number: int, index: int, here: _Seen) -> None:
+        """A face is seen in slot `index`: fill in its way since it was seen last, where that is not long ago."""
+        last, before = self._last_seen.get(number, (index, here))
+        for slot in self._pending:
+            if last < slot.index < index:
+                weight = (slot.index - last) / (index - last)
+                anchors = (1 - weight) * before.anchors + weight * here.anchors
+                slot.seen[number] = _Seen(anchors, here.reason if before.reason == "ok" else before.reason, None)
+        self._last_seen[number] = (index, here)
 
-    def _pop(self) -> LipSlot:
+    def _pop(self) -> Slot:
         """Make the first pending slot final."""
         slot = self._pending.popleft()
-        before, self._previous = self._previous, slot
-        if slot.anchors is None:
-            self._transforms.clear()
-            return LipSlot(slot.index, _no_crop(), False, slot.reason, None)
-        centres = [slot.anchors[3]]
-        if before is not None and before.anchors is not None and before.face == slot.face:
-            centres.append(before.anchors[3])
-        else:
-            self._transforms.clear()
-        if self._pending:
-            after = self._pending[0]
-            if after.anchors is not None and after.face == slot.face:
-                centres.append(after.anchors[3])
-        self._transforms.append(_rotation_and_scale(slot.anchors))
-        if slot.reason != "ok" or slot.frame is None:
-            return LipSlot(slot.index, _no_crop(), False, slot.reason, slot.face)
-        transform = sum(self._transforms) / len(self._transforms)
-        centre = sum(centres) / len(centres)
-        return LipSlot(slot.index, _warp(slot.frame.rgb, complex(transform), complex(centre)), True, "ok", slot.face)
+        before, self._previous = self._previous, slot.seen
+        after = self._pending[0].seen if self._pending else {}
+        self._transforms = {
+            number: transforms for number, transforms in self._transforms.items() if number in slot.seen
+        }
+        lips = {number: self._lips(slot, number, before.get(number), after.get(number)) for number in slot.seen}
+        for number in slot.followed - lips.keys():
+            reason = "late" if slot.frame is None else "no_face"
+            lips[number] = LipSlot(slot.index, _no_crop(), False, reason, number)
+        return Slot(slot.index, dict(sorted(lips.items())), "late" if slot.frame is None else "no_face")
+
+    def _lips(self, slot: _Pending, number: int, before: _Seen | None, after: _Seen | None) -> LipSlot:
+        here = slot.seen[number]
+        transforms = self._transforms.setdefault(number, collections.deque(maxlen=_ROTATION_SCALE_SLOTS))
+        if before is None:
+            transforms.clear()
+        transforms.append(_rotation_and_scale(here.anchors))
+        reason = here.reason if slot.frame is not None else "late"
+        crop = _no_crop()
+        if slot.frame is not None and reason == "ok":
+            transform = sum(transforms) / len(transforms)
+            centres = [there.anchors[3] for there in (before, here, after) if there is not None]
+            crop = _warp(slot.frame.rgb, complex(transform), complex(sum(centres) / len(centres)))
+        if here.face is None:
+            return LipSlot(slot.index, crop, reason == "ok", reason, number)
+        return LipSlot(
+            slot.index,
+            crop,
+            reason == "ok",
+            reason,
+            number,
+            opening=_opening(here.face),
+            width_px=here.face.box.right - here.face.box.left,
+            sharpness=sharpness(crop) if reason == "ok" else math.nan,
+            yaw_deg=here.face.yaw_deg,
+        )
+
+
+def slots_of(
+    frames: Iterator[VideoFrame], *, finder: FaceFinder | None = None, end_s: float = math.inf
+) -> Iterator[Slot]:
+    """The slots of all pictures of a video, up to the end of the last one, or `end_s` if that is earlier.
+
+    How long the last picture lasts is taken from the step before it. finder: one to use for many videos.
+    """
+    step_s = SLOT_S
+    last_s: float | None = None
+    with LipTracker(finder=finder) as tracker:
+        for frame in frames:
+            if last_s is not None:
+                step_s = min(max(frame.time_s - last_s, 0.001), 0.2)
+            last_s = frame.time_s
+            yield from tracker.push(frame)
+        if last_s is not None:
+            yield from tracker.finish(min(last_s + step_s, max(end_s, last_s + 0.001)))
 
 
 def extract_lips(
@@ -228,40 +291,45 @@ def extract_lips(
     finder: FaceFinder | None = None,
     on_warning: WarningSink | None = None,
 ) -> LipTrack:
-    """The lips of a whole file, up to the end of its last picture: 230 kB a second. Long files are for `LipTracker`.
+    """The lips of a whole file, up to the end of its last picture: 230 kB a second. Long files are for `slots_of`.
 
-    finder: one to use for many files. Raises MediaError where the file has no readable video.
+    face: whose, as `face_choice` takes it. finder: one to use for many files. Raises MediaError where the file has no
+    readable video, ConfigError for another `face`.
     """
+    choice = face_choice(face)
     info = probe(path)
-    fps = info.video.average_fps if info.video is not None else 0.0
-    slots: list[LipSlot] = []
-    last_s = 0.0
-    with LipTracker(face, finder=finder) as tracker:
-        for frame in read_ahead(iter_frames(path, on_warning=on_warning)):
-            slots += tracker.push(frame)
-            last_s = frame.time_s
-        slots += tracker.finish(last_s + 1.0 / fps)
+    frames = read_ahead(iter_frames(path, on_warning=on_warning))
+    end_s = info.duration_s or math.inf
+    lips = list(choice.follow(slots_of(frames, finder=finder, end_s=end_s)))
     return LipTrack(
-        crops=np.stack([slot.crop for slot in slots]),
-        present=np.array([slot.present for slot in slots], dtype=bool),
-        reasons=[slot.reason for slot in slots],
-        faces=[slot.face for slot in slots],
-        fps=fps,
+        crops=np.stack([slot.crop for slot in lips]),
+        present=np.array([slot.present for slot in lips], dtype=bool),
+        reasons=[slot.reason for slot in lips],
+        faces=[slot.face for slot in lips],
+        fps=info.video.average_fps if info.video is not None else 0.0,
     )
-
-
-def _known(anchors: Anchors | None) -> Anchors:
-    assert anchors is not None
-    return anchors
 
 
 def _no_crop() -> Crop:
     return np.zeros((CROP_PX, CROP_PX), np.uint8)
 
 
+def _seen(face: Face, frame: VideoFrame) -> _Seen:
+    anchors = _anchors(face)
+    return _Seen(anchors, _judge(face, anchors, frame), face)
+
+
+def _opening(face: Face) -> float:
+    """Distance between the inner edges of the lips, in eye distances."""
+    points = face.points_px
+    open_px = math.hypot(*(mean_of(points, _INNER_LOWER) - mean_of(points, _INNER_UPPER)))
+    eyes_px = math.hypot(*(mean_of(points, LEFT_EYE) - mean_of(points, RIGHT_EYE)))
+    return open_px / eyes_px if eyes_px >= 1.0 else math.nan
+
+
 def _anchors(face: Face) -> Anchors:
     points = face.points_px[:, 0].astype(np.float64) + 1j * face.points_px[:, 1]
-    return np.array([points[list(part)].mean() for part in (_RIGHT_EYE, _LEFT_EYE, _NOSE, _LIPS)])
+    return np.array([mean_of(points, part) for part in (RIGHT_EYE, LEFT_EYE, _NOSE, _LIPS)])
 
 
 def _judge(face: Face, anchors: Anchors, frame: VideoFrame) -> str:
@@ -308,10 +376,11 @@ def _warp(rgb: npt.NDArray[np.uint8], transform: complex, centre: complex) -> Cr
     grey = cv2.cvtColor(rgb[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
     x, y = x - left, y - top
     shrink_x = shrink_y = 1.0
-    if scale < 2 / 3:  # much larger than the crop: average pixels instead of skipping them
-        size = (max(1, round(grey.shape[1] * 1.5 * scale)), max(1, round(grey.shape[0] * 1.5 * scale)))
-        shrink_x, shrink_y = size[0] / grey.shape[1], size[1] / grey.shape[0]
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    if scale <= 0.5:  # much larger than the crop: average pixels instead of skipping them, whole blocks of them
+        block = int(1 / scale)
+        size = (max(1, grey.shape[1] // block), max(1, grey.shape[0] // block))
+        grey = cv2.resize(grey[: size[1] * block, : size[0] * block], size, interpolation=cv2.INTER_AREA)
+        shrink_x = shrink_y = 1 / block
     # From crop to picture, as warpAffine wants it: divide by the transform, then move, then shrink.
     inverse = 1 / transform
     middle = (CROP_PX - 1) / 2

@@ -24,6 +24,7 @@ from avsr.checkpoints.nemo import load_nemo
 from avsr.decoding.alignment import AlignedUnit, align_greedy
 from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError, MediaError, ModelError, nearest
+from avsr.features.lips import Slot
 from avsr.features.mel import LogMel
 from avsr.features.silence import audible_frames, within_reach
 from avsr.media import probe
@@ -186,9 +187,10 @@ class Recognizer:
         """What is said in a video or sound file.
 
         modality: "a" sound, "v" lips, "av" both, "auto" what the file offers and the model was trained for. face: whose
-        lips, "auto", "largest" or the number of a face. on_progress: called with the media seconds done. Where neither
-        sound nor lips are near there are no words. Raises MediaError when the file cannot be read or lacks what the
-        modality needs, ModelError when the model cannot use it, ConfigError for an unknown modality or face.
+        lips, "auto", "largest" or the number of a face, as words have it. on_progress: called with the media seconds
+        done. Where neither sound nor lips are near there are no words. Raises MediaError when the file cannot be read
+        or lacks what the modality needs or the face that was asked for, ModelError when the model cannot use it,
+        ConfigError for an unknown modality or face.
         """
         if modality not in ("auto", "av", "a", "v"):
             raise ConfigError("unknown modality", got=modality, expected="auto, av, a or v")
@@ -224,7 +226,13 @@ class Recognizer:
         heard: list[bool] = []  # of each 80 ms of the file
         end_s = 0.0
         cut = windows(
-            path, sound=sound, picture=picture, face=face, end_s=info.duration_s or 0.0, on_warning=warnings.append
+            path,
+            sound=sound,
+            picture=picture,
+            face=face,
+            end_s=info.duration_s or 0.0,
+            on_slot=lips.see,
+            on_warning=warnings.append,
         )
         with contextlib.closing(cut):  # stops its threads also when the work ends in an error or Ctrl-C
             for window in cut:
@@ -234,6 +242,13 @@ class Recognizer:
                 end_s = window.keep[1] * 2 * SLOT_MS / 1000
                 if on_progress is not None:
                     on_progress(min(end_s, info.duration_s or end_s))
+        if picture and face.isdigit() and int(face) not in lips.seen:
+            raise MediaError(
+                f"{source}: face {int(face)} is not in the picture",
+                got=lips.who(),
+                expected="the number of a face that is",
+                remedy="use face auto, or one of these numbers" if lips.seen else "use face auto",
+            )
         if picture and not lips.count and not sound:
             raise MediaError(
                 f"{source}: nothing to recognise",
@@ -256,7 +271,7 @@ class Recognizer:
         used: Modality = ("av" if any(heard) else "v") if lips.count else "a"
         summary = None
         if picture and info.video is not None:
-            summary = VideoSummary(fps=info.video.average_fps, faces=len(lips.faces), coverage=lips.coverage)
+            summary = VideoSummary(fps=info.video.average_fps, faces=len(lips.seen), coverage=lips.coverage)
         return Transcript(
             source=source,
             duration=duration_s,
@@ -368,9 +383,13 @@ class Recognizer:
 
 
 class _LipRecord:
-    """Whose lips were seen when: one entry a 40 ms slot of the whole file, small enough to keep."""
+    """Whose lips were read when: one entry a 40 ms slot of the whole file, small enough to keep; and who was there.
+
+    seen: first and last slot of each face in the picture, read or not.
+    """
 
     def __init__(self) -> None:
+        self.seen: dict[int, tuple[int, int]] = {}
         self._faces: list[int | None] = []
         self._reasons: Counter[str] = Counter()
 
@@ -379,6 +398,17 @@ class _LipRecord:
         self._faces.extend(window.faces[start:end])
         self._reasons.update(window.reasons[start:end])
 
+    def see(self, slot: Slot) -> None:
+        for face in slot.lips:
+            self.seen[face] = (self.seen.get(face, (slot.index, 0))[0], slot.index)
+
+    def who(self) -> str:
+        slot_s = SLOT_MS / 1000
+        spans = (
+            f"{face} ({first * slot_s:.1f}-{(last + 1) * slot_s:.1f} s)" for face, (first, last) in self.seen.items()
+        )
+        return f"faces {', '.join(spans)}" if self.seen else "no faces"
+
     @property
     def count(self) -> int:
         return self._reasons["ok"]
@@ -386,10 +416,6 @@ class _LipRecord:
     @property
     def coverage(self) -> float:
         return self.count / len(self._faces) if self._faces else 0.0
-
-    @property
-    def faces(self) -> set[int]:
-        return {face for face in self._faces if face is not None}
 
     def between(self, first_frame: int, end_frame: int) -> list[int]:
         return [face for face in self._faces[2 * first_frame : 2 * end_frame] if face is not None]

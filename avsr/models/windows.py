@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from avsr.features.choice import face_choice
 from avsr.features.faces import import_mediapipe
-from avsr.features.lips import CROP_PX, LipSlot, LipTracker
-from avsr.media import VideoFrame, iter_audio, iter_frames, read_ahead
+from avsr.features.lips import CROP_PX, LipSlot, Slot, slots_of
+from avsr.media import iter_audio, iter_frames, read_ahead
 from avsr.models.config import SLOT_MS
 
 SAMPLES_PER_SLOT = 16 * SLOT_MS
@@ -46,19 +47,24 @@ def windows(
     picture: bool,
     face: str = "auto",
     end_s: float = 0.0,
+    on_slot: Callable[[Slot], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
 ) -> Generator[Window, None, None]:
     """The windows of a file in order. Decoding, face finding and the caller's work run side by side.
 
     sound, picture: which streams to read; the file must have them. end_s: where the picture ends at the latest, by the
-    container. Raises MediaError when a stream holds nothing readable.
+    container. face: whose lips the windows hold, as `face_choice` takes it. on_slot: called, in another thread, with
+    the lips of all faces, slot by slot. Raises MediaError when a stream holds nothing readable, ConfigError for another
+    `face`.
     """
+    choice = face_choice(face)
     audio_blocks = iter_audio(path, on_warning=on_warning) if sound else iter(())
     slots: Iterator[LipSlot] = iter(())
     if picture:
         import_mediapipe()
         frames = read_ahead(iter_frames(path, on_warning=on_warning))
-        slots = read_ahead(_lip_slots(frames, face, end_s), SLOTS_IN_FLIGHT)
+        everybody = _watched(slots_of(frames, end_s=end_s), on_slot)
+        slots = read_ahead(choice.follow(everybody), SLOTS_IN_FLIGHT)
     try:
         yield from _cut(audio_blocks, slots, sound=sound, picture=picture)
     finally:
@@ -141,14 +147,8 @@ def _whole_frames(samples: int) -> int:
     return -(-(samples // 160) // 8)
 
 
-def _lip_slots(frames: Iterator[VideoFrame], face: str, end_s: float) -> Iterator[LipSlot]:
-    last_s = 0.0
-    previous_s = None
-    step_s = SLOT_MS / 1000
-    with LipTracker(face) as tracker:
-        for frame in frames:
-            if previous_s is not None:
-                step_s = min(max(frame.time_s - previous_s, 0.001), 0.2)
-            previous_s = last_s = frame.time_s
-            yield from tracker.push(frame)
-        yield from tracker.finish(min(last_s + step_s, max(end_s, last_s + 0.001)))
+def _watched(slots: Iterator[Slot], on_slot: Callable[[Slot], None] | None) -> Iterator[Slot]:
+    for slot in slots:
+        if on_slot is not None:
+            on_slot(slot)
+        yield slot

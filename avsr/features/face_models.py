@@ -1,0 +1,413 @@
+"""The networks behind face finding: a detector, and a mesh of 468 points for one face. Both are stateless.
+
+Two back ends with the same interface: what MediaPipe 0.10.21 carries in its wheel, and the Tasks API of this and later
+releases with a `face_landmarker.task` file of the user, because those releases carry no models. Which faces there are,
+who is who and what to trust is decided in `faces.py`, the same for both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from avsr.errors import ModelError
+
+Points = npt.NDArray[np.float32]
+Rgb = npt.NDArray[np.uint8]
+
+NUM_POINTS = 468
+TASK_FILE_VARIABLE = "AVSR_FACE_LANDMARKER"
+
+# Points of the face mesh whose means are what the detector calls right eye, left eye, nose and mouth.
+RIGHT_EYE = (33, 133)
+LEFT_EYE = (263, 362)
+MOUTH = (13, 14)
+_MESH_OF_DETECTOR = (RIGHT_EYE, LEFT_EYE, (1,), MOUTH)
+
+_MESH_SIDE_PX = 192  # of the landmark model's input
+_MESH_PER_BOX = 1.5  # side of that input, in sides of the box around the face: what the model was trained with
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """A rectangle in frame pixels; may reach beyond the frame."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def area(self) -> float:
+        return max(0.0, self.right - self.left) * max(0.0, self.bottom - self.top)
+
+    @property
+    def centre(self) -> complex:
+        return complex(self.left + self.right, self.top + self.bottom) / 2
+
+    @property
+    def side(self) -> float:
+        """The longer one."""
+        return max(self.right - self.left, self.bottom - self.top)
+
+    def overlap(self, other: Box) -> float:
+        """Intersection over union, in [0, 1]."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        common = max(0.0, width) * max(0.0, height)
+        union = self.area + other.area - common
+        return common / union if union > 0 else 0.0
+
+    def moved(self, shift: complex) -> Box:
+        """The same box so many pixels further, as x + iy."""
+        x, y = shift.real, shift.imag
+        return Box(self.left + x, self.top + y, self.right + x, self.bottom + y)
+
+    def square(self, factor: float) -> Box:
+        """The square around the same centre whose side is `factor` times the longer side of this box."""
+        x, y = self.centre.real, self.centre.imag
+        half = factor * self.side / 2
+        return Box(x - half, y - half, x + half, y + half)
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """A face as the detector sees it. points_px: float32 [4, 2], right eye, left eye, nose, mouth, in frame pixels.
+    score: how sure it is, in [0, 1]."""
+
+    box: Box
+    points_px: Points
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A square of the picture that holds one face: where the mesh looks.
+
+    centre: in frame pixels, as x + iy. turn_rad: by how much the face leans clockwise.
+    """
+
+    centre: complex
+    side_px: float
+    turn_rad: float
+
+    @staticmethod
+    def around(box: Box, right_eye: npt.ArrayLike, left_eye: npt.ArrayLike) -> Region:
+        """The region for a face with this box and these eyes."""
+        across = np.asarray(left_eye, np.float64) - np.asarray(right_eye, np.float64)
+        return Region(box.centre, _MESH_PER_BOX * box.side, float(np.arctan2(across[1], across[0])))
+
+
+class FaceModels(Protocol):
+    """What `FaceFinder` needs. Not to be shared between threads, nor with processes forked after the first use."""
+
+    def detect(self, rgb: Rgb) -> list[Detection]:
+        """All faces in a picture uint8 [H, W, 3]. Upright ones of a twentieth to half of its longer side are found."""
+
+    def mesh(self, rgb: Rgb, region: Region) -> tuple[Points, float] | None:
+        """Points float32 [468, 2] in frame pixels and yaw in degrees of the face in a region, None without one.
+
+        yaw: positive when the face looks to the right side of the picture; by the model's own idea of depth.
+        """
+
+    def close(self) -> None:
+        """Give the graphs back."""
+
+
+def import_mediapipe() -> None:
+    """Import what the models need. To be called in the main thread before a finder is made in another one: a Ctrl-C
+    that struck an earlier import can leave the import lock with the main thread, and the other would wait for ever."""
+    with contextlib.suppress(ImportError):  # the finder will say what to do
+        if os.environ.get(TASK_FILE_VARIABLE):
+            import mediapipe.tasks.python.vision
+        else:
+            import mediapipe.python.solutions.face_detection  # noqa: F401
+
+
+def open_face_models(task_file: str | PathLike[str] | None = None) -> FaceModels:
+    """The models inside MediaPipe 0.10.21, or those of a `face_landmarker.task` file.
+
+    task_file: by default what the environment variable AVSR_FACE_LANDMARKER names, if it is set. Raises ModelError
+    where that file or this API of MediaPipe is missing.
+    """
+    task_file = task_file or os.environ.get(TASK_FILE_VARIABLE) or None
+    return BundledModels() if task_file is None else TaskModels(task_file)
+
+
+class BundledModels:
+    """Full-range face detection and face mesh from the wheel of MediaPipe 0.10.21.
+
+    The mesh runs on a given region instead of inside MediaPipe's own tracking graph: it keeps no memory of a face, so
+    one serves any number of faces. Making one takes 40 ms and a megabyte that is never given back.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from mediapipe.framework.formats import rect_pb2
+            from mediapipe.python import CalculatorGraph, ImageFormat, packet_creator, packet_getter
+            from mediapipe.python.solutions.face_detection import FaceDetection
+        except ImportError as error:
+            raise ModelError(
+                "this MediaPipe carries no face models",
+                got=error,
+                expected="MediaPipe 0.10.21",
+                remedy=f"install mediapipe==0.10.21, or set {TASK_FILE_VARIABLE} to a face_landmarker.task file",
+            ) from error
+        self._as_packet: Any = lambda patch: packet_creator.create_image_frame(patch, image_format=ImageFormat.SRGB)
+        self._as_landmarks: Any = packet_getter.get_proto
+        whole = rect_pb2.NormalizedRect(x_center=0.5, y_center=0.5, width=1.0, height=1.0)
+        self._whole: Any = packet_creator.create_proto(whole)
+        self._landmarks: Any = None  # the packet that came last
+        self._time_us = 0
+        with quiet_stderr():
+            self._detector: Any = FaceDetection(model_selection=1, min_detection_confidence=0.5)
+            self._mesh: Any = CalculatorGraph(graph_config=_MESH_GRAPH)
+            self._mesh.observe_output_stream("landmarks", self._receive, True)
+            self._mesh.start_run({"with_attention": packet_creator.create_bool(False)})
+            # The graphs start in threads of their own, which write lines of no use: wait until they run.
+            blank = np.zeros((_MESH_SIDE_PX, _MESH_SIDE_PX, 3), np.uint8)
+            self._detector.process(blank)
+            self._run_mesh(blank)
+        self._seen_any = False
+
+    def detect(self, rgb: Rgb) -> list[Detection]:
+        height, width = rgb.shape[:2]
+        size = np.array([width, height], np.float32)
+        found = []
+        for detection in self._detector.process(rgb).detections or []:
+            location = detection.location_data
+            relative = location.relative_bounding_box
+            left, top = relative.xmin * width, relative.ymin * height
+            box = Box(left, top, left + relative.width * width, top + relative.height * height)
+            points = np.array([(point.x, point.y) for point in location.relative_keypoints[:4]], np.float32) * size
+            found.append(Detection(box, points, float(detection.score[0])))
+        return found
+
+    def mesh(self, rgb: Rgb, region: Region) -> tuple[Points, float] | None:
+        patch, to_frame = _cut(rgb, region, _MESH_SIDE_PX)
+        with contextlib.nullcontext() if self._seen_any else quiet_stderr():  # one more line comes with the first face
+            self._run_mesh(patch)
+        if self._landmarks is None or self._landmarks.is_empty():
+            return None
+        self._seen_any = True
+        relative = _as_array(self._as_landmarks(self._landmarks))
+        points = relative[:, :2] * _MESH_SIDE_PX @ to_frame[:, :2].T + to_frame[:, 2]
+        return points.astype(np.float32), _yaw_deg(relative)
+
+    def close(self) -> None:
+        self._detector.close()
+        self._mesh.close()
+
+    def _run_mesh(self, patch: Rgb) -> None:
+        self._landmarks = None
+        self._time_us += 1
+        self._mesh.add_packet_to_input_stream("roi", self._whole.at(self._time_us))
+        self._mesh.add_packet_to_input_stream("image", self._as_packet(patch).at(self._time_us))
+        self._mesh.wait_until_idle()
+
+    def _receive(self, stream: str, packet: Any) -> None:
+        self._landmarks = packet
+
+
+# MediaPipe's landmark model by itself, on a region that is given. (Its solution classes only offer the whole chain of
+# detection, landmarks and memory of where the face was.)
+_MESH_GRAPH = """
+input_stream: "image"
+input_stream: "roi"
+input_side_packet: "with_attention"
+output_stream: "landmarks"
+node {
+  calculator: "FaceLandmarkCpu"
+  input_stream: "IMAGE:image"
+  input_stream: "ROI:roi"
+  input_side_packet: "WITH_ATTENTION:with_attention"
+  output_stream: "LANDMARKS:landmarks"
+}
+"""
+
+
+class TaskModels:
+    """MediaPipe's Tasks API with a `face_landmarker.task` file, which it does not bring along.
+
+    Its detector is the short-range one: faces below a seventh of what it is shown are found only by the search in
+    parts of the picture. It takes no region, so the mesh shows it a turned square twice as wide as the face.
+    """
+
+    def __init__(self, task_file: str | PathLike[str]) -> None:
+        path = Path(task_file)
+        if not path.is_file():
+            raise ModelError(
+                f"{path}: no such file",
+                expected="a face_landmarker.task file",
+                remedy=f"download it from MediaPipe's page on face landmarks, or unset {TASK_FILE_VARIABLE}",
+            )
+        try:
+            import mediapipe as mp
+            from mediapipe.tasks.python import BaseOptions, vision
+
+            landmarker, options = vision.FaceLandmarker, vision.FaceLandmarkerOptions
+            self._image = mp.Image
+            self._srgb = mp.ImageFormat.SRGB
+        except (ImportError, AttributeError) as error:
+            raise ModelError(
+                "this MediaPipe has no Tasks API for face landmarks",
+                got=error,
+                expected="MediaPipe 0.10.21 or later",
+                remedy=f"install mediapipe==0.10.21, or unset {TASK_FILE_VARIABLE}",
+            ) from error
+        try:
+            with quiet_stderr():
+                self._landmarker: Any = landmarker.create_from_options(
+                    options(base_options=BaseOptions(model_asset_path=str(path)), num_faces=8)
+                )
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"{path}: cannot be used",
+                got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                expected="a face_landmarker.task file",
+                remedy="download it again",
+            ) from error
+
+    def detect(self, rgb: Rgb) -> list[Detection]:
+        found = []
+        for points in self._landmarks(rgb):
+            parts = np.stack([mean_of(points, part)[:2] for part in _MESH_OF_DETECTOR])
+            found.append(Detection(box_of(points[:, :2]), parts, 1.0))  # no score is given
+        return found
+
+    def mesh(self, rgb: Rgb, region: Region) -> tuple[Points, float] | None:
+        wider = dataclasses.replace(region, side_px=region.side_px * 2.0 / _MESH_PER_BOX)
+        patch, to_frame = _cut(rgb, wider, 256)
+        faces = self._landmarks(patch)
+        if not faces:
+            return None
+        points = min(faces, key=lambda face: float(np.abs(face[:, :2].mean(axis=0) - 128).sum()))
+        in_frame = points[:, :2] @ to_frame[:, :2].T + to_frame[:, 2]
+        return in_frame.astype(np.float32), _yaw_deg(points)
+
+    def close(self) -> None:
+        self._landmarker.close()
+
+    def _landmarks(self, rgb: Rgb) -> list[Points]:
+        """Points [468, 3] of each face, in pixels of this picture. (More points than that are irises.)"""
+        height, width = rgb.shape[:2]
+        result = self._landmarker.detect(self._image(image_format=self._srgb, data=np.ascontiguousarray(rgb)))
+        size = np.array([width, height, width], np.float32)
+        return [
+            np.array([(point.x, point.y, point.z) for point in face[:NUM_POINTS]], np.float32) * size
+            for face in result.face_landmarks
+        ]
+
+
+def _as_array(landmarks: Any) -> Points:
+    """Points [N, 3] of a message of landmarks. From its bytes where they are as expected, two bytes before each point
+    and one before each number, which takes a tenth of the time of reading it number by number."""
+    message = np.frombuffer(landmarks.SerializeToString(), np.uint8)
+    if len(message) == 17 * NUM_POINTS:
+        rows = message.reshape(NUM_POINTS, 17)
+        if (rows[:, [0, 1, 2, 7, 12]] == (0x0A, 15, 0x0D, 0x15, 0x1D)).all():
+            return rows[:, [3, 4, 5, 6, 8, 9, 10, 11, 13, 14, 15, 16]].copy().view("<f4")
+    return np.array([(point.x, point.y, point.z) for point in landmarks.landmark], np.float32)
+
+
+def mean_of(points: npt.NDArray[Any], part: tuple[int, ...]) -> npt.NDArray[Any]:
+    """The mean [...] of some of the points [N, ...]; on so few ones several times as fast as `numpy.mean`."""
+    return np.add.reduce(points[list(part)]) / len(part)
+
+
+def box_of(points: Points) -> Box:
+    """The box around points [N, 2]."""
+    left, top = np.minimum.reduce(points)
+    right, bottom = np.maximum.reduce(points)
+    return Box(float(left), float(top), float(right), float(bottom))
+
+
+def resize(rgb: Rgb, size: tuple[int, int]) -> Rgb:
+    """The picture at another (width, height)."""
+    shrinks = size[0] < rgb.shape[1]
+    resized = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8)
+
+
+def _cut(rgb: Rgb, region: Region, side_px: int) -> tuple[Rgb, npt.NDArray[np.float64]]:
+    """The region as an upright picture uint8 [side_px, side_px, 3], black outside of the frame, and the matrix [2, 3]
+    that takes its points (from the corner of its first pixel) back to the frame."""
+    turn = np.exp(1j * region.turn_rad)
+    scale = region.side_px / side_px
+    corner = region.centre - turn * complex(1, 1) * region.side_px / 2
+    to_frame = np.array([[turn.real, -turn.imag, 0.0], [turn.imag, turn.real, 0.0]]) * scale
+    to_frame[:, 2] = corner.real, corner.imag
+    height, width = rgb.shape[:2]
+    reach = region.side_px * 0.5 * (abs(turn.real) + abs(turn.imag)) + 2
+    left, top = max(0, int(region.centre.real - reach)), max(0, int(region.centre.imag - reach))
+    right = min(width, int(region.centre.real + reach) + 1)
+    bottom = min(height, int(region.centre.imag + reach) + 1)
+    if right - left < 2 or bottom - top < 2:
+        return np.zeros((side_px, side_px, 3), np.uint8), to_frame
+    part = rgb[top:bottom, left:right]
+    shrink = np.ones(2)
+    if scale >= 2.0:  # average pixels instead of skipping them; by a whole number it is ten times as fast
+        size = (max(1, part.shape[1] // int(scale)), max(1, part.shape[0] // int(scale)))
+        part = part[: size[1] * int(scale), : size[0] * int(scale)]
+        shrink /= int(scale)
+        part = resize(part, size)
+    # For cv2, points count from the centre of the first pixel, here from its corner.
+    from_patch = to_frame.copy()
+    from_patch[:, 2] += from_patch[:, :2] @ np.array([0.5, 0.5]) - np.array([left, top])
+    from_patch *= shrink[:, None]
+    from_patch[:, 2] -= 0.5
+    patch = cv2.warpAffine(part, from_patch, (side_px, side_px), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return np.asarray(patch, np.uint8), to_frame
+
+
+def _yaw_deg(points: Points) -> float:
+    """By how much the line between the outer eye corners of points [N, 3] is turned out of the picture plane."""
+    across = points[LEFT_EYE[0]] - points[RIGHT_EYE[0]]
+    return float(np.degrees(np.arctan2(across[2], np.hypot(across[0], across[1]))))
+
+
+_stderr_lock = threading.Lock()
+_NOISE = (
+    b"TensorFlow Lite",
+    b"inference_feedback_manager",
+    b"absl::InitializeLog",
+    b"gl_context",
+    b"landmark_projection",
+)
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Hold back what C++ code writes to stderr, and pass on afterwards what is not known noise of MediaPipe.
+
+    No logging setting of the library has an effect, so the file descriptor itself is diverted for the moment.
+    """
+    with _stderr_lock, tempfile.TemporaryFile() as held_back:
+        try:
+            sys.stderr.flush()
+            saved = os.dup(2)
+        except (OSError, AttributeError, ValueError):  # no stderr at all
+            yield
+            return
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            held_back.seek(0)
+            for line in held_back:
+                if not any(noise in line for noise in _NOISE):
+                    os.write(2, line)
