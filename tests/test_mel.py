@@ -77,3 +77,16 @@ def test_very_short(count: int) -> None:
 def test_filters_equal_torchaudio(n_mels: int) -> None:
     theirs = torchaudio.functional.melscale_fbanks(257, 0.0, 8000.0, n_mels, 16_000, norm="slaney", mel_scale="slaney")
     torch.testing.assert_close(slaney_filters(n_mels).float(), theirs.T, atol=1e-6, rtol=0)
+
+
+def test_pieces_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    log_mel = LogMel(MelConfig(normalize="none"))
+    for count in (160, 161, 401, 16_007):
+        samples = torch.randn(2, count, generator=torch.Generator().manual_seed(count))
+        counts = torch.tensor([count, count // 2])
+        monkeypatch.setattr("avsr.features.mel.PIECE_FRAMES", 10_000)
+        whole, lengths = log_mel(samples, counts)
+        monkeypatch.setattr("avsr.features.mel.PIECE_FRAMES", 7)
+        pieces, _ = log_mel(samples, counts)
+        assert torch.equal(whole, pieces)
+        assert lengths.tolist() == [count // 160, count // 2 // 160]

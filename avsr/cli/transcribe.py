@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_face,
         default="auto",
         metavar="auto|largest|ID",
-        help="whose lips to read: ID is the face in JSON",
+        help="whose lips to read; auto: who speaks; ID: face in JSON",
     )
     add("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the arithmetic; default fp32")

@@ -68,7 +68,7 @@ class LargestFace(FaceChoice):
 def face_choice(face: str) -> FaceChoice:
     """The choice that "auto", "largest" or the number of a face stands for. Raises ConfigError for another `face`.
 
-    "auto" is the largest face, too.
+    "auto" is the largest face, too: with sound at hand, use `avsr.features.speaker.SpeakingFace` for it.
     """
     if face in ("auto", "largest"):
         return LargestFace()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ WINDOW_SAMPLES = 400  # 25 ms
 FFT_SAMPLES = 512
 PREEMPHASIS = 0.97
 LOG_GUARD = 2.0**-24
+PIECE_FRAMES = 3000  # computed at a time: an hour of spectra in float64 would be gigabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,24 +83,12 @@ class LogMel(nn.Module):
     def forward(self, samples_BS: Tensor, sample_counts: Tensor) -> tuple[Tensor, Tensor]:
         if samples_BS.shape[1] < HOP_SAMPLES:  # not one frame
             return samples_BS.new_zeros(len(samples_BS), self.config.n_mels, 0, dtype=torch.float32), sample_counts * 0
-        samples_BS = samples_BS.double()
-        emphasised_BS = torch.cat((samples_BS[:, :1], samples_BS[:, 1:] - PREEMPHASIS * samples_BS[:, :-1]), dim=1)
-        emphasised_BS = emphasised_BS * valid_mask(sample_counts, samples_BS.shape[1])
-        power_BFT = torchaudio.functional.spectrogram(
-            emphasised_BS,
-            pad=0,
-            window=self.window,
-            n_fft=FFT_SAMPLES,
-            hop_length=HOP_SAMPLES,
-            win_length=WINDOW_SAMPLES,
-            power=2.0,
-            normalized=False,
-            center=True,
-            pad_mode="constant",
-        )
-        # The last centred frame is half past the end: the reference counts samples // 160 frames as valid.
-        power_BFT = power_BFT[..., : samples_BS.shape[1] // HOP_SAMPLES]
-        mel_BFT = (self.filters_MF @ power_BFT + LOG_GUARD).log().float()
+        frames = samples_BS.shape[1] // HOP_SAMPLES
+        pieces = [
+            self._log_mel(samples_BS, sample_counts, first, min(first + PIECE_FRAMES, frames))
+            for first in range(0, frames, PIECE_FRAMES)
+        ]
+        mel_BFT = torch.cat(pieces, dim=-1)
         lengths = torch.div(sample_counts, HOP_SAMPLES, rounding_mode="floor")
         valid_B1T = valid_mask(lengths, mel_BFT.shape[-1])[:, None]
         if self.config.normalize == "fixed":
@@ -110,3 +100,26 @@ class LogMel(nn.Module):
             variance_BF1 = centred_BFT.square().sum(-1, keepdim=True) / (count_B11 - 1).clamp(min=1)
             mel_BFT = centred_BFT / (variance_BF1.sqrt() + 1e-5)
         return mel_BFT.masked_fill(~valid_B1T, 0.0), lengths
+
+    def _log_mel(self, samples_BS: Tensor, sample_counts: Tensor, first: int, end: int) -> Tensor:
+        """Frames [first, end), float32 [B, n_mels, end - first], not normalised."""
+        start = first * HOP_SAMPLES - FFT_SAMPLES // 2
+        stop = (end - 1) * HOP_SAMPLES + FFT_SAMPLES // 2
+        # From one sample earlier, for the pre-emphasis. Zeros stand before the beginning and after the end.
+        inside_BS = samples_BS[:, max(0, start - 1) : stop].double()
+        missing = stop - max(0, start - 1) - inside_BS.shape[1]
+        inside_BS = F.pad(inside_BS, (max(0, 1 - start), missing))
+        emphasised_BS = inside_BS[:, 1:] - PREEMPHASIS * inside_BS[:, :-1]
+        is_real_BS = torch.arange(start, stop, device=samples_BS.device) < sample_counts[:, None]
+        power_BFT = torchaudio.functional.spectrogram(
+            emphasised_BS * is_real_BS,
+            pad=0,
+            window=self.window,
+            n_fft=FFT_SAMPLES,
+            hop_length=HOP_SAMPLES,
+            win_length=WINDOW_SAMPLES,
+            power=2.0,
+            normalized=False,
+            center=False,
+        )
+        return (self.filters_MF @ power_BFT + LOG_GUARD).log().float()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def read_ahead(items: Iterator[T], depth: int = 8) -> Iterator[T]:
+def read_ahead(items: Iterator[T], depth: int = 8) -> Generator[T, None, None]:
     """The same items, up to `depth` of them computed in advance in another thread, which then also calls what `items`
     calls, as `on_warning`. Worth it where computing an item releases the interpreter lock, as decoding does."""
     end = object()

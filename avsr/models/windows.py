@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from avsr.features.choice import face_choice
+from avsr.features.choice import FaceChoice, face_choice
 from avsr.features.faces import import_mediapipe
 from avsr.features.lips import CROP_PX, LipSlot, Slot, slots_of
+from avsr.features.speaker import SpeakingFace
 from avsr.media import iter_audio, iter_frames, read_ahead
 from avsr.models.config import SLOT_MS
 
@@ -53,12 +54,17 @@ def windows(
     """The windows of a file in order. Decoding, face finding and the caller's work run side by side.
 
     sound, picture: which streams to read; the file must have them. end_s: where the picture ends at the latest, by the
-    container. face: whose lips the windows hold, as `face_choice` takes it. on_slot: called, in another thread, with
-    the lips of all faces, slot by slot. Raises MediaError when a stream holds nothing readable, ConfigError for another
-    `face`.
+    container. face: whose lips the windows hold, as `face_choice` takes it; with sound, "auto" is who speaks. on_slot:
+    called, in another thread, with the lips of all faces, slot by slot. Raises MediaError when a stream holds nothing
+    readable, ConfigError for another `face`.
     """
-    choice = face_choice(face)
+    choice: FaceChoice = face_choice(face)
     audio_blocks = iter_audio(path, on_warning=on_warning) if sound else iter(())
+    # Read a second time, by another thread and a second or two away from the first; that costs 5 ms a second.
+    heard_by_choice: Iterator[NDArray[np.float32]] = iter(())
+    if face == "auto" and sound and picture:
+        heard_by_choice = iter_audio(path, on_warning=None)  # the other reader reports
+        choice = SpeakingFace(heard_by_choice)
     slots: Iterator[LipSlot] = iter(())
     if picture:
         import_mediapipe()
@@ -68,7 +74,7 @@ def windows(
     try:
         yield from _cut(audio_blocks, slots, sound=sound, picture=picture)
     finally:
-        for source in (slots, audio_blocks):
+        for source in (slots, heard_by_choice, audio_blocks):
             close = getattr(source, "close", None)
             if close is not None:
                 close()

@@ -1,0 +1,120 @@
+"""avsr doctor: what a file offers, before anyone blames the model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avsr.cli.arguments import add_quiet
+from avsr.cli.console import Console, UsageError, describe, printable
+from avsr.errors import AvsrError
+
+if TYPE_CHECKING:
+    from avsr.diagnosis import Diagnosis, FaceReport
+
+SUMMARY = "what a file offers: sound, picture, faces, and how they fit"
+DESCRIPTION = (
+    "Look through a video or sound file: its streams, frame rate, faces and who of them speaks, how far\n"
+    "sound and lips are apart, and what to do about it. The whole file is read, at several times its\n"
+    "speed. Exit code 0: fine (ok) or usable with a loss (warn); 1: a fault to mend (bad), or not readable."
+)
+EXAMPLE = "avsr doctor talk.mp4 --sheet faces.png"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `avsr doctor`."""
+    add = parser.add_argument
+    add("file", metavar="FILE", help="video or sound file")
+    add("--json", action="store_true", help="the findings as one JSON object")
+    add("--sheet", type=Path, metavar="OUT.png", help="write a picture with lip crops of each face; replaces OUT.png")
+    add_quiet(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what the file offers; 0 when it can be used, 1 when it has a fault."""
+    if arguments.sheet is not None and arguments.sheet.suffix.lower() != ".png":
+        raise UsageError(f"--sheet {arguments.sheet}: expected the name of a PNG file, such as sheet.png")
+    if arguments.sheet is not None and not arguments.sheet.parent.is_dir():
+        raise UsageError(f"--sheet {arguments.sheet}: no such folder; make it first")
+    if arguments.sheet is not None and os.path.realpath(arguments.sheet) == os.path.realpath(arguments.file):
+        raise UsageError(f"--sheet {arguments.sheet} is the file to look at itself; name another")
+    with Console(quiet=arguments.quiet) as console:
+        from avsr.diagnosis import diagnose
+        from avsr.media import probe
+
+        total_s = probe(arguments.file).duration_s
+
+        def show(done_s: float) -> None:
+            if total_s:
+                console.progress(min(1.0, done_s / total_s), f"{min(done_s, total_s):.0f}/{total_s:.0f} s")
+
+        show(0.0)
+        diagnosis = diagnose(arguments.file, on_progress=show)
+        if arguments.sheet is not None:
+            _write_sheet(diagnosis, arguments.sheet)
+            console.note(f"wrote {arguments.sheet}")
+        if arguments.json:
+            console.result(json.dumps(diagnosis.document(), ensure_ascii=False, allow_nan=False) + "\n")
+        else:
+            console.result("\n".join(_lines(diagnosis)) + "\n")
+    return 1 if diagnosis.severity == "bad" else 0
+
+
+def _lines(diagnosis: Diagnosis) -> list[str]:
+    audio, video, sound, timing = diagnosis.info.audio, diagnosis.info.video, diagnosis.sound, diagnosis.timing
+    lines = [f"{printable(diagnosis.source)}: {diagnosis.severity}"]
+    if video is not None:
+        picture = f"{video.codec}, {video.width}x{video.height}"
+        picture += f", turned by {video.rotation_deg} degrees" if video.rotation_deg else ""
+        if timing is not None:
+            picture += f", {timing.fps:.2f} pictures a second (jitter {timing.jitter_ms:.1f} ms)"
+        lines.append(f"  picture  {picture}{_start(video.start_s)}")
+    if audio is not None:
+        text = f"{audio.codec}, {audio.sample_rate} Hz, {audio.channels} channel{'s' if audio.channels != 1 else ''}"
+        if sound is not None:
+            text += f", level {sound.level_db:.0f} dB"
+            text += "" if sound.snr_db is None else f", about {sound.snr_db:.0f} dB above its quiet moments"
+        lines.append(f"  sound    {text}{_start(audio.start_s)}")
+    if diagnosis.offset is not None:
+        offset = diagnosis.offset
+        later = "later" if offset.ms >= 0 else "earlier"
+        lines.append(
+            f"  offset   sound {abs(offset.ms):.0f} ms {later} than the lips (confidence {offset.confidence:.2f})"
+        )
+    for face in diagnosis.faces:
+        lines.append(f"  face {face.quality.id:<3} {_describe(face)}")
+    lines += [f"  -> {printable(text)}" for text in diagnosis.advice]
+    return lines
+
+
+def _describe(face: FaceReport) -> str:
+    quality = face.quality
+    spans = ", ".join(f"{start:.1f}-{end:.1f}" for start, end in quality.spans_s[:3])
+    more = f" and {len(quality.spans_s) - 3} more" if len(quality.spans_s) > 3 else ""
+    text = f"{quality.width_px:.0f} px wide, turned by {quality.yaw_deg:.0f} degrees, sharpness {quality.sharpness:.2f}"
+    text += f", lips read for {quality.coverage:.0%} of the time"
+    text += "" if face.speaking is None else f", fits {face.speaking:.0%} of the sound best"
+    return f"{text}; seen {spans} s{more}"
+
+
+def _start(start_s: float) -> str:
+    return f", begins at {start_s:.2f} s" if start_s >= 0.005 else ""
+
+
+def _write_sheet(diagnosis: Diagnosis, target: Path) -> None:
+    """Write the contact sheet, whole or not at all."""
+    import cv2
+
+    labels = {face.quality.id: f"face {face.quality.id}: {_describe(face)}" for face in diagnosis.faces}
+    data = cv2.imencode(".png", diagnosis.sheet.draw(labels))[1].tobytes()
+    partial = target.with_name(f".{os.urandom(6).hex()}.partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, target)
+    except OSError as error:
+        raise AvsrError(f"{target}: cannot be written", got=describe(error)) from error
+    finally:
+        partial.unlink(missing_ok=True)

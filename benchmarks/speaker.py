@@ -1,0 +1,366 @@
+"""How often the speaking face is picked, and how well the offset between sound and lips is found, on prepared clips.
+
+    python benchmarks/speaker.py work/grid/manifest.jsonl --split dev
+    python benchmarks/speaker.py work/grid/manifest.jsonl --split test_unseen --videos work/corpora/grid/video
+    python benchmarks/speaker.py --files one.mp4 another.mp4 third.mp4
+
+Two faces are put side by side, and the sound of one is heard. The other is at rest (a still picture, or the stretch
+before the words of its clip, over and over) or speaks a sentence of its own. The choice goes through `SpeakingFace`,
+slot by slot as in `avsr transcribe`; the silent face is the larger one, so that it is the choice without evidence.
+Shares are of the slots inside the heard words; intervals are 95 %, by a bootstrap over clips (seed 1). Offsets: the
+sound is moved by -200 ... 200 ms, silence filling the end. With --videos the clips' pictures are put side by side and
+go through face finding too; else the prepared lip crops stand for it. The correlation of mouth motion with
+loudness is what needs no trained head, for comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import avsr
+from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
+from avsr.datasets.randomness import generator
+from avsr.features.faces import Face, FaceFinder
+from avsr.features.lips import LipSlot, LipTracker, Slot, extract_lips
+from avsr.features.speaker import SpeakingFace
+from avsr.features.synchrony import (
+    SLOT_SAMPLES,
+    SynchronyStream,
+    estimate_offset,
+    lag_evidence,
+    loud_slots,
+    mouth_pixels,
+)
+from avsr.media import VideoFrame, iter_frames, read_audio
+
+SLOT_S = 0.04
+HEARD, SILENT = 0, 1
+
+
+class Clip:
+    """A prepared clip: crops [T, 96, 96], presence [T], samples [640 T], and which slots lie inside words [T]."""
+
+    def __init__(self, utterance: Utterance, root: Path) -> None:
+        self.speaker = utterance.speaker
+        self.id = utterance.id
+        self.crops, self.present = load_lips(utterance, root)
+        samples = load_samples(utterance, root)[: len(self.crops) * SLOT_SAMPLES]
+        self.samples = np.pad(samples, (0, len(self.crops) * SLOT_SAMPLES - len(samples)))
+        slot_s = (np.arange(len(self.crops)) + 0.5) * SLOT_S
+        self.speech = np.zeros(len(self.crops), bool)
+        for _, start, end in utterance.words:
+            self.speech |= (slot_s >= start) & (slot_s < end)
+
+    def at_rest(self, how: str) -> NDArray[np.intp]:
+        """Slots of a mouth at rest, as many as the clip has: a still one, or those outside of words to and fro."""
+        slots = len(self.crops)
+        if how == "still":
+            return np.zeros(slots, np.intp)
+        lead = max(3, int(np.argmax(self.speech)) - 2)  # mouths open before the first word
+        there_and_back = np.r_[np.arange(lead), np.arange(lead)[::-1]]
+        return np.resize(there_and_back, slots)
+
+
+def slots_of_crops(heard: Clip, other: Clip, order: NDArray[np.intp], first_slot: int = 0) -> list[Slot]:
+    """Slots with two faces: the heard clip's as it is, and the other's slots in the given order."""
+    slots = []
+    for index in range(len(heard.crops)):
+        source = order[index % len(order)]
+        lips = {
+            HEARD: _slot(first_slot + index, heard, index, HEARD, 100.0),
+            SILENT: _slot(first_slot + index, other, source, SILENT, 110.0),
+        }
+        slots.append(Slot(first_slot + index, lips))
+    return slots
+
+
+def _slot(index: int, clip: Clip, source: int, face: int, width_px: float) -> LipSlot:
+    present = bool(clip.present[source])
+    return LipSlot(index, clip.crops[source], present, "ok" if present else "no_face", face, width_px=width_px)
+
+
+class PlacedFaces(FaceFinder):
+    """Remembers on which side of the picture each face is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_left: dict[int, bool] = {}
+
+    def follow(self, frame: VideoFrame) -> list[Face]:
+        faces = super().follow(frame)
+        for face in faces:
+            self.on_left[face.id] = face.box.left + face.box.right < frame.rgb.shape[1]
+        return faces
+
+
+def slots_of_videos(heard: Clip, other: Clip, order: NDArray[np.intp], finder: PlacedFaces, videos: Path) -> list[Slot]:
+    """The same from the clips' pictures, the heard one left, the other right and a tenth larger, through face finding.
+
+    Faces on the left are renamed HEARD, those on the right SILENT.
+    """
+    ours, theirs = ([frame.rgb for frame in iter_frames(videos / f"{clip.id}.mp4")] for clip in (heard, other))
+    height, width = ours[0].shape[:2]
+    slots: list[Slot] = []
+    finder.on_left.clear()
+    with LipTracker(finder=finder) as tracker:
+        for index, rgb in enumerate(ours):
+            beside = cv2.resize(theirs[min(order[index % len(order)], len(theirs) - 1)], None, fx=1.1, fy=1.1)
+            frame = np.zeros((len(beside), width + beside.shape[1], 3), np.uint8)
+            frame[:height, :width] = rgb
+            frame[:, width:] = beside
+            slots += tracker.push(VideoFrame(index * SLOT_S, frame))
+        slots += tracker.finish(len(ours) * SLOT_S)
+    renamed = []
+    for slot in slots:
+        lips = {}
+        for number, face in slot.lips.items():
+            name = HEARD if finder.on_left[number] else SILENT
+            lips[name] = dataclasses.replace(face, face=name)
+        renamed.append(Slot(slot.index, lips, slot.reason))
+    return renamed
+
+
+def chosen(slots: Sequence[Slot], samples: NDArray[np.float32]) -> list[int | None]:
+    return [lips.face for lips in SpeakingFace(iter([samples])).follow(slots)]
+
+
+def measure_choice(clips: Sequence[Clip], partners: Sequence[Sequence[int]], videos: Path | None) -> None:
+    """A row for each way in which the other face does not speak, or is not heard."""
+    finder = PlacedFaces() if videos is not None else None
+    for how in ("still", "quiet", "speaks too"):
+        right, total, changes = [], [], 0
+        for index, clip in enumerate(clips):
+            for partner in partners[index]:
+                other = clips[partner]
+                order = np.arange(len(other.crops)) if how == "speaks too" else other.at_rest(how)
+                if finder is not None and videos is not None:
+                    slots = slots_of_videos(clip, other, order, finder, videos)
+                else:
+                    slots = slots_of_crops(clip, other, order)
+                faces = np.array([-1 if face is None else face for face in chosen(slots, clip.samples)])
+                speech = clip.speech[: len(faces)]
+                right.append(int((faces == HEARD)[speech].sum()))
+                total.append(int(speech.sum()))
+                changes += int((np.diff(faces) != 0).sum())
+        share, low, high = interval(np.array(right), np.array(total))
+        whole = np.mean(np.array(right) > 0.5 * np.array(total))
+        print(
+            f"  other face {how:10}: {share:6.1%} [{low:.1%}, {high:.1%}] of the speech, "
+            f"{whole:6.1%} of clips by majority; {len(right)} pairs, {sum(total) * SLOT_S:.0f} s of speech, "
+            f"{changes} changes of face"
+        )
+
+
+def measure_turns(clips: Sequence[Clip], partners: Sequence[Sequence[int]], count: int = 6) -> None:
+    """Two faces that speak in turns, a clip each; whoever is not heard is at rest, or talks on without a sound."""
+    if len(clips) < count:
+        return
+    for how in ("quiet", "speaks too"):
+        right = total = changes = 0
+        for start in range(0, len(clips) - count + 1, count):
+            slots: list[Slot] = []
+            samples, speech, truth = [], [], []
+            for turn in range(count):
+                clip, other = clips[start + turn], clips[partners[start + turn][0]]
+                order = np.arange(len(other.crops)) if how == "speaks too" else other.at_rest(how)
+                for slot in slots_of_crops(clip, other, order, first_slot=len(slots)):
+                    if turn % 2:
+                        swapped = {
+                            HEARD: dataclasses.replace(slot.lips[SILENT], face=HEARD),
+                            SILENT: dataclasses.replace(slot.lips[HEARD], face=SILENT),
+                        }
+                        slot = Slot(slot.index, swapped)
+                    slots.append(slot)
+                samples.append(clip.samples)
+                speech.append(clip.speech)
+                truth.append(np.full(len(clip.crops), SILENT if turn % 2 else HEARD))
+            faces = np.array(chosen(slots, np.concatenate(samples)))
+            inside = np.concatenate(speech)
+            right += int((faces == np.concatenate(truth))[inside].sum())
+            total += int(inside.sum())
+            changes += int((np.diff(faces) != 0).sum())
+        ideal = len(clips) // count * (count - 1)
+        print(
+            f"  in turns, other {how:10}: {right / max(1, total):6.1%} of {total * SLOT_S:.0f} s of speech; "
+            f"{changes} changes of face, {ideal} turns"
+        )
+
+
+def embeddings(clip: Clip, samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of lips and sound [T, D], by the head."""
+    stream = SynchronyStream()
+    evidence = []
+    for index, crop in enumerate(clip.crops):
+        crops = {0: crop} if clip.present[index] else {}
+        evidence += stream.push(crops, samples[index * SLOT_SAMPLES : (index + 1) * SLOT_SAMPLES])
+    evidence += stream.finish()
+    absent = np.zeros_like(evidence[0].sound)
+    return np.stack([seen.lips.get(0, absent) for seen in evidence]), np.stack([seen.sound for seen in evidence])
+
+
+def motion_and_loudness(clip: Clip, samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The baseline's evidence: standardised, a number a slot each, in place of embeddings."""
+    pixels = mouth_pixels(torch.from_numpy(clip.crops)).numpy()
+    motion = np.abs(np.diff(pixels, axis=0, prepend=pixels[:1])).mean((1, 2))
+    loudness = np.log(np.square(samples.reshape(-1, SLOT_SAMPLES)).mean(1) + 1e-6)
+    standardised = [((signal - signal.mean()) / (signal.std() + 1e-6))[:, None] for signal in (motion, loudness)]
+    return standardised[0].astype(np.float32), standardised[1].astype(np.float32)
+
+
+def measure_offsets(clips: Sequence[Clip], repeats: int) -> None:
+    print("audio/video offset, sound moved by a whole number of ms in -200 ... 200:")
+    for name, embed in (("head", embeddings), ("motion and loudness", motion_and_loudness)):
+        for seconds in (1.0, 2.0, 3.0) if name == "head" else (3.0,):
+            errors, confident = [], []
+            for clip in clips:
+                for repeat in range(repeats):
+                    random = generator(1, clip.id, repeat, "offset")
+                    shift_ms = int(random.integers(-200, 201))
+                    part, samples = _moved(clip, shift_ms, round(seconds / SLOT_S), random)
+                    lips, sound = embed(part, samples)
+                    offset = estimate_offset(lag_evidence(lips, part.present, sound))
+                    errors.append(abs(offset.ms - shift_ms))
+                    confident.append(offset.confidence)
+            error, confidence = np.array(errors), np.array(confident)
+            good = error <= 40
+            share, low, high = interval(good.reshape(len(clips), -1).sum(1), np.full(len(clips), repeats))
+            line = (
+                f"  {name}, {seconds:.0f} s: {share:6.1%} [{low:.1%}, {high:.1%}] within 40 ms, "
+                f"median error {np.median(error):.0f} ms; {len(clips)} clips x {repeats}"
+            )
+            if name == "head":
+                sure = confidence >= 0.8
+                line += f"; confidence {confidence.mean():.2f} in the mean, >= 0.8 in {sure.mean():.0%}"
+                line += f", of these {good[sure].mean():.1%} within 40 ms" if sure.any() else ""
+            print(line)
+
+
+def measure_strangers(clips: Sequence[Clip], partners: Sequence[Sequence[int]]) -> None:
+    """How sure the offset is where the sound belongs to another clip: it should not be."""
+    confidence = []
+    for index, clip in enumerate(clips):
+        for partner in partners[index]:
+            samples = np.resize(clips[partner].samples, len(clip.samples))
+            lips, sound = embeddings(clip, samples)
+            confidence.append(estimate_offset(lag_evidence(lips, clip.present, sound)).confidence)
+    sure = np.mean(np.array(confidence) >= 0.8)
+    print(f"  sound of another clip: confidence {np.mean(confidence):.2f} in the mean, >= 0.8 in {sure:.0%}")
+
+
+def measure_files(paths: Sequence[Path]) -> None:
+    """Films of single talkers whose words are not known: is the mouth of each more like its sound than the others'?"""
+    towers = []
+    for path in paths:
+        lips, samples = extract_lips(path), read_audio(path)
+        slots = len(lips.crops)
+        samples = np.pad(samples, (0, max(0, slots * SLOT_SAMPLES - len(samples))))[: slots * SLOT_SAMPLES]
+        film = Clip.__new__(Clip)
+        film.crops, film.present = lips.crops, lips.present
+        towers.append((*embeddings(film, samples), loud_slots(samples)))
+        offset = estimate_offset(lag_evidence(towers[-1][0], lips.present, towers[-1][1]))
+        print(f"  {path.name}: offset {offset.ms:+.0f} ms, confidence {offset.confidence:.2f}")
+    for count in (25, 50):
+        wins = []
+        for lips, sound, is_loud in towers:
+            for other, _, _ in towers:
+                if other is lips:
+                    continue
+                slots = min(len(lips), len(other))
+                more = ((lips[:slots] - other[:slots]) * sound[:slots]).sum(1) * is_loud[:slots]
+                for first in range(0, slots - count + 1, count):
+                    if is_loud[first : first + count].sum() >= count // 3:
+                        wins.append(more[first : first + count].sum() > 0)
+        print(f"  right mouth of two in {count * SLOT_S:.0f} s: {np.mean(wins):.0%} of {len(wins)} stretches")
+
+
+def _moved(clip: Clip, shift_ms: int, slots: int, random: np.random.Generator) -> tuple[Clip, NDArray[np.float32]]:
+    """A part of the clip around its speech, and its sound, `shift_ms` later."""
+    moved = _later(clip.samples, shift_ms)
+    words = np.flatnonzero(clip.speech)
+    slots = min(slots, len(clip.crops))
+    middle = (words[0] + words[-1]) // 2 if slots >= len(words) else int(random.choice(words))
+    first = int(np.clip(middle - slots // 2, 0, len(clip.crops) - slots))
+    part = copy.copy(clip)
+    part.crops, part.present = clip.crops[first : first + slots], clip.present[first : first + slots]
+    part.speech = clip.speech[first : first + slots]
+    return part, moved[first * SLOT_SAMPLES : (first + slots) * SLOT_SAMPLES]
+
+
+def _later(samples: NDArray[np.float32], shift_ms: int) -> NDArray[np.float32]:
+    """The sound moved by some time, silence filling the end."""
+    shift = shift_ms * 16
+    moved = np.zeros_like(samples)
+    if shift >= 0:
+        moved[shift:] = samples[: len(samples) - shift]
+    else:
+        moved[:shift] = samples[-shift:]
+    return moved
+
+
+def interval(right: NDArray, total: NDArray) -> tuple[float, float, float]:
+    """The share, and the 95 % interval of a bootstrap over clips."""
+    random = np.random.default_rng(1)
+    drawn = random.integers(0, len(right), (2000, len(right)))
+    shares = right[drawn].sum(1) / np.maximum(total[drawn].sum(1), 1)
+    low, high = np.percentile(shares, [2.5, 97.5])
+    return float(right.sum() / max(total.sum(), 1)), float(low), float(high)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path, nargs="?")
+    parser.add_argument("--files", type=Path, nargs="+", help="films of one talker each instead of a corpus")
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--videos", type=Path, help="folder of the corpus's videos: find the faces too")
+    parser.add_argument("--partners", type=int, default=2, help="other clips that each clip is put beside")
+    parser.add_argument("--late", type=int, metavar="MS", help="only choose, with sound that much later than the lips")
+    arguments = parser.parse_args()
+    if arguments.files:
+        measure_files(arguments.files)
+        return
+    if arguments.manifest is None:
+        parser.error("give a manifest, or --files")
+    utterances = [u for u in read_manifest(arguments.manifest) if u.split == arguments.split and u.audio and u.video]
+    clips = [Clip(utterance, arguments.manifest.parent) for utterance in utterances]
+    if len(clips) < 2:
+        raise avsr.DataError(f"{arguments.manifest}: too few clips", got=len(clips), expected="two or more")
+    # Another face beside each where there is one: the clips of other speakers, in an order of their own for each clip.
+    partners = []
+    for index, clip in enumerate(clips):
+        others = [j for j in range(len(clips)) if j != index and clips[j].speaker != clip.speaker]
+        others = others or [j for j in range(len(clips)) if j != index]
+        partners.append([int(j) for j in generator(1, clip.id, "partners").permutation(others)[: arguments.partners]])
+    speakers = sorted({clip.speaker for clip in clips})
+    print(f"{arguments.split}: {len(clips)} clips of {len(speakers)} speakers ({' '.join(speakers)})")
+    if arguments.late is not None:
+        for clip in clips:
+            clip.samples = _later(clip.samples, arguments.late)
+        measure_choice(clips, partners, arguments.videos)
+        return
+    started = time.process_time()
+    measure_choice(clips, partners, arguments.videos)
+    if arguments.videos is None:
+        used_s = time.process_time() - started
+        media_s = sum(len(clip.crops) * len(partners[i]) for i, clip in enumerate(clips)) * SLOT_S * 3
+        print(f"  {1000 * used_s / media_s:.1f} ms of CPU time for a second of two faces")
+        if len(speakers) == 1:  # a face that takes turns must stay the same person
+            measure_turns(clips, partners)
+        measure_offsets(clips, repeats=max(1, 75 // len(clips)))
+        measure_strangers(clips, partners)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except avsr.AvsrError as error:
+        raise SystemExit(f"speaker.py: {error}") from None
