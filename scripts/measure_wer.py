@@ -16,7 +16,7 @@ import numpy as np
 
 import avsr
 from avsr.decoding.alignment import align_greedy
-from avsr.evaluation.wer import word_error_rate
+from avsr.evaluation.statistics import word_error_rate
 from avsr.training.config import AugmentConfig, CorpusConfig
 from avsr.training.data import Corpus, EvaluationSet, noise_bank
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
@@ -15,3 +16,39 @@ def positive_integer(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1 on")
     return int(text)
+
+
+def named_folder(text: str) -> tuple[str, str]:
+    """Type of an option KIND=FOLDER."""
+    kind, equals, folder = text.partition("=")
+    if not (kind and equals and folder):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected KIND=FOLDER, as in environment=noise/")
+    return kind, folder
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Type of an option whose value is a list joined by commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def decibels(text: str) -> tuple[float | None, ...]:
+    """Type of a list of SNRs; "clean" is None."""
+    return tuple(None if word == "clean" else _decibel(word) for word in words(text))
+
+
+def _decibel(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not -60 <= value <= 60:
+        raise argparse.ArgumentTypeError(f"got {word!r}, expected dB from -60 to 60, or clean")
+    return value
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Type of a list of seeds."""
+    try:
+        return tuple(int(word) for word in words(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected whole numbers, as in 1,2,3") from None

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import NoReturn
 
 from avsr import __version__
-from avsr.cli import doctor, import_, models, noise, prepare, train, transcribe
+from avsr.cli import compare, doctor, evaluate, import_, models, noise, prepare, train, transcribe
 from avsr.cli.console import Console, UsageError, explain, messages_on_stderr
 from avsr.errors import nearest
 
@@ -33,6 +33,8 @@ COMMANDS = {
     "prepare": prepare,
     "train": train,
     "noise": noise,
+    "evaluate": evaluate,
+    "compare": compare,
     "import": import_,
     "models": models,
 }

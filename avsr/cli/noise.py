@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from pathlib import Path
 
-from avsr.cli.arguments import add_quiet
+from avsr.cli.arguments import add_quiet, decibels, named_folder, whole_numbers, words
 from avsr.cli.console import Console, UsageError
 
 SUMMARY = "speech in noise that anyone can make again: plan it, render it"
@@ -40,12 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--noise",
         metavar="KIND=FOLDER",
         action="append",
-        type=_named_folder,
+        type=named_folder,
         help="plan: recordings of a kind (environment, music, rir, ...); or musan, demand, noisex92, esc50, dns",
     )
-    add("--noises", metavar="LIST", type=_words, help="plan: kinds of noise, if not those of the protocol")
-    add("--snr", metavar="LIST", type=_snrs, help="plan: dB or clean, as in clean,10,0,-5; default: the protocol's")
-    add("--seed", metavar="LIST", type=_seeds, help="plan: of the draws; several make several sets; default: 1")
+    add("--noises", metavar="LIST", type=words, help="plan: kinds of noise, if not those of the protocol")
+    add("--snr", metavar="LIST", type=decibels, help="plan: dB or clean, as in clean,10,0,-5; default: the protocol's")
+    add("--seed", metavar="LIST", type=whole_numbers, help="plan: of the draws; several make several sets; default: 1")
     add(
         "--effects",
         metavar="LIST",
@@ -135,38 +134,6 @@ def _render(arguments: argparse.Namespace, console: Console) -> int:
     for manifest in manifests:
         console.result(f"{manifest}\n")
     return 0
-
-
-def _named_folder(text: str) -> tuple[str, str]:
-    kind, equals, folder = text.partition("=")
-    if not (kind and equals and folder):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected KIND=FOLDER, as in environment=noise/")
-    return kind, folder
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _snrs(text: str) -> tuple[float | None, ...]:
-    return tuple(None if word == "clean" else _decibels(word) for word in _words(text))
-
-
-def _decibels(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not -60 <= value <= 60:
-        raise argparse.ArgumentTypeError(f"got {word!r}, expected dB from -60 to 60, or clean")
-    return value
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in _words(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected whole numbers, as in 1,2,3") from None
 
 
 def _count(text: str) -> int:

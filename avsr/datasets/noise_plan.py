@@ -21,7 +21,7 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -128,6 +128,7 @@ def plan_noise(
     snrs_db: Sequence[float | None] | None = None,
     effects: str = "",
     seeds: Sequence[int] = (1,),
+    only: Collection[str] | None = None,
     workers: int = 0,
     on_progress: Progress | None = None,
 ) -> NoisePlan:
@@ -135,11 +136,12 @@ def plan_noise(
 
     folders, part: noise recordings, see `NoiseLibrary`. voices: split that babble and talkers are made of, if not the
     same. noises, snrs_db: those of the protocol unless given (None in snrs_db is clean). effects: what else happens to
-    each utterance (`parse_effects`), the same in all its conditions. workers: processes; 0 works in this one; the plan
+    each utterance (`parse_effects`), the same in all its conditions. only: ids of the utterances to plan for, which get
+    what they would get among all. workers: processes; 0 works in this one; the plan
     is the same for any number. Utterances without a level to refer to are listed as unusable. Raises ConfigError for
     what the protocol or the folders do not have, DataError and MediaError for files.
     """
-    utterances = [utterance for utterance in read_manifest(manifest) if utterance.split == split]
+    utterances = [u for u in read_manifest(manifest) if u.split == split and (only is None or u.id in only)]
     if not utterances:
         raise DataError(f"{manifest}: no utterance of split {split!r}", remedy="check the split")
     chosen = find_protocol(protocol)

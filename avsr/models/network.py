@@ -39,6 +39,13 @@ class NetworkOutput(NamedTuple):
     state: NetworkState | None
 
 
+class LipFrames(NamedTuple):
+    """Encoded lips: frames [B, T, D], and which of them saw lips, bool [B, T]."""
+
+    frames_BTD: Tensor
+    seen_BT: Tensor
+
+
 class Network(nn.Module):
     """Audio encoder, visual encoder, fusion transformer, and a CTC head on each.
 
@@ -149,48 +156,88 @@ class Network(nn.Module):
         bit that of lips=None.
         """
         frame_lengths = self.audio_encoder.subsampling.output_lengths(lengths)
-        audio_log_probs = visual_log_probs = None
+        x_BTD = audio_log_probs = visual_log_probs = None
         audio_state: AudioEncoderState | None = None
         if mel is not None:
             x_BTD, frame_lengths, audio_state = self.audio_encoder(
                 mel, lengths, None if state is None else state.audio, attention
             )
             audio_log_probs = self.audio_head(x_BTD)
-        else:
-            if self.fusion is None:
-                raise ValueError("this model only hears: mel must be given")
-            if state is not None:
-                raise ValueError("a stream needs its sound: give zeros and heard=False while it is lost")
-            x_BTD = self.fusion.silence.expand(len(lengths), int(frame_lengths.max()), -1)
-        if self.fusion is None or self.fused_head is None:
-            assert audio_log_probs is not None
+        elif state is not None:
+            raise ValueError("a stream needs its sound: give zeros and heard=False while it is lost")
+        if self.fusion is None:
             next_state = None if state is None or audio_state is None else NetworkState(audio_state, None, None)
-            return NetworkOutput(audio_log_probs, frame_lengths, audio_log_probs, None, next_state)
+            log_probs, _ = self.fuse(x_BTD, frame_lengths)
+            return NetworkOutput(log_probs, frame_lengths, audio_log_probs, None, next_state)
 
-        lip_frames_BTD = seen_BT = None
+        lip_frames: LipFrames | None = None
         visual_state = None if state is None else state.visual
+        frames = int(frame_lengths.max()) if x_BTD is None else x_BTD.shape[1]
         if lips is None and state is not None:  # the caches of the lips move on with time, also while none are seen
-            lips = x_BTD.new_zeros(x_BTD.shape[0], 0, 1, LIP_INPUT_PX, LIP_INPUT_PX)
+            lips = self.fusion.silence.new_zeros(len(lengths), 0, 1, LIP_INPUT_PX, LIP_INPUT_PX)
         if lips is not None and self.visual_encoder is not None and self.visual_head is not None:
-            if presence is None:
-                presence = torch.ones(lips.shape[:2], dtype=torch.bool, device=lips.device)
-            wanted = self.visual_encoder.slots_wanted(x_BTD.shape[1], visual_state)
-            lips, presence = _fit_slots(lips, presence, wanted)
-            # A slot past the end of its item is padding, whatever the caller put there. Where the chunk of a stream is
-            # full, its item may go on, and the slots of the look-ahead are real.
-            before = 0 if visual_state is None else visual_state.ahead_BL.shape[1]
-            ends = torch.where(frame_lengths < x_BTD.shape[1], 2 * frame_lengths - before, wanted)
-            presence = presence & valid_mask(ends, wanted)
-            lip_frames_BTD, seen_BT, visual_state = self.visual_encoder(lips, presence, frame_lengths, visual_state)
-            visual_log_probs = self.visual_head(lip_frames_BTD)
-        heard_BT = None if heard is None else heard[:, None].expand(x_BTD.shape[:2])
-        fused_BTD, fusion_state = self.fusion(
-            x_BTD, frame_lengths, lip_frames_BTD, seen_BT, heard_BT, None if state is None else state.fusion
+            lip_frames, visual_state = self.encode_lips(lips, presence, frame_lengths, frames, visual_state)
+            visual_log_probs = self.visual_head(lip_frames.frames_BTD)
+        log_probs, fusion_state = self.fuse(
+            x_BTD, frame_lengths, lip_frames, heard=heard, state=None if state is None else state.fusion
         )
         next_state = (
             None if state is None or audio_state is None else NetworkState(audio_state, visual_state, fusion_state)
         )
-        return NetworkOutput(self.fused_head(fused_BTD), frame_lengths, audio_log_probs, visual_log_probs, next_state)
+        return NetworkOutput(log_probs, frame_lengths, audio_log_probs, visual_log_probs, next_state)
+
+    def encode_lips(
+        self,
+        lips: Tensor,
+        presence: Tensor | None,
+        frame_lengths: Tensor,
+        frames: int,
+        state: VisualEncoderState | None = None,
+    ) -> tuple[LipFrames, VisualEncoderState | None]:
+        """The visual half of `forward`: lips and presence as there, frame_lengths [B] of a batch of `frames` frames."""
+        assert self.visual_encoder is not None
+        if presence is None:
+            presence = torch.ones(lips.shape[:2], dtype=torch.bool, device=lips.device)
+        wanted = self.visual_encoder.slots_wanted(frames, state)
+        lips, presence = _fit_slots(lips, presence, wanted)
+        # A slot past the end of its item is padding, whatever the caller put there. Where the chunk of a stream is
+        # full, its item may go on, and the slots of the look-ahead are real.
+        before = 0 if state is None else state.ahead_BL.shape[1]
+        ends = torch.where(frame_lengths < frames, 2 * frame_lengths - before, wanted)
+        presence = presence & valid_mask(ends, wanted)
+        frames_BTD, seen_BT, state = self.visual_encoder(lips, presence, frame_lengths, state)
+        return LipFrames(frames_BTD, seen_BT), state
+
+    def fuse(
+        self,
+        x_BTD: Tensor | None,
+        frame_lengths: Tensor,
+        lips: LipFrames | None = None,
+        *,
+        heard: Tensor | None = None,
+        state: FusionState | None = None,
+    ) -> tuple[Tensor, FusionState | None]:
+        """The last part of `forward`: log-probabilities of encoded sound (None: of the lips alone) and encoded lips.
+
+        The same encoded sound may be fused with several lips and the other way round.
+        """
+        if self.fusion is None or self.fused_head is None:
+            if x_BTD is None:
+                raise ValueError("this model only hears: mel must be given")
+            return self.audio_head(x_BTD), None
+        if x_BTD is None:
+            x_BTD = self.fusion.silence.expand(len(frame_lengths), int(frame_lengths.max()), -1)
+        frames_BTD, seen_BT = (None, None) if lips is None else lips
+        heard_BT = None if heard is None else heard[:, None].expand(x_BTD.shape[:2])
+        fused_BTD, state = self.fusion(x_BTD, frame_lengths, frames_BTD, seen_BT, heard_BT, state)
+        return self.fused_head(fused_BTD), state
+
+    def side_log_probs(self, x_BTD: Tensor | None, lips: LipFrames | None) -> Tensor:
+        """Log-probabilities of encoded sound by itself, and without sound of encoded lips by themselves."""
+        if x_BTD is not None:
+            return self.audio_head(x_BTD)
+        assert lips is not None and self.visual_head is not None
+        return self.visual_head(lips.frames_BTD)
 
 
 def _fit_slots(lips_BTCHW: Tensor, presence_BT: Tensor, slots: int) -> tuple[Tensor, Tensor]:

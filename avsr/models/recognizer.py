@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from avsr.features.mel import LogMel
 from avsr.features.silence import audible_frames, within_reach
 from avsr.media import probe
 from avsr.models.config import MEL_FRAME_MS, SLOT_MS, ModelConfig
-from avsr.models.network import Network
+from avsr.models.network import LipFrames, Network
 from avsr.models.windows import SAMPLES_PER_FRAME, Window, windows
 from avsr.transcript import Modality, Segment, Transcript, VideoSummary, Word
 
@@ -104,6 +104,20 @@ def _device(device: str | torch.device) -> torch.device:
     return chosen
 
 
+class EncodedSound(NamedTuple):
+    """A batch of sounds after the audio encoder: frames [B, T, D], and how many of each count, int64 [B]."""
+
+    frames_BTD: Tensor
+    lengths: Tensor
+
+
+class EncodedLips(NamedTuple):
+    """A batch of lips after the visual encoder, and how many frames of each item count, int64 [B]."""
+
+    frames: LipFrames
+    lengths: Tensor
+
+
 class Recognizer:
     """A loaded model: the network, its units, and everything from a file to a transcript.
 
@@ -156,25 +170,81 @@ class Recognizer:
         ms a slot. presence: bool [T_lip] of each, None for all present. Raises ModelError for what the model was not
         trained for, as lips with one that only hears, ValueError when neither is given or they do not fit each other.
         """
-        lips_BT1HW = presence_BT = mel = None
         if not (samples is None or len(samples)) or not (lips is None or len(lips)):
             raise ValueError("log_probs: got no utterances, expected one or more")
         if lips is not None or samples is not None:
             self._require("a" if lips is None else "v" if samples is None else "av")
-        if lips is not None:
-            if presence is None:
-                presence = [np.ones(len(crops), bool) for crops in lips]
-            expected = len(lips if samples is None else samples)
-            if not len(lips) == len(presence) == expected:
-                raise ValueError(f"got {len(lips)} lips and {len(presence)} presences, expected {expected} of each")
-            lips_BT1HW, presence_BT = self._pad_lips(lips, presence)
-        if samples is not None:
-            mel, lengths = self.features(samples)
-        elif lips is not None:
-            lengths = torch.tensor([len(crops) * SLOT_MS // MEL_FRAME_MS for crops in lips], device=self.device)
+        sound = self.encode_sound(samples) if samples is not None else None
+        seen = self.encode_lips(lips, presence, sound) if lips is not None else None
+        return self.fuse(sound, seen)
+
+    @torch.inference_mode()
+    def encode_sound(self, samples: Sequence[NDArray[np.float32]]) -> EncodedSound:
+        """The first part of `log_probs`, for those who fuse the same sound with several lips."""
+        mel, lengths = self.features(samples)
+        if mel.shape[-1] == 0:  # less than 10 ms of sound
+            width = self.config.audio_encoder.conformer.width
+            return EncodedSound(mel.new_zeros(len(mel), 0, width), lengths * 0)
+        with self._precision():
+            frames_BTD, frame_lengths, _ = self.network.audio_encoder(mel, lengths)
+        return EncodedSound(frames_BTD, frame_lengths)
+
+    @torch.inference_mode()
+    def encode_lips(
+        self,
+        lips: Sequence[NDArray[np.uint8]],
+        presence: Sequence[NDArray[np.bool_]] | None = None,
+        sound: EncodedSound | None = None,
+    ) -> EncodedLips:
+        """The visual part of `log_probs`, for those who fuse the same lips with several sounds of the same lengths.
+
+        sound: what they will be fused with, None to use the lips alone: it says how long the items are.
+        """
+        if self.network.visual_encoder is None:
+            self._require("v")
+        if presence is None:
+            presence = [np.ones(len(crops), bool) for crops in lips]
+        expected = len(lips if sound is None else sound.lengths)
+        if not len(lips) == len(presence) == expected:
+            raise ValueError(f"got {len(lips)} lips and {len(presence)} presences, expected {expected} of each")
+        lips_BT1HW, presence_BT = self._pad_lips(lips, presence)
+        if sound is None:
+            lengths = self.lip_lengths(lips)
+            frames = int(lengths.max())
         else:
+            lengths, frames = sound.lengths, sound.frames_BTD.shape[1]
+        if frames == 0:
+            empty = lips_BT1HW.new_zeros(len(lips), 0, self.config.audio_encoder.conformer.width)
+            return EncodedLips(LipFrames(empty, presence_BT[:, :0]), lengths)
+        with self._precision():
+            encoded, _ = self.network.encode_lips(lips_BT1HW, presence_BT, lengths, frames)
+        return EncodedLips(encoded, lengths)
+
+    def lip_lengths(self, lips: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """How many frames these lips are by themselves: int64 [B]."""
+        counts = torch.tensor([len(crops) * SLOT_MS // MEL_FRAME_MS for crops in lips], device=self.device)
+        return self.network.audio_encoder.subsampling.output_lengths(counts)
+
+    @torch.inference_mode()
+    def fuse(self, sound: EncodedSound | None, lips: EncodedLips | None = None) -> tuple[Tensor, Tensor]:
+        """The last part of `log_probs`, and what it returns. Raises ValueError for neither, or of different lengths."""
+        if sound is None and lips is None:
             raise ValueError("log_probs: got neither samples nor lips, expected at least one")
-        return self._run(mel, lengths, lips_BT1HW, presence_BT)
+        if sound is not None and lips is not None and not torch.equal(sound.lengths, lips.lengths):
+            raise ValueError(f"got sound of {sound.lengths.tolist()} frames, lips of {lips.lengths.tolist()}")
+        lengths = sound.lengths if sound is not None else lips.lengths  # type: ignore[union-attr]
+        if not int(lengths.max()):
+            return torch.zeros(len(lengths), 0, self.network.blank_id + 1, device=self.device), lengths
+        with self._precision():
+            if self.config.decodes == "sides":
+                log_probs = self.network.side_log_probs(
+                    None if sound is None else sound.frames_BTD, None if lips is None else lips.frames
+                )
+            else:
+                log_probs, _ = self.network.fuse(
+                    None if sound is None else sound.frames_BTD, lengths, None if lips is None else lips.frames
+                )
+        return log_probs, lengths
 
     def transcribe(
         self,
@@ -335,16 +405,20 @@ class Recognizer:
     ) -> tuple[Tensor, Tensor]:
         if mel is not None and mel.shape[-1] == 0:  # less than 10 ms of sound
             return torch.zeros(len(mel), 0, self.network.blank_id + 1, device=self.device), lengths * 0
-        reduced = self.dtype != torch.float32 and not self.network.pack(self.dtype)
-        if not reduced:
-            self.network.pack()  # once more where something undid it
-        with torch.autocast(self.device.type, dtype=self.dtype if reduced else None, enabled=reduced):
+        with self._precision():
             output = self.network(mel, lengths, lips, presence)
         log_probs = output.log_probs
         if self.config.decodes == "sides":
             side = output.audio_log_probs if mel is not None else output.visual_log_probs
             log_probs = log_probs if side is None else side
         return log_probs, output.lengths
+
+    def _precision(self) -> torch.autocast:
+        """What the network is to run under, with its weights packed where they can be."""
+        reduced = self.dtype != torch.float32 and not self.network.pack(self.dtype)
+        if not reduced:
+            self.network.pack()  # once more where something undid it
+        return torch.autocast(self.device.type, dtype=self.dtype if reduced else None, enabled=reduced)
 
     def _pad_lips(
         self, lips: Sequence[NDArray[np.uint8]], presence: Sequence[NDArray[np.bool_]]

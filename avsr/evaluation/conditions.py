@@ -1,0 +1,265 @@
+"""What a recogniser is tested under: modality, noise and its level, what happened to the lips, seed.
+
+A condition of the lips is named by what happens and how much of it, as in `random-30` or `late-120`; see `FORMS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsr.augment import video
+from avsr.datasets.randomness import generator
+from avsr.errors import ConfigError, nearest
+from avsr.models.config import LIP_CROP_PX, SLOT_MS
+
+Modality = Literal["a", "v", "av"]
+Crops = NDArray[np.uint8]
+Presence = NDArray[np.bool_]
+
+MODALITIES: tuple[Modality, ...] = ("a", "v", "av")
+CLEAN = "clean"
+UNUSED = "unused"  # the noise of what only sees, the picture of what only hears
+INTACT = "intact"
+ABSENT = "absent"
+
+DEFAULT_SEEDS = (1, 2, 3)
+DEFAULT_PICTURES = (
+    INTACT,
+    ABSENT,
+    "lost-first-third",
+    "lost-middle-third",
+    "lost-last-third",
+    "random-10",
+    "random-30",
+    "random-50",
+    "random-70",
+    "random-90",
+    "blur-3",
+    "blur-8",
+    "low-resolution-16",
+    "low-resolution-8",
+    "occluder-25",
+    "occluder-50",
+    "late-40",
+    "late-120",
+    "late-200",
+    "late-400",
+    "early-40",
+    "early-120",
+    "early-200",
+    "early-400",
+    "frozen-50",
+)
+
+
+class Sound(NamedTuple):
+    """One condition of the sound: clean, or a kind of noise at an SNR, drawn with a seed."""
+
+    noise: str = CLEAN
+    snr_db: float | None = None
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        level = "" if self.snr_db is None else f" at {self.snr_db:g} dB"
+        return f"{self.noise}{level}" + ("" if self.seed is None else f" with seed {self.seed}")
+
+
+class Picture(NamedTuple):
+    """One condition of the lips; seed is None where nothing about it is random."""
+
+    name: str = INTACT
+    seed: int | None = None
+
+
+class Condition(NamedTuple):
+    """One cell of the grid: what a word error rate is measured under.
+
+    noise: "clean", a kind of noise, or "unused". snr_db: None where there is no noise. video: name of a condition of
+    the lips, or "unused". seed: None where nothing is random.
+    """
+
+    modality: Modality
+    noise: str
+    snr_db: float | None
+    video: str
+    seed: int | None
+
+    @property
+    def without_seed(self) -> Condition:
+        return self._replace(seed=None)
+
+    def __str__(self) -> str:
+        level = "" if self.snr_db is None else f" {self.snr_db:g} dB"
+        parts = [self.modality.upper()]
+        parts += [self.noise + level] if self.noise != UNUSED else []
+        parts += [f"lips {self.video}"] if self.video != UNUSED else []
+        return ", ".join(parts)
+
+
+class Grid(NamedTuple):
+    """All conditions of an evaluation: every sound with every picture whose seed agrees, by each modality."""
+
+    modalities: tuple[Modality, ...]
+    sounds: tuple[Sound, ...]
+    pictures: tuple[Picture, ...]
+
+    def heard(self, sound: Sound) -> Condition:
+        return Condition("a", sound.noise, sound.snr_db, UNUSED, sound.seed)
+
+    def seen(self, picture: Picture) -> Condition:
+        return Condition("v", UNUSED, None, picture.name, picture.seed)
+
+    def both(self, sound: Sound, picture: Picture) -> Condition:
+        seed = picture.seed if sound.seed is None else sound.seed
+        return Condition("av", sound.noise, sound.snr_db, picture.name, seed)
+
+    def pictures_with(self, sound: Sound) -> list[Picture]:
+        return [p for p in self.pictures if None in (p.seed, sound.seed) or p.seed == sound.seed]
+
+    @property
+    def visible_pictures(self) -> list[Picture]:
+        """Those that lips alone can be read from."""
+        return [picture for picture in self.pictures if picture.name != ABSENT]
+
+    def conditions(self) -> Iterator[Condition]:
+        """In the order of the results."""
+        if "a" in self.modalities:
+            yield from map(self.heard, self.sounds)
+        if "v" in self.modalities:
+            yield from map(self.seen, self.visible_pictures)
+        if "av" in self.modalities:
+            for sound in self.sounds:
+                for picture in self.pictures_with(sound):
+                    yield self.both(sound, picture)
+
+
+def make_grid(
+    modalities: Sequence[Modality],
+    noises: Sequence[str],
+    snrs_db: Sequence[float | None],
+    pictures: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    clean_is_random: bool = False,
+) -> Grid:
+    """The grid of these lists. An SNR of None is clean sound; without noises there is no other.
+
+    clean_is_random: clean sound too is another for another seed, as with random effects on it.
+
+    Raises ConfigError for names that do not exist and lists that say a thing twice or nothing.
+    """
+    lists: list[tuple[str, Sequence[object]]] = [("noise", noises), ("SNR", snrs_db), ("picture", pictures)]
+    for name, values in [*lists, ("seed", seeds), ("modality", modalities)]:
+        if len(set(values)) != len(values) or not (values or name == "noise"):
+            raise ConfigError(f"{name}: got {', '.join(map(str, values)) or 'none'}, expected one or more, each once")
+    levels = [snr_db for snr_db in snrs_db if snr_db is not None]
+    if not all(math.isfinite(snr_db) for snr_db in levels):
+        raise ConfigError("SNR", got=", ".join(map(str, levels)), expected="numbers in dB, or clean")
+    sounds = []
+    if None in snrs_db or not noises:
+        sounds += [Sound(seed=seed) for seed in (seeds if clean_is_random else (None,))]
+    sounds += [Sound(noise, snr_db, seed) for noise in noises for snr_db in levels for seed in seeds]
+    seen = [Picture(name, seed) for name in pictures for seed in (seeds if is_random(name) else (None,))]
+    grid = Grid(tuple(modalities), tuple(sounds), tuple(seen))
+    if next(grid.conditions(), None) is None:
+        raise ConfigError("nothing to evaluate: lips alone cannot be read where they are absent")
+    return grid
+
+
+class _Form(NamedTuple):
+    """One kind of condition. amount: what the number in its name is, None without; fits: which numbers are right."""
+
+    amount: str | None
+    fits: Callable[[float], bool]
+    random: bool = False
+
+
+FORMS: dict[str, _Form] = {
+    INTACT: _Form(None, lambda _: True),
+    ABSENT: _Form(None, lambda _: True),
+    "lost-first-third": _Form(None, lambda _: True),
+    "lost-middle-third": _Form(None, lambda _: True),
+    "lost-last-third": _Form(None, lambda _: True),
+    "random": _Form("percent of the slots lost, 1 to 99", lambda n: 1 <= n <= 99, random=True),
+    "blur": _Form("deviation in pixels of the 96, more than 0", lambda n: n > 0),
+    "low-resolution": _Form(
+        "pixels a side in place of 96, a whole number", lambda n: 1 <= n < LIP_CROP_PX and n == int(n)
+    ),
+    "compressed": _Form("JPEG quality, 1 to 100", lambda n: 1 <= n <= 100 and n == int(n)),
+    "occluder": _Form("percent of the picture covered, 1 to 99", lambda n: 1 <= n <= 99, random=True),
+    "late": _Form(f"milliseconds, a multiple of {SLOT_MS}", lambda n: n > 0 and n % SLOT_MS == 0),
+    "early": _Form(f"milliseconds, a multiple of {SLOT_MS}", lambda n: n > 0 and n % SLOT_MS == 0),
+    "frozen": _Form(
+        "percent of the time, at the end, that the picture stands still, 1 to 100", lambda n: 1 <= n <= 100
+    ),
+}
+_THIRDS = {"lost-first-third": 0, "lost-middle-third": 1, "lost-last-third": 2}
+
+
+def is_random(name: str) -> bool:
+    """Whether another seed gives another picture. Raises ConfigError for a name that does not exist."""
+    return FORMS[_parse(name)[0]].random
+
+
+def change_picture(picture: Picture, crops: Crops, present: Presence, utterance: str) -> tuple[Crops, Presence]:
+    """Lips [T, 96, 96] and presence [T] under a condition; T stays as it is. The same for the same utterance id."""
+    kind, amount = _parse(picture.name)
+    random = generator("evaluation lips", picture.seed, utterance, picture.name)
+    T = len(crops)
+    if T == 0 or kind == INTACT:
+        return crops, present
+    match kind:
+        case "absent":
+            return crops, np.zeros_like(present)
+        case "random":
+            return crops, video.drop_slots(present, random, amount / 100)
+        case "blur":
+            return video.blur(crops, amount), present
+        case "low-resolution":
+            return video.low_resolution(crops, int(amount)), present
+        case "compressed":
+            return video.compress(crops, int(amount)), present
+        case "occluder":
+            return video.occlude(crops, random, amount / 100), present
+        case "late" | "early":
+            return video.shift_slots(crops, present, int(amount) // SLOT_MS * (1 if kind == "late" else -1))
+        case "frozen":
+            return video.freeze(crops, present, min(T - 1, round(T * (1 - amount / 100))), T - 1)
+    third = _THIRDS[kind]
+    lost = present.copy()
+    lost[round(T * third / 3) : round(T * (third + 1) / 3)] = False
+    return crops, lost
+
+
+def describe_pictures() -> str:
+    """The names that exist, for people."""
+    return ", ".join(name if form.amount is None else f"{name}-N" for name, form in FORMS.items())
+
+
+def _parse(name: str) -> tuple[str, float]:
+    form = FORMS.get(name)
+    if form is not None and form.amount is None:
+        return name, 0.0
+    kind, _, text = name.rpartition("-")
+    form = FORMS.get(kind)
+    if form is not None and form.amount is not None:
+        try:
+            amount = float(text)
+        except ValueError:
+            amount = math.nan
+        if text == f"{amount:g}" and form.fits(amount):  # one name for one thing
+            return kind, amount
+        raise ConfigError(f"condition of the lips {name!r}", got=text, expected=form.amount)
+    if name in FORMS:
+        raise ConfigError(f"condition of the lips {name!r}", expected=f"{name}-N, where N is {FORMS[name].amount}")
+    close = nearest(kind or name, FORMS) or nearest(name, FORMS)
+    raise ConfigError(
+        f"unknown condition of the lips {name!r}",
+        expected=f"one of {describe_pictures()}",
+        remedy=f"did you mean {close}?" if close else None,
+    )

@@ -1,0 +1,178 @@
+"""Figures of an evaluation: error rate against level of noise, and what each damage to the picture costs."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from avsr.errors import AvsrError
+from avsr.evaluation.conditions import CLEAN, INTACT, UNUSED, Condition, Modality
+from avsr.evaluation.results import Rates, Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PNG_DPI = 110
+COLOURS: dict[Modality, str] = {"a": "#c2571a", "v": "#5b8c3e", "av": "#2a5d9f"}
+OTHERS = ("#8e4f9e", "#777777", "#b59a00", "#00908a")
+
+
+class Curve(NamedTuple):
+    """One recogniser by one modality, as it is drawn and named."""
+
+    results: Results
+    modality: Modality
+    label: str
+    colour: str
+
+
+def check_matplotlib() -> None:
+    """Raises AvsrError with the remedy where matplotlib is missing."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise AvsrError(f"the report needs the package {error.name}", remedy="pip install 'avsr[report]'") from None
+
+
+def curves_of(results: Results, beside: Sequence[Results]) -> list[Curve]:
+    """The modalities of this evaluation, then those of the others."""
+    curves = [Curve(results, m, m.upper(), COLOURS[m]) for m in results.modalities]
+    others = [(other, modality) for other in beside for modality in other.modalities]
+    return curves + [
+        Curve(other, modality, f"{other.name} {modality.upper()}", OTHERS[index % len(OTHERS)])
+        for index, (other, modality) in enumerate(others)
+    ]
+
+
+def noises_of(results: Results) -> list[str]:
+    """The kinds of noise, in the order of the grid."""
+    return list(dict.fromkeys(c.noise for c in results.cells if c.noise not in (CLEAN, UNUSED)))
+
+
+def levels_of(results: Results) -> list[float]:
+    """The SNRs in dB, best first."""
+    return sorted({c.snr_db for c in results.cells if c.snr_db is not None}, reverse=True)
+
+
+def pictures_of(results: Results) -> list[str]:
+    """The conditions of the lips, in the order of the grid."""
+    longest = [c.video for c in results.cells if c.modality == "av"] or [c.video for c in results.cells]
+    return [picture for picture in dict.fromkeys(longest) if picture != UNUSED]
+
+
+def with_whole_lips(curve: Curve, noise: str, snr_db: float | None) -> list[Condition]:
+    """The conditions of a point of a curve; lips alone do not hear the noise."""
+    if curve.modality == "v":
+        return curve.results.find("v", UNUSED, None, INTACT)
+    return curve.results.find(curve.modality, noise, snr_db, UNUSED if curve.modality == "a" else INTACT)
+
+
+def noise_figure(curves: Sequence[Curve]) -> Figure:
+    """A panel for each kind of noise: WER against SNR with 95 % bands, clean at the right end."""
+    from matplotlib.figure import Figure
+
+    results = curves[0].results
+    noises, levels = noises_of(results) or [CLEAN], sorted(levels_of(results))
+    columns = min(3, len(noises))
+    rows = math.ceil(len(noises) / columns)
+    figure = Figure(figsize=(3.3 * columns + 0.4, 2.7 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    places = [*range(len(levels)), len(levels)]
+    for panel, noise in zip(panels, noises, strict=False):
+        for curve in curves:
+            points = []
+            for place, snr_db in zip(places, [*levels, None], strict=True):
+                group = with_whole_lips(curve, CLEAN if snr_db is None else noise, snr_db)
+                if group:
+                    points.append((place, curve.results.rates([group])[0]))
+            _band(panel, points, curve)
+        panel.set_title(noise, fontsize=10)
+        panel.set_xticks(places, [f"{snr_db:g}" for snr_db in levels] + [CLEAN], fontsize=8)
+        panel.tick_params(axis="y", labelsize=8)
+        panel.grid(alpha=0.25)
+    panels[0].set_ylim(bottom=0)
+    for panel in panels[len(noises) :]:
+        panel.set_axis_off()
+    figure.supxlabel("SNR, dB", fontsize=9)
+    figure.supylabel("word error rate, %", fontsize=9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if len(noises) < len(panels):
+        panels[-1].legend(handles, labels, loc="center", frameon=False, fontsize=9)
+    else:
+        panels[0].legend(handles, labels, fontsize=8)
+    return figure
+
+
+def picture_figure(results: Results) -> Figure | None:
+    """What each damage to the lips costs: lips alone, and both in clean sound and at low SNR. None without pictures."""
+    from matplotlib.figure import Figure
+
+    pictures = pictures_of(results)
+    if len(pictures) < 2:
+        return None
+    noises, levels = noises_of(results), levels_of(results)
+    shown: list[tuple[Modality, float | None, str, str]] = [("v", None, COLOURS["v"], "V")]
+    shown.append(("av", None, COLOURS["av"], "AV, clean"))
+    low = next((level for level in levels if level <= 0), levels[-1] if levels else None)
+    if low is not None:
+        shown.append(("av", low, "#8fb4e3", f"AV, {low:g} dB, mean of all noises"))
+    figure = Figure(figsize=(7.5, 0.24 * len(pictures) + 1.1), layout="constrained")
+    panel = figure.subplots()
+    for offset, (modality, snr_db, colour, label) in zip((0.25, 0.0, -0.25), shown, strict=False):
+        points = []
+        for place, picture in enumerate(pictures):
+            group = groups_over_noises(results, modality, noises, snr_db, picture)
+            if group:
+                points.append((len(pictures) - 1 - place + offset, results.rates([group])[0]))
+        if not points:
+            continue
+        wer = [rate.wer for _, rate in points]
+        spread = [
+            [max(0.0, rate.wer - rate.low) for _, rate in points],
+            [max(0.0, rate.high - rate.wer) for _, rate in points],
+        ]
+        panel.errorbar(wer, [y for y, _ in points], xerr=spread, fmt="o", ms=4, lw=1, color=colour, label=label)
+        sound = groups_over_noises(results, "a", noises, snr_db, UNUSED)
+        if modality == "av" and sound:
+            heard = results.rates([sound])[0].wer
+            panel.axvline(heard, color=colour, ls="--", lw=1, label=label.replace("AV", "A, sound alone"))
+    panel.set_yticks(range(len(pictures)), pictures[::-1], fontsize=8)
+    panel.set_ylim(-0.7, len(pictures) - 0.3)
+    panel.set_xlim(left=0)
+    panel.set_xlabel("word error rate, %", fontsize=9)
+    panel.grid(alpha=0.25)
+    figure.legend(fontsize=8, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def groups_over_noises(
+    results: Results, modality: Modality, noises: Sequence[str], snr_db: float | None, picture: str
+) -> list[Condition]:
+    """The conditions of one level and one picture, over all kinds of noise."""
+    if modality == "v":
+        return results.find("v", UNUSED, None, picture)
+    if snr_db is None:
+        return results.find(modality, CLEAN, None, picture)
+    return [c for noise in noises for c in results.find(modality, noise, snr_db, picture)]
+
+
+def render(figure: Figure, form: str) -> bytes:
+    """A figure as png or pdf; the same bytes each time."""
+    data = io.BytesIO()
+    metadata = {"Software": None} if form == "png" else {"CreationDate": None}
+    figure.savefig(data, format=form, dpi=PNG_DPI, metadata=metadata)
+    return data.getvalue()
+
+
+def _band(panel: Axes, points: Sequence[tuple[int, Rates]], curve: Curve) -> None:
+    if not points:
+        return
+    x = [place for place, _ in points]
+    style = "-" if curve.modality != "v" else "--"
+    panel.plot(x, [r.wer for _, r in points], style, marker="o", ms=3, lw=1.5, color=curve.colour, label=curve.label)
+    panel.fill_between(
+        x, [r.low for _, r in points], [r.high for _, r in points], color=curve.colour, alpha=0.15, linewidth=0
+    )

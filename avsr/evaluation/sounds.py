@@ -1,0 +1,218 @@
+"""The sound of each utterance under each condition: clean as it is, mixed as a noise plan says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsr.datasets.manifest import Utterance
+from avsr.datasets.noise import noise_hashes, require_disjoint
+from avsr.datasets.noise_folders import Part
+from avsr.datasets.noise_plan import (
+    NoisePlan,
+    PlanLine,
+    Renderer,
+    open_library,
+    plan_noise,
+    read_plan,
+    write_plan,
+)
+from avsr.datasets.protocols import COLOURS, find_protocol
+from avsr.errors import DataError
+from avsr.evaluation.conditions import Sound
+from avsr.evaluation.results import own_temporary_path
+
+Samples = NDArray[np.float32]
+PLAN_NAME = "noise.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSource:
+    """Where noise comes from; see `plan_noise`.
+
+    training: folders of noise that the model was trained with, of which nothing may occur. plan: a plan that is there
+    already, in place of everything else.
+    """
+
+    protocol: str = "avsr"
+    folders: tuple[tuple[str, str], ...] = ()
+    effects: str = ""
+    part: Part = "test"
+    voices: str | None = None
+    training: tuple[str, ...] = ()
+    plan: str | None = None
+
+
+class DefaultSounds(NamedTuple):
+    """What is used where nothing is named. seeds: empty for the usual ones.
+
+    clean_is_random: whether clean sound too depends on the seed, as it does with effects. left_out: kinds of noise that
+    would be used if there were recordings.
+    """
+
+    noises: tuple[str, ...]
+    snrs_db: tuple[float | None, ...]
+    seeds: tuple[int, ...]
+    clean_is_random: bool
+    left_out: tuple[str, ...]
+
+
+def default_sounds(source: NoiseSource) -> DefaultSounds:
+    """Those of the plan, or those of the protocol; of our own protocol only what there are recordings for.
+
+    Raises ConfigError for an unknown protocol, DataError for what is no plan.
+    """
+    if source.plan is not None:
+        plan = read_plan(source.plan)
+        sounds = planned_sounds(plan)
+        return DefaultSounds(
+            noises=tuple(dict.fromkeys(sound.noise for sound in sounds if sound.snr_db is not None)),
+            snrs_db=tuple(dict.fromkeys(sound.snr_db for sound in sounds)),
+            seeds=tuple(dict.fromkeys(sound.seed for sound in sounds if sound.seed is not None)),
+            clean_is_random=bool(plan.effects),
+            left_out=(),
+        )
+    protocol = find_protocol(source.protocol)
+    left_out: tuple[str, ...] = ()
+    if protocol.name == "avsr" and not source.folders:
+        left_out = tuple(noise for noise in protocol.noises if noise not in (*COLOURS, "babble"))
+    noises = tuple(noise for noise in protocol.noises if noise not in left_out)
+    return DefaultSounds(noises, protocol.snrs_db, (), bool(source.effects), left_out)
+
+
+def make_plan(
+    source: NoiseSource,
+    manifest: str,
+    split: str,
+    sounds: tuple[Sound, ...],
+    utterances: Collection[str],
+    *,
+    workers: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> NoisePlan | None:
+    """The mixtures of these sounds for some utterances of a split; None where there is nothing to mix.
+
+    Raises as `plan_noise`; DataError where a plan that is there already lacks a sound or an utterance, or where a
+    recording was used in training.
+    """
+    mixed = [sound for sound in sounds if sound != Sound()]
+    if not mixed or not utterances:
+        return None
+    if source.plan is not None:
+        plan = read_plan(source.plan)
+        there = planned_sounds(plan)
+        lacking = [sound for sound in mixed if sound not in there]
+        if lacking:
+            raise DataError(
+                f"{source.plan}: has no {lacking[0]}",
+                expected=", ".join(dict.fromkeys(str(sound._replace(seed=None)) for sound in there)),
+                remedy="leave out --noises, --snr and --seed to use all that is planned",
+            )
+        planned = {line.utterance for line in plan.lines} | plan.unusable.keys()
+        left_out = sorted(set(utterances) - planned)
+        if left_out:
+            raise DataError(
+                f"{source.plan}: does not plan for {left_out[0]}",
+                got=f"{len(left_out)} of {len(utterances)} utterances without a line",
+                remedy="plan for the same --split",
+            )
+    else:
+        plan = plan_noise(
+            manifest,
+            split,
+            protocol=source.protocol,
+            folders=dict(source.folders),
+            part=source.part,
+            voices=source.voices,
+            noises=list(dict.fromkeys(sound.noise for sound in mixed if sound.snr_db is not None)),
+            snrs_db=list(dict.fromkeys(sound.snr_db for sound in sounds)),
+            effects=source.effects,
+            seeds=list(dict.fromkeys(sound.seed for sound in mixed if sound.seed is not None)),
+            only=utterances,
+            workers=workers,
+            on_progress=on_progress,
+        )
+    if source.training:
+        library = open_library(plan)
+        used = {sha256: library.path(name) for sha256, name in plan.noises.items()}
+        for folder in source.training:
+            require_disjoint(noise_hashes(Path(folder)), used)
+    return plan
+
+
+def planned_sounds(plan: NoisePlan) -> list[Sound]:
+    """The conditions of the sound that a plan is for, in its order."""
+    return list(dict.fromkeys(_sound(plan, line) for line in plan.lines))
+
+
+def describe_plan(plan: NoisePlan) -> dict[str, Any]:
+    """What identifies a plan: its hash is over every recording, offset and gain, and not over where files lie."""
+    lines = "\n".join(json.dumps(asdict(line), sort_keys=True) for line in plan.lines)
+    return {
+        "protocol": plan.protocol,
+        "level": plan.level,
+        "voices": plan.voices,
+        "part": plan.part,
+        "folders": plan.folders,
+        "effects": plan.effects,
+        "recordings": len(plan.noises),
+        "unusable": plan.unusable,
+        "plan_sha256": hashlib.sha256(lines.encode()).hexdigest(),
+    }
+
+
+def save_plan(folder: Path, plan: NoisePlan | None) -> None:
+    """Keep a plan beside the results, for those who want the same mixtures."""
+    if plan is not None:
+        temporary = own_temporary_path(folder / PLAN_NAME)
+        write_plan(temporary, plan)
+        os.replace(temporary, folder / PLAN_NAME)
+
+
+class Sounds:
+    """Renders the sounds of an evaluation whose folder holds their plan, if there is any noise."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / PLAN_NAME
+        self._renderer: Renderer | None = None
+        self._lines: dict[tuple[str, Sound], PlanLine] = {}
+        self._unusable: dict[str, str] = {}
+        if path.exists():
+            plan = read_plan(path)
+            self._renderer = Renderer(plan)
+            self._lines = {(line.utterance, _sound(plan, line)): line for line in plan.lines}
+            self._unusable = plan.unusable
+
+    def render(self, utterance: Utterance, samples: Samples, sound: Sound) -> tuple[Samples, float | None]:
+        """Samples under a condition, and the SNR that was measured: None where there is no noise.
+
+        Speech that no noise can be measured against, as digital silence, stays as it is: no utterance is dropped.
+        """
+        if sound == Sound() or utterance.id in self._unusable:
+            return samples, None
+        line = self._lines.get((utterance.id, sound))
+        if line is None or self._renderer is None:
+            raise DataError(f"the noise plan has no {sound} for {utterance.id}")
+        mixed = self._renderer.render(line).samples
+        if len(mixed) != len(samples):
+            raise DataError(
+                f"{utterance.id}: the plan changes the length of the sound",
+                got=f"{len(mixed)} samples",
+                expected=f"{len(samples)}, as the lips have",
+                remedy="leave out effects that do so",
+            )
+        return (mixed.astype(np.float32) / 32768).astype(np.float32), line.achieved_snr_db
+
+
+def _sound(plan: NoisePlan, line: PlanLine) -> Sound:
+    if line.noise is None:
+        return Sound(seed=line.seed if plan.effects else None)
+    return Sound(line.noise, line.snr_db, line.seed)
