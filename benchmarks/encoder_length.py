@@ -1,7 +1,9 @@
 """Time and memory of the audio encoder against the length of the recording, beside a plain Conformer.
 
-    python benchmarks/encoder_length.py
-    python benchmarks/encoder_length.py --seconds 30 --kinds plain fast
+    python benchmarks/encoder_length.py --seconds 5 30
+    python benchmarks/encoder_length.py --rows work/encoder_length.jsonl --plot encoder_length.png
+
+The second takes half an hour, most of it the hour in full attention; what is in the file --rows is not measured again.
 
 Random weights, float32, batch of one, weights packed as for recognition. Each case runs in a process of its own.
 "tensors" is the most that tensors hold at a time during a pass, "process" by how much the process grows, both without
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import multiprocessing
 import os
@@ -164,6 +167,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=17)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5, help=f"one from {ONE_RUN_SECONDS} s on")
+    parser.add_argument("--rows", type=Path, help="JSON lines: what is there is not measured again, the rest is added")
     parser.add_argument("--plot", type=Path, help="a picture to draw")
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
@@ -174,26 +178,34 @@ def main() -> None:
     print("| seconds | encoder | time, s | of plain | tensors, MiB | of plain | process, MiB | floor | rate, GFLOP/s |")
     print("|---|---|---|---|---|---|---|---|---|")
     rows: list[Row] = []
+    if arguments.rows and arguments.rows.exists():
+        rows = [Row(**json.loads(line)) for line in arguments.rows.read_text().splitlines()]
     for seconds in arguments.seconds:
         plain: Row | None = None
         for kind in arguments.kinds:
             if kind == "plain" and seconds > MAX_PLAIN_SECONDS:
                 continue
-            runs = arguments.runs if seconds < ONE_RUN_SECONDS else 1
-            queue = context.Queue()
-            case = (kind, seconds, arguments.width, arguments.layers, arguments.threads, runs, queue)
-            process = context.Process(target=measure, args=case)
-            process.start()
-            row = queue.get()
-            process.join()
-            rows.append(row)
+            row = next((row for row in rows if (row.seconds, row.kind) == (seconds, kind)), None)
+            if row is None:
+                runs = arguments.runs if seconds < ONE_RUN_SECONDS else 1
+                queue = context.Queue()
+                case = (kind, seconds, arguments.width, arguments.layers, arguments.threads, runs, queue)
+                process = context.Process(target=measure, args=case, daemon=True)
+                process.start()
+                row = queue.get()
+                process.join()
+                rows.append(row)
+                if arguments.rows:
+                    with arguments.rows.open("a") as file:
+                        file.write(json.dumps(row._asdict()) + "\n")
             if kind == "plain":
                 plain = row
             shares = ("", "")
             if plain is not None:
                 shares = f"{row.taken_s / plain.taken_s:.2f}", f"{row.tensors_mib / plain.tensors_mib:.2f}"
+            tensors = "" if math.isnan(row.tensors_mib) else f"{row.tensors_mib:.1f}"
             print(
-                f"| {seconds} | {kind} | {row.taken_s:.3f} | {shares[0]} | {row.tensors_mib:.1f} | {shares[1]} "
+                f"| {seconds} | {kind} | {row.taken_s:.3f} | {shares[0]} | {tensors} | {shares[1]} "
                 f"| {row.process_mib:.0f} | {row.floor:.0%} | {row.rate / 1e9:.0f} |",
                 flush=True,
             )

@@ -30,7 +30,8 @@ def code_blocks(page: Path, *languages: str) -> list[str]:
 def command_lines(page: Path) -> list[list[str]]:
     """The words of every avsr and make command: after `$ ` in code blocks, and in inline code."""
     text = page.read_text(encoding="utf-8")
-    lines = [line[2:] for block in code_blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    blocks = [block.replace("\\\n", " ") for block in code_blocks(page, "console")]
+    lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     lines += re.findall(r"`([^`]+)`", prose)
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith(("avsr ", "make "))]

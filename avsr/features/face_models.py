@@ -143,7 +143,7 @@ def open_face_models(task_file: str | PathLike[str] | None = None) -> FaceModels
     where that file or this API of MediaPipe is missing. Sets OpenCV to one thread, for the whole process.
     """
     task_file = task_file or os.environ.get(TASK_FILE_VARIABLE) or None
-    # OpenCV shares even pictures of 256 pixels between threads, which costs a seventh of the speed of the whole pipeline.
+    # OpenCV shares even pictures of 256 pixels between threads, which costs a seventh of the whole pipeline's speed.
     cv2.setNumThreads(1)
     return BundledModels() if task_file is None else TaskModels(task_file)
 
