@@ -24,11 +24,11 @@ from avsr.checkpoints.nemo import load_nemo
 from avsr.decoding.alignment import AlignedUnit, align_greedy
 from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError, MediaError, ModelError, nearest
-from avsr.features.lips import Slot
+from avsr.features.lips import CROP_PX, Slot
 from avsr.features.mel import LogMel
 from avsr.features.silence import audible_frames, within_reach
 from avsr.media import probe
-from avsr.models.config import MEL_FRAME_MS, SLOT_MS, ModelConfig
+from avsr.models.config import LIP_INPUT_PX, MEL_FRAME_MS, SLOT_MS, ModelConfig
 from avsr.models.network import LipFrames, Network
 from avsr.models.windows import SAMPLES_PER_FRAME, Window, windows
 from avsr.transcript import Modality, Segment, Transcript, VideoSummary, Word
@@ -167,8 +167,9 @@ class Recognizer:
         """What transcription decodes: log-probabilities float32 [B, T, V + 1] with the blank last, frame counts [B].
 
         samples: as for `features`; None to use the lips alone. lips: crops uint8 [T_lip, 96, 96] of each utterance, 40
-        ms a slot. presence: bool [T_lip] of each, None for all present. Raises ModelError for what the model was not
-        trained for, as lips with one that only hears, ValueError when neither is given or they do not fit each other.
+        ms a slot; where they end before the sound, the rest is absent. presence: bool [T_lip] of each, None for all
+        present. Raises ModelError for what the model was not trained for, ValueError when neither is given or their
+        numbers or shapes are wrong.
         """
         if not (samples is None or len(samples)) or not (lips is None or len(lips)):
             raise ValueError("log_probs: got no utterances, expected one or more")
@@ -424,14 +425,13 @@ class Recognizer:
         self, lips: Sequence[NDArray[np.uint8]], presence: Sequence[NDArray[np.bool_]]
     ) -> tuple[Tensor, Tensor]:
         slots = max(len(crops) for crops in lips)
-        first = centre_crop(lips[0])
-        padded = np.zeros((len(lips), slots, *first.shape[1:]), np.uint8)
+        padded = np.zeros((len(lips), slots, LIP_INPUT_PX, LIP_INPUT_PX), np.uint8)
         present = np.zeros((len(lips), slots), bool)
         for index, (crops, there) in enumerate(zip(lips, presence, strict=True)):
-            if crops.dtype != np.uint8 or crops.ndim != 3 or len(there) != len(crops):
-                raise ValueError(
-                    f"lips {index}: got {crops.dtype} {crops.shape}, {len(there)} presences, expected uint8 [T, 96, 96]"
-                )
+            if crops.dtype != np.uint8 or crops.shape[1:] != (CROP_PX, CROP_PX):
+                raise ValueError(f"lips {index}: got {crops.dtype} {crops.shape}, expected uint8 [T, 96, 96]")
+            if len(there) != len(crops):
+                raise ValueError(f"presence {index}: got {len(there)} slots, expected {len(crops)}, as many as crops")
             padded[index, : len(crops)] = centre_crop(crops)
             present[index, : len(crops)] = there
         lips_BT1HW = torch.from_numpy(padded).to(self.device)[:, :, None].float() / 255

@@ -11,8 +11,9 @@ from torch import Tensor
 
 # Scores of one head at a time, queries times keys: few enough to stay in the processor's cache between the product, the
 # softmax and the sum, and to bound the memory by the length of a recording and not its square.
-BLOCK_SCORES = 32 * 1024
-MIN_BLOCK_QUERIES = 32
+BLOCK_SCORES = 48 * 1024
+MIN_BLOCK_QUERIES = 32  # fewer make slow products, ...
+MAX_BLOCK_SCORES = 720 * 1024  # ... but larger blocks would be fetched from the system, page by page, each time
 MAX_KEPT_MASK = 1 << 24  # elements
 
 
@@ -171,7 +172,8 @@ class Sight:
             self.valid_BS = None
         back, ahead = context.back, context.ahead
         if back is None or ahead is None:
-            size = max(MIN_BLOCK_QUERIES, BLOCK_SCORES // max(1, self.num_keys))
+            keys = max(1, self.num_keys)
+            size = max(BLOCK_SCORES // keys, min(MIN_BLOCK_QUERIES, MAX_BLOCK_SCORES // keys))
         else:
             size = max(MIN_BLOCK_QUERIES, (back + ahead) // 2)
         self._block_size = max(1, min(size, num_queries))
