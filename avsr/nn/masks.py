@@ -13,7 +13,7 @@ from torch import Tensor
 # softmax and the sum, and to bound the memory by the length of a recording and not its square.
 BLOCK_SCORES = 48 * 1024
 MIN_BLOCK_QUERIES = 32  # fewer make slow products, ...
-MAX_BLOCK_SCORES = 720 * 1024  # ... but larger blocks would be fetched from the system, page by page, each time
+MAX_BLOCK_SCORES = 720 * 1024  # ... but the memory of very long recordings is bounded first
 MAX_KEPT_MASK = 1 << 24  # elements
 
 
