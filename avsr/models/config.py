@@ -23,8 +23,8 @@ class AudioEncoderConfig:
 
     subsampling: mel frames per encoder frame. subsampling_channels, subsampling_kind: of its convolutions.
     subsampling_causal: they look one frame further back and not ahead. conformer: the blocks. attention: how far a
-    frame may look; attention_choices: other contexts that the model was trained for. scale_input: multiply by
-    sqrt(width) before the blocks, as published models do.
+    frame may look; attention_choices: other contexts that the model was trained for, chunked ones with the lips and the
+    fusion too (`FusionConfig.contexts`). scale_input: multiply by sqrt(width) before the blocks, as published models do.
     """
 
     conformer: ConformerShape
@@ -97,6 +97,16 @@ class FusionConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: got {self.dropout}, expected 0 to 1")
 
+    def contexts(self, attention: AttentionContext | None) -> tuple[AttentionContext, AttentionContext]:
+        """What a frame sees of the sound and of the lips when the encoders run with `attention`, None for their own.
+
+        In chunks both end with the chunk, and the window of the lips is rounded up to whole chunks.
+        """
+        if attention is None or attention.chunk is None:
+            return self.attention, self.lips
+        left = -1 if self.lips.left < 0 else -(-self.lips.left // attention.chunk) * attention.chunk
+        return attention, AttentionContext(style="chunked", left=left, right=attention.right)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -142,6 +152,13 @@ class ModelConfig:
         if self.trained is not None:
             return self.trained
         return ("a",) if self.visual_encoder is None else ("a", "v", "av")
+
+    @property
+    def chunk_contexts(self) -> dict[int, AttentionContext]:
+        """The chunks that this model can stream in: frames -> attention context, the shortest first."""
+        audio = self.audio_encoder
+        known = {c.chunk: c for c in (audio.attention, *audio.attention_choices) if c.chunk is not None and c.streamable}
+        return dict(sorted(known.items()))
 
     @property
     def frame_ms(self) -> int:
