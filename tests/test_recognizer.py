@@ -221,7 +221,7 @@ def test_what_a_model_was_trained_for(tmp_path: Path) -> None:
         lips_only.log_probs(samples, lips)
     got, _ = lips_only.log_probs(None, lips)
     assert lips_only.network.visual_head is not None
-    crops, presence = lips_only._pad_lips(lips, [np.ones(26, bool)])
+    crops, presence = lips_only.lip_tensors(lips, [np.ones(26, bool)])
     with torch.inference_mode():
         output = lips_only.network(None, torch.tensor([104]), crops, presence)
     assert output.visual_log_probs is not None and torch.equal(got, output.visual_log_probs)

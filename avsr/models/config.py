@@ -24,7 +24,8 @@ class AudioEncoderConfig:
     subsampling: mel frames per encoder frame. subsampling_channels, subsampling_kind: of its convolutions.
     subsampling_causal: they look one frame further back and not ahead. conformer: the blocks. attention: how far a
     frame may look; attention_choices: other contexts that the model was trained for, chunked ones with the lips and the
-    fusion too (`FusionConfig.contexts`). scale_input: multiply by sqrt(width) before the blocks, as published models do.
+    fusion too (`FusionConfig.contexts`). scale_input: multiply by sqrt(width) before the blocks, as published models
+    do.
     """
 
     conformer: ConformerShape
@@ -157,7 +158,9 @@ class ModelConfig:
     def chunk_contexts(self) -> dict[int, AttentionContext]:
         """The chunks that this model can stream in: frames -> attention context, the shortest first."""
         audio = self.audio_encoder
-        known = {c.chunk: c for c in (audio.attention, *audio.attention_choices) if c.chunk is not None and c.streamable}
+        known = {
+            c.chunk: c for c in (audio.attention, *audio.attention_choices) if c.chunk is not None and c.streamable
+        }
         return dict(sorted(known.items()))
 
     @property

@@ -114,6 +114,11 @@ class Network(nn.Module):
         """The part of the visual encoder that looks at one slot's crops."""
         return self.visual_encoder.trunk if self.visual_encoder else None
 
+    @property
+    def look_ahead_slots(self) -> int:
+        """How many slots of 40 ms lips run ahead of the sound in a stream."""
+        return self.visual_encoder.look_ahead_slots if self.visual_encoder else 0
+
     def initial_state(
         self,
         batch_size: int,
@@ -152,8 +157,8 @@ class Network(nn.Module):
         sound as it may be. In a stream they run `visual_encoder.look_ahead_slots` ahead of the sound: the first chunk
         brings so many slots more, and the last one so many fewer. presence: [B, T_lip] bool, None for all present.
         heard: [B] bool, False for an item whose sound is to be ignored. attention: context of the encoders and the
-        fusion where not the configured ones, as for a model with several look-aheads. With every slot absent the result is bit for
-        bit that of lips=None.
+        fusion where not the configured ones, as for a model with several look-aheads. With every slot absent the result
+        is bit for bit that of lips=None.
         """
         frame_lengths = self.audio_encoder.subsampling.output_lengths(lengths)
         x_BTD = audio_log_probs = visual_log_probs = None

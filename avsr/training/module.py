@@ -69,7 +69,7 @@ class TrainingModule(lightning.LightningModule):
         return total
 
     def draw_attention(self, batch_index: int) -> AttentionContext | None:
-        """What a batch is trained with: each of the contexts that the model is for is as likely as the configured one."""
+        """What a batch is trained with: each of the contexts that the model is for is as likely as its first."""
         choices = (None, *self.config.model.audio_encoder.attention_choices)
         drawn = generator(self.config.seed, self.current_epoch, batch_index, "attention").integers(len(choices))
         return choices[int(drawn)]
