@@ -331,7 +331,7 @@ class Session:
             mel_end - kept_from,
         )
         output = self.recognizer.step(mel, lips, presence, self._state, self._attention, heard=heard)
-        log_probs_TV = output.log_probs[0].float().cpu()
+        log_probs_TV = output.log_probs[0].float().cpu().clone()  # no inference tensor, which could not be changed
         there = [*self._there, *((bool(a) and not is_lost) or bool(f) for a, f in zip(audible, faces, strict=False))]
         for frame in range(len(log_probs_TV)):
             if not any(there[frame : frame + 2 * REACH_FRAMES + 1]):
