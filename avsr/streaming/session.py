@@ -352,7 +352,9 @@ class Session:
         self._sound.forget(mel_end)
         if self._on_log_probs is not None:
             self._on_log_probs(log_probs_TV)
-        events = self._tell_mode(first, heard=heard, is_lost=is_lost, reads=any(faces))
+        events = []
+        if not ending or self._mode is None:  # what is missing at the end was not lost
+            events += self._tell_mode(first, heard=heard, is_lost=is_lost, reads=any(faces))
         said = self._utterance.add(log_probs_TV, sources, end * self._frame_s - self._sound.voice.last_voice_s)
         compute_ms = 1000 * (time.perf_counter() - started)
         return events + [self._event(some, compute_ms) for some in said]
