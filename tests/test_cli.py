@@ -549,15 +549,23 @@ class TestOtherCommands:
         module.ASSETS = tmp_path  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "avsr.models.recognizer", module)
         configs = [
-            ("hears", types.SimpleNamespace(vocabulary_size=1024, modalities=("a",))),
-            ("tiny", types.SimpleNamespace(vocabulary_size=51, modalities=("a", "v", "av"))),
+            (
+                "hears",
+                types.SimpleNamespace(vocabulary_size=1024, modalities=("a",), chunk_contexts={}, frame_ms=40),
+            ),
+            (
+                "tiny",
+                types.SimpleNamespace(
+                    vocabulary_size=51, modalities=("a", "v", "av"), chunk_contexts={1: None, 4: None}, frame_ms=80
+                ),
+            ),
         ]
         monkeypatch.setattr("avsr.models.shipped", lambda: configs)
         assert main(["models"]) == 0
         assert capsys.readouterr().out == (
-            "NAME   MODALITIES  UNITS  SIZE\n"
-            "hears  a           1024   0.4 MB\n"
-            "tiny   a v av      51     2.3 MB\n"
+            "NAME   MODALITIES  UNITS  SIZE    LIVE, MS\n"
+            "hears  a           1024   0.4 MB  -\n"
+            "tiny   a v av      51     2.3 MB  80 320\n"
         )  # fmt: skip
 
     @pytest.mark.parametrize(
