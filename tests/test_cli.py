@@ -542,6 +542,14 @@ class TestOtherCommands:
         assert main(["train", "c.yaml", "a=1", "b.c=x"]) == 0
         assert capsys.readouterr() == ("runs/mine/model\n" * 2, "avsr: epoch 1: dev WER 50 %\n")
 
+    def test_one_argument_too_many(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["doctor", "a.mp4", "b.mp4"]) == 2
+        assert capsys.readouterr().err == "avsr: b.mp4 is one argument too many (avsr doctor --help explains)\n"
+
+    def test_compare_with_an_unknown_modality(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["compare", f"{tmp_path}:q", f"{tmp_path}:av"]) == 2
+        assert "got modality 'q', expected" in capsys.readouterr().err
+
     def test_models(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         put(str(tmp_path / "tiny/model.safetensors"), text="x" * 2_340_000)
         put(str(tmp_path / "hears/model.safetensors"), text="x" * 400_000)

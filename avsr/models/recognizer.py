@@ -586,8 +586,10 @@ def _segments(words: Iterable[Word]) -> list[Segment]:
 
 
 def _pad(samples: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    arrays = [np.asarray(array, dtype=np.float32) for array in samples]
+    arrays = [np.asarray(array) for array in samples]
     for index, array in enumerate(arrays):
+        if not np.issubdtype(array.dtype, np.floating):  # integers would be taken for sound 32768 times too loud
+            raise ValueError(f"samples {index}: got {array.dtype}, expected float32 in [-1, 1]")
         if array.ndim != 1:
             raise ValueError(f"samples {index}: got shape {array.shape}, expected one dimension, mono at 16 kHz")
         if not np.isfinite(array).all():
