@@ -84,11 +84,15 @@ class LipBuffer:
             self._followed_s = time_s
         return index
 
-    def find(self, picture: NDArray[np.uint8], time_s: float) -> list[LipSlot]:
-        """The slots that a picture makes known, to be passed to `add`. Finds faces."""
+    def open(self) -> LipTracker:
+        """The face finder, loaded where it is not yet."""
         if self._tracker is None:
             self._tracker = LipTracker()
-        slots = self._tracker.push(VideoFrame(max(0.0, time_s), picture))
+        return self._tracker
+
+    def find(self, picture: NDArray[np.uint8], time_s: float) -> list[LipSlot]:
+        """The slots that a picture makes known, to be passed to `add`. Finds faces."""
+        slots = self.open().push(VideoFrame(max(0.0, time_s), picture))
         return [lips for slot in slots for lips in self._choice.push(slot)]
 
     def find_last(self) -> list[LipSlot]:

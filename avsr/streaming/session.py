@@ -180,6 +180,12 @@ class Session:
                 "samples_late": sound.late,
             }
 
+    def prepare(self) -> None:
+        """Load the face finder now, not with the first picture, which would come late: it takes up to a second."""
+        with self._video_lock:
+            if self.video and not self._ended:
+                self._lips.open()
+
     def push_audio(
         self, samples: NDArray[np.float32], t: float | None = None, *, arrived: float | None = None
     ) -> list[Event]:
