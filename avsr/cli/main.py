@@ -23,12 +23,13 @@ from types import FrameType
 from typing import NoReturn
 
 from avsr import __version__
-from avsr.cli import compare, doctor, evaluate, import_, models, noise, prepare, train, transcribe
+from avsr.cli import compare, doctor, evaluate, import_, models, noise, prepare, stream, train, transcribe
 from avsr.cli.console import Console, UsageError, explain, messages_on_stderr
 from avsr.errors import nearest
 
 COMMANDS = {
     "transcribe": transcribe,
+    "stream": stream,
     "doctor": doctor,
     "prepare": prepare,
     "train": train,

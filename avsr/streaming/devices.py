@@ -65,7 +65,7 @@ class Microphone:
             "the microphone cannot be opened",
             got=reason,
             expected="an input of the sound system",
-            remedy="python -m sounddevice lists them; name one with --mic NAME",
+            remedy="python -m sounddevice lists them; name one with --mic-device NAME",
         )
 
     def __exit__(self, *_: object) -> None:
