@@ -316,8 +316,9 @@ def soak(recognizer: Recognizer, clips: Sequence[Clip], seconds: float, chunk_ms
     late = [error for end_s, error in errors_ms if end_s > 3 * seconds / 4]
     print(
         f"soak: {stream_s:.0f} s of stream in {wall_s:.0f} s: {memory_mib - (after_minute or memory_mib):+.1f} MiB"
-        f" after the first minute, {len(finals)} finals, {len(errors_ms)} of them word for word a clip's; their ends"
-        f" are {np.median(early):+.0f} ms from the corpus's in the first quarter and {np.median(late):+.0f} ms in the last"
+        f" after the first minute, {len(finals)} finals, {len(errors_ms)} of them word for word a clip's;"
+        f" these end {np.median(early):+.0f} ms from the corpus's word times in the first quarter of the stream, and"
+        f" {np.median(late):+.0f} ms in the last"
     )
     print(f"soak: {counters}, add up: {fates == counters['pictures']}")
 

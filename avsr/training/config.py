@@ -111,7 +111,8 @@ class LossConfig:
     the beginning and after `word_times_epochs`. With CTC from the start a small model recites the grammar at the end of
     each utterance and never learns to listen; starting from word times avoids that, and keeping some keeps times true.
     word_times_live: whether they are taught in chunks too, where a frame does not know what comes: words then come out
-    before they are understood, and the wrong ones too. peak_first: weight of a term that makes words come out earlier, which matters live (`peak_first_loss`).
+    before they are understood, and the wrong ones too. peak_first: weight of a term that makes words come out earlier
+    (`peak_first_loss`).
     """
 
     fused: float = 1.0
