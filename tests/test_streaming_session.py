@@ -10,7 +10,7 @@ import torch
 
 from avsr.errors import ConfigError
 from avsr.models.recognizer import Recognizer
-from avsr.streaming import Event, Session
+from avsr.streaming import Chunk, Event, Session
 from tests.tiny import live_network, random_samples, tiny_network, tiny_tokenizer
 
 SECONDS = 2.9
@@ -240,6 +240,33 @@ def test_sound_and_pictures_may_come_from_two_threads(
     camera.join()
     counters = session.finish()[-1].counters
     assert counters is not None and adds_up(counters) and counters["pictures"] == len(crops)
+
+
+def test_what_is_said_is_also_called_in_order(recognizer: Recognizer, samples: np.ndarray, crops: np.ndarray) -> None:
+    called: list[Event] = []
+    chunks: list[Chunk] = []
+    session = recognizer.stream(chunk_ms=160, look_ahead_ms=160, on_event=called.append, on_chunk=chunks.append)
+    assert run(session, samples, crops) == called
+    final = [chunk for chunk in chunks if chunk.for_good]
+    assert [chunk.start for chunk in final[1:]] == [chunk.end for chunk in final[:-1]]
+    assert final[-1].end == pytest.approx(2.96)  # of 2.92 s of lips
+    assert len(chunks) > len(final)
+    assert sum(sum(chunk.used) for chunk in final) == len(crops)
+    assert all(chunk.compute_ms > 0 for chunk in chunks)
+
+
+def test_a_picture_without_lips_is_not_waited_for(
+    recognizer: Recognizer, samples: np.ndarray, crops: np.ndarray
+) -> None:
+    session = recognizer.stream(chunk_ms=320)
+    events: list[Event] = []
+    for k in range(40):
+        events += session.push_video(None if 5 <= k < 20 else crops[k], 0.04 * k)
+        events += session.push_audio(samples[640 * k : 640 * (k + 1)])
+    modes = [(event.text, event.reason) for event in events if event.event == "mode"]
+    assert modes == [("av", "ok"), ("a", "no_face"), ("av", "ok")]
+    session.finish()
+    assert session.counters["absent"] == 17 and session.counters["used"] == 23  # two before lips are trusted again
 
 
 def test_two_clocks(recognizer: Recognizer, samples: np.ndarray, crops: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from avsr.transcript import Word
 
@@ -11,6 +11,21 @@ Kind = Literal["partial", "final", "mode", "counters"]
 
 Mode = Literal["av", "a", "v", "none"]
 """What words are recognised from at present: both, sound, lips, or nothing because both are lost."""
+
+
+class Chunk(NamedTuple):
+    """One step of the network, whether anything was said after it or not.
+
+    start, end: seconds from the beginning of the stream of the frames that it ran on. for_good: False for the beginning
+    of a chunk whose look-ahead is not there yet. used: of each slot of 40 ms that it took, whether the network had its
+    lips. compute_ms: network and decoding.
+    """
+
+    start: float
+    end: float
+    for_good: bool
+    used: tuple[bool, ...]
+    compute_ms: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

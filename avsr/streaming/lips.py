@@ -96,8 +96,10 @@ class LipBuffer:
         slots = [] if self._tracker is None else self._tracker.finish(self._followed_s + self._step_s)
         return [lips for slot in slots for lips in self._choice.push(slot)] + self._choice.finish()
 
-    def give(self, index: int, crop: NDArray[np.uint8]) -> list[LipSlot]:
-        """The slot of a crop that the caller cut, to be passed to `add`."""
+    def give(self, index: int, crop: NDArray[np.uint8] | None) -> list[LipSlot]:
+        """The slot of a crop that the caller cut, None where there were no lips to cut, to be passed to `add`."""
+        if crop is None:
+            return [LipSlot(index, _NO_CROP, False, "no_face", None)]
         return [LipSlot(index, crop, True, "ok", 0)]
 
     def add(self, slots: list[LipSlot], heard_s: float) -> None:

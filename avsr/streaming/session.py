@@ -31,8 +31,8 @@ from avsr.features.mel import HOP_SAMPLES, LOOK_AHEAD_SAMPLES, SAMPLE_RATE_HZ
 from avsr.features.silence import NOT_HEARD, REACH_FRAMES, audible_frames
 from avsr.models.config import LIP_CROP_PX
 from avsr.streaming.clock import ClockAligner
-from avsr.streaming.events import Event, Mode
-from avsr.streaming.lips import LipBuffer
+from avsr.streaming.events import Chunk, Event, Mode
+from avsr.streaming.lips import LipBuffer, Taken
 from avsr.streaming.sound import SoundBuffer
 from avsr.streaming.utterance import Said, Source, Utterance
 
@@ -55,8 +55,11 @@ class Session:
     whether the model can. face: "largest" (as "auto" is live) or the number of a face. max_video_lag_ms: how long the
     sound of a chunk waits for its lips. clocks: "shared", all times are of one clock, or "arrival", each device has its
     own and arrival tells. origin_s: the time at which the stream begins, None for that of what comes first. pause_ms:
-    without words and voice, which ends an utterance. on_log_probs: called with the log-probabilities [t, V + 1] of each
-    chunk. Raises ConfigError for what the model cannot do.
+    without words and voice, which ends an utterance. Raises ConfigError for what the model cannot do.
+
+    Called while the session is locked, so they must be quick: on_event with each event, in order, which matters where
+    sound and pictures are pushed from two threads; on_log_probs with the log-probabilities [t, V + 1] of each chunk;
+    on_chunk with each step of the network, also those that nothing was said after.
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class Session:
         clocks: Literal["shared", "arrival"] = "shared",
         origin_s: float | None = None,
         pause_ms: float = 700.0,
+        on_event: Callable[[Event], None] | None = None,
         on_log_probs: Callable[[Tensor], None] | None = None,
+        on_chunk: Callable[[Chunk], None] | None = None,
     ) -> None:
         config = recognizer.config
         if clocks not in ("shared", "arrival"):
@@ -93,7 +98,7 @@ class Session:
         self._max_lag_s = max_video_lag_ms / 1000
         self._aligner = ClockAligner() if clocks == "arrival" else None
         self._origin_s = origin_s
-        self._on_log_probs = on_log_probs
+        self._on_event, self._on_log_probs, self._on_chunk = on_event, on_log_probs, on_chunk
 
         self._sound = SoundBuffer()
         self._lips = LipBuffer(str(face), self._max_lag_s, reads=self.video)
@@ -202,15 +207,16 @@ class Session:
                 self._origin_s += ahead_s - SKIPPED_GAP_S
                 ahead_s = 0.0
             self._sound.receive(samples, ahead_s)
-            return events + self._advance()
+            return self._tell(events + self._advance())
 
-    def push_video(self, picture: NDArray[np.uint8], t: float, *, arrived: float | None = None) -> list[Event]:
-        """One picture: uint8 RGB [H, W, 3], whose faces are found here and now, or a lip crop uint8 [96, 96].
+    def push_video(self, picture: NDArray[np.uint8] | None, t: float, *, arrived: float | None = None) -> list[Event]:
+        """One picture: uint8 RGB [H, W, 3], whose faces are found here and now, or a lip crop uint8 [96, 96]; None from
+        those who cut crops themselves, where a picture shows no lips.
 
         t: seconds at which it was taken. arrived: as for sound. Returns what became known. Raises ValueError for other
         arrays.
         """
-        is_crop = _is_crop(picture)
+        is_crop = picture is None or _is_crop(picture)
         _check_time(t)
         with self._video_lock:
             with self._lock:
@@ -222,13 +228,16 @@ class Session:
                 time_s = t - self._origin_s
                 index = self._lips.register(time_s, self._sound.end_s, is_crop=is_crop)
                 if index is None:
-                    return self._advance()
-            slots = self._lips.give(index, picture) if is_crop else self._lips.find(picture, time_s)
+                    return self._tell(self._advance())
+            if picture is None or is_crop:
+                slots = self._lips.give(index, picture)
+            else:
+                slots = self._lips.find(picture, time_s)
             with self._lock:
                 if self._ended:  # in the meantime
                     return []
                 self._lips.add(slots, self._sound.end_s)
-                return self._advance()
+                return self._tell(self._advance())
 
     def finish(self) -> list[Event]:
         """Nothing more will come: what is left, the last final, and the counters. The session is closed."""
@@ -247,10 +256,14 @@ class Session:
             self._ended = True
             self._lips.close()
             now_s = self._time_s(self._frames * self._frame_s)
-            return [
-                *events,
-                Event(event="counters", start=now_s, end=now_s, emitted=self._emitted_s, counters=self.counters),
-            ]
+            counters = Event(event="counters", start=now_s, end=now_s, emitted=self._emitted_s, counters=self.counters)
+            return self._tell([*events, counters])
+
+    def _tell(self, events: list[Event]) -> list[Event]:
+        if self._on_event is not None:
+            for event in events:
+                self._on_event(event)
+        return events
 
     def _require_open(self) -> None:
         if self._ended:
@@ -341,7 +354,8 @@ class Session:
         self._shown = end
         if not for_good:
             partial = self._utterance.show(log_probs_TV, sources)
-            return [] if partial is None else [self._event(partial, 1000 * (time.perf_counter() - started))]
+            compute_ms = self._tell_chunk(first, end, slots, started, for_good=False)
+            return [] if partial is None else [self._event(partial, compute_ms)]
 
         assert output.state is not None
         self._state, self._frames, self._mel_frames = output.state, end, mel_end
@@ -356,8 +370,15 @@ class Session:
         if not ending or self._mode is None:  # what is missing at the end was not lost
             events += self._tell_mode(first, heard=heard, is_lost=is_lost, reads=any(faces))
         said = self._utterance.add(log_probs_TV, sources, end * self._frame_s - self._sound.voice.last_voice_s)
-        compute_ms = 1000 * (time.perf_counter() - started)
+        compute_ms = self._tell_chunk(first, end, slots, started, for_good=True)
         return events + [self._event(some, compute_ms) for some in said]
+
+    def _tell_chunk(self, first: int, end: int, slots: list[Taken], started: float, *, for_good: bool) -> float:
+        compute_ms = 1000 * (time.perf_counter() - started)
+        if self._on_chunk is not None:
+            used = tuple(taken.used for taken in slots)
+            self._on_chunk(Chunk(first * self._frame_s, end * self._frame_s, for_good, used, compute_ms))
+        return compute_ms
 
     def _tell_mode(self, frame: int, *, heard: bool, is_lost: bool, reads: bool) -> list[Event]:
         policy = self._lips.policy
