@@ -45,6 +45,7 @@ def running(
     recognizer: FakeRecognizer | None = None, *, token: str | None = None, **limits: float
 ) -> Iterator[Prepared]:
     """A server in a thread, at a free port."""
+    limits.setdefault("sessions_per_s", 1000.0)  # tests open and close them faster than people
     settings = Settings(port=0, token=token, limits=Limits(**limits))  # type: ignore[arg-type]
     prepared = prepare(recognizer or FakeRecognizer(), settings)
     thread = threading.Thread(target=prepared.run)
@@ -316,6 +317,18 @@ class TestLimits:
             wait_until(lambda: sessions(served) == 1)
             works(served)
 
+    def test_sessions_cannot_be_opened_without_end(self) -> None:
+        with running(sessions_per_s=1.0, burst_s=3.0) as served:
+            for _ in range(3):
+                with open_socket(served) as client:
+                    client.send(STOP)
+                    events_until_closed(client)
+                    assert client.close_code == 1000
+            with open_socket(served) as client:
+                assert refusal(client)[0] == 4503
+            time.sleep(1.1)
+            works(served)
+
     def test_length_of_a_session(self) -> None:
         def talk(client: ClientConnection) -> None:
             for number in range(500):
@@ -470,11 +483,15 @@ class TestOthers:
         assert final["text"] == "word0 word1 word2"
         assert sorted(late)[len(late) // 2] < 0.5
 
-    def test_client_that_never_reads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        "limits",
+        [{"outgoing": 64}, {"outgoing": 10**6, "write_s": 0.3}, {"outgoing": 10**6, "write_s": 100}],
+        ids=["words", "time", "connection"],
+    )
+    def test_client_that_never_reads(self, limits: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(transport, "STALLED_S", 0.5)
-        with running(FakeRecognizer(talk=60), write_s=0.5, outgoing=64) as served:
+        with running(FakeRecognizer(talk=200), **limits) as served:
             with socket.create_connection(("127.0.0.1", port_of(served)), timeout=10) as client:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 client.sendall(
                     b"GET /stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"

@@ -47,7 +47,7 @@ HEADERS = {
 
 def create_app(live: Live, *, limits: Limits, access: Access) -> ASGIApp:
     """The application, ready to be served."""
-    room = Room(limits.max_sessions)
+    room = Room(limits)
     page = resources.files("avsr") / "assets" / "page"
     content = {path: (page / path[1:]).read_bytes() for path in FILES}
     index = (page / "index.html").read_bytes()

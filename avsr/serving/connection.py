@@ -22,7 +22,7 @@ from avsr import __version__
 from avsr.errors import AvsrError
 from avsr.serving import protocol
 from avsr.serving.access import Access
-from avsr.serving.limits import Limits, Meter
+from avsr.serving.limits import Limits, Meter, RateLimit
 from avsr.serving.protocol import CLOSE_CODES, PROTOCOL, RefusalError, read_hello, read_media, read_stop
 from avsr.serving.stream import BrokenPicturesError, LiveSession, LiveStream
 
@@ -43,16 +43,20 @@ class Live:
 
 
 class Room:
-    """Counts the sessions. One counts until its threads have ended, also when its client has long gone."""
+    """Counts the sessions. One counts until its threads have ended, also when its client has long gone. They cannot be
+    opened at any pace either: each needs a face finder of its own, which takes longer to make than to ask for."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, limits: Limits) -> None:
+        self.size = limits.max_sessions
         self.taken = 0
+        self._pace = RateLimit(limits.sessions_per_s, limits.burst_s)
 
     def enter(self) -> None:
         """Take a place. Raises RefusalError where there is none."""
         if self.taken >= self.size:
             raise RefusalError("busy", f"all {self.size} sessions are in use: try again when one has ended")
+        if not self._pace.take(1, time.monotonic()):
+            raise RefusalError("busy", "too many sessions were opened just now: try again in a few seconds")
         self.taken += 1
 
     def leave(self) -> None:

@@ -14,9 +14,9 @@ class Limits:
     """What one server grants. A page sends 25 blocks of sound and at most 25 pictures a second; the limits are twice
     what the liveliest honest client does, and bursts allow for one that was held up.
 
-    max_sessions: at once. max_minutes: of one session. hello_s: until the first message. idle_s: without sound and
-    pictures. clock_slack_s: how far the times of a client may run ahead of or behind the time that passes here; a
-    step forward is silence that has to be recognised, so it is as good as sound.
+    max_sessions: at once. sessions_per_s: opened. max_minutes: of one session. hello_s: until the first message.
+    idle_s: without sound and pictures. clock_slack_s: how far the times of a client may run ahead of or behind the
+    time that passes here; a step forward is silence that has to be recognised, so it is as good as sound.
     message_bytes, text_bytes: of one message. burst_s: for how many seconds the rates may be exceeded.
     queued_pictures, queued_sound_s: what waits for the recogniser; the oldest goes first. hurry_s: of waiting sound,
     from which on pictures are dropped unseen. outgoing: words that wait to be sent. write_s: how long a client may
@@ -24,6 +24,7 @@ class Limits:
     """
 
     max_sessions: int = 4
+    sessions_per_s: float = 2.0
     max_minutes: float = 60.0
     hello_s: float = 5.0
     idle_s: float = 30.0
@@ -53,8 +54,10 @@ class RateLimit:
         if self._since_s >= 0:
             self._left = min(self._most, self._left + self._rate * (now_s - self._since_s))
         self._since_s = now_s
+        if amount > self._left:
+            return False
         self._left -= amount
-        return self._left >= 0
+        return True
 
 
 class Meter:

@@ -130,6 +130,10 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
 
 def serve(recognizer: LiveRecognizer, settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     """Serve until a signal. on_ready(url) is called when the page can be opened. Raises what `prepare` does."""
+    import torch
+
+    # Every session computes in threads of its own; more of them for each would only get into each other's way.
+    torch.set_num_threads(1)
     prepared = prepare(recognizer, settings)
     on_ready(prepared.url)
     prepared.run()
