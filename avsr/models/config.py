@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from avsr.errors import ConfigError
 from avsr.features.mel import MelConfig
 from avsr.nn.conformer import ConformerShape
 from avsr.nn.masks import AttentionContext
@@ -162,6 +163,24 @@ class ModelConfig:
             c.chunk: c for c in (audio.attention, *audio.attention_choices) if c.chunk is not None and c.streamable
         }
         return dict(sorted(known.items()))
+
+    def chunk_context(self, chunk_ms: int) -> AttentionContext:
+        """The attention context of chunks of so many ms. Raises ConfigError for those it was not trained for."""
+        contexts = self.chunk_contexts
+        if not contexts:
+            raise ConfigError(
+                f"model {self.name} cannot stream: it was trained on whole recordings",
+                expected="a model with chunked attention",
+                remedy="use transcribe, or a model that streams: avsr models says which",
+            )
+        if chunk_ms % self.frame_ms or chunk_ms // self.frame_ms not in contexts:
+            known = ", ".join(str(frames * self.frame_ms) for frames in contexts)
+            raise ConfigError(
+                f"model {self.name} was not trained for such chunks",
+                got=f"{chunk_ms} ms",
+                expected=f"one of {known} ms",
+            )
+        return contexts[chunk_ms // self.frame_ms]
 
     @property
     def frame_ms(self) -> int:

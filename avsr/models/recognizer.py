@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 from collections import Counter
@@ -139,6 +140,7 @@ class Recognizer:
         self.network = network.eval().to(self.device)
         self.tokenizer = tokenizer
         self.dtype = dtype or torch.float32
+        self._attention: AttentionContext | None = None
         self.network.pack(self.dtype)
         self.log_mel = LogMel(network.config.mel).to(self.device)
 
@@ -149,6 +151,13 @@ class Recognizer:
     @property
     def name(self) -> str:
         return self.config.name
+
+    def in_chunks(self, chunk_ms: int) -> Recognizer:
+        """The same model, which hears and sees whole utterances as it would live in chunks of `chunk_ms`: the results
+        are those of `stream`, at the cost of one pass. Raises ConfigError for chunks that it was not trained for."""
+        live = copy.copy(self)
+        live._attention = self.config.chunk_context(chunk_ms)
+        return live
 
     def features(self, samples: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
         """Log-mel features of utterances: float32 [B, n_mels, T], frame counts [B] (10 ms each).
@@ -189,7 +198,7 @@ class Recognizer:
             width = self.config.audio_encoder.conformer.width
             return EncodedSound(mel.new_zeros(len(mel), 0, width), lengths * 0)
         with self._precision():
-            frames_BTD, frame_lengths, _ = self.network.audio_encoder(mel, lengths)
+            frames_BTD, frame_lengths, _ = self.network.audio_encoder(mel, lengths, attention=self._attention)
         return EncodedSound(frames_BTD, frame_lengths)
 
     @torch.inference_mode()
@@ -220,7 +229,7 @@ class Recognizer:
             empty = lips_BT1HW.new_zeros(len(lips), 0, self.config.audio_encoder.conformer.width)
             return EncodedLips(LipFrames(empty, presence_BT[:, :0]), lengths)
         with self._precision():
-            encoded, _ = self.network.encode_lips(lips_BT1HW, presence_BT, lengths, frames)
+            encoded, _ = self.network.encode_lips(lips_BT1HW, presence_BT, lengths, frames, attention=self._attention)
         return EncodedLips(encoded, lengths)
 
     def lip_lengths(self, lips: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -245,7 +254,10 @@ class Recognizer:
                 )
             else:
                 log_probs, _ = self.network.fuse(
-                    None if sound is None else sound.frames_BTD, lengths, None if lips is None else lips.frames
+                    None if sound is None else sound.frames_BTD,
+                    lengths,
+                    None if lips is None else lips.frames,
+                    attention=self._attention,
                 )
         return log_probs, lengths
 
@@ -405,7 +417,7 @@ class Recognizer:
         if mel is not None and mel.shape[-1] == 0:  # less than 10 ms of sound
             return torch.zeros(len(mel), 0, self.network.blank_id + 1, device=self.device), lengths * 0
         with self._precision():
-            output = self.network(mel, lengths, lips, presence)
+            output = self.network(mel, lengths, lips, presence, attention=self._attention)
         log_probs = output.log_probs
         if self.config.decodes == "sides":
             side = output.audio_log_probs if mel is not None else output.visual_log_probs
@@ -574,8 +586,10 @@ def _segments(words: Iterable[Word]) -> list[Segment]:
 
 
 def _pad(samples: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    arrays = [np.asarray(array, dtype=np.float32) for array in samples]
+    arrays = [np.asarray(array) for array in samples]
     for index, array in enumerate(arrays):
+        if not np.issubdtype(array.dtype, np.floating):  # integers would be taken for sound 32768 times too loud
+            raise ValueError(f"samples {index}: got {array.dtype}, expected float32 in [-1, 1]")
         if array.ndim != 1:
             raise ValueError(f"samples {index}: got shape {array.shape}, expected one dimension, mono at 16 kHz")
         if not np.isfinite(array).all():

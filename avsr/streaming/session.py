@@ -82,11 +82,11 @@ class Session:
                 got=f"max_video_lag_ms {max_video_lag_ms}, pause_ms {pause_ms}",
                 expected="0 or more, and more than 0",
             )
-        self._step, self._chunk = _chunks(recognizer, chunk_ms, look_ahead_ms)
+        self._attention = config.chunk_context(chunk_ms + look_ahead_ms)
+        self._step, self._chunk = _step_frames(recognizer, chunk_ms, look_ahead_ms), self._attention.right + 1
         self.video = "av" in config.modalities if video is None else video
         recognizer.require("av" if self.video else "a")
         self.recognizer = recognizer
-        self._attention = config.chunk_contexts[self._chunk]
         self._frame_s = config.frame_ms / 1000
         self._mel_per_frame = config.audio_encoder.subsampling
         self._causal = config.audio_encoder.subsampling_causal
@@ -396,30 +396,18 @@ class Session:
         )
 
 
-def _chunks(recognizer: Recognizer, chunk_ms: int, look_ahead_ms: int) -> tuple[int, int]:
-    """Frames that are shown at a time, and frames of a chunk."""
+def _step_frames(recognizer: Recognizer, chunk_ms: int, look_ahead_ms: int) -> int:
+    """How many frames are shown at a time. Raises ConfigError for what cannot be."""
     config = recognizer.config
-    contexts = config.chunk_contexts
-    if not contexts:
-        raise ConfigError(
-            f"model {config.name} cannot stream: it was trained on whole recordings",
-            expected="a model with chunked attention",
-            remedy="use transcribe, or a model that streams: avsr models says which",
-        )
     if config.mel.normalize == "per_feature":
         raise ConfigError(f"model {config.name} cannot stream: its features are normalised over the whole recording")
-    asked = f"chunk_ms {chunk_ms}, look_ahead_ms {look_ahead_ms}"
-    if chunk_ms < 1 or chunk_ms % config.frame_ms or look_ahead_ms < 0 or look_ahead_ms % config.frame_ms:
-        raise ConfigError("wrong chunks", got=asked, expected=f"multiples of {config.frame_ms}")
-    step, chunk = chunk_ms // config.frame_ms, (chunk_ms + look_ahead_ms) // config.frame_ms
-    if chunk not in contexts:
-        known = ", ".join(str(frames * config.frame_ms) for frames in contexts)
+    if chunk_ms < 1 or look_ahead_ms < 0 or chunk_ms % config.frame_ms or look_ahead_ms % chunk_ms:
         raise ConfigError(
-            f"model {config.name} was not trained for such chunks", got=asked, expected=f"one of {known} ms together"
+            "wrong chunks",
+            got=f"chunk_ms {chunk_ms}, look_ahead_ms {look_ahead_ms}",
+            expected=f"a multiple of {config.frame_ms}, and a multiple of the chunk",
         )
-    if chunk % step:
-        raise ConfigError("wrong chunks", got=asked, expected="a look-ahead of whole chunks")
-    return step, chunk
+    return chunk_ms // config.frame_ms
 
 
 def _check_samples(samples: NDArray[np.float32]) -> None:
