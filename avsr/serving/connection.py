@@ -129,6 +129,7 @@ class Connection:
         self._outbox = Outbox(limits.outgoing)
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[BaseException | None] = self._loop.create_future()
+        self._has_session = False
 
     async def run(self) -> None:
         """Serve it; returns when it is closed. Raises nothing that concerns others."""
@@ -143,6 +144,9 @@ class Connection:
             await self._close(refusal)
         except WebSocketDisconnect:
             logger.debug("a client has gone")
+        finally:
+            if self._has_session:  # its threads are about to end; the process does not while they compute
+                await asyncio.wait([self._ended], timeout=CLOSE_S)
 
     async def _hello(self) -> protocol.Hello:
         try:
@@ -164,8 +168,13 @@ class Connection:
             ended=self._end_from_thread,
             limits=self._limits,
         )
-        stream.start()
         self._ended.add_done_callback(lambda _: self._room.leave())
+        try:
+            stream.start()
+        except RuntimeError as no_thread:
+            self._ended.set_result(no_thread)
+            raise RefusalError("fault", "the server cannot open another session") from no_thread
+        self._has_session = True
         self._outbox.put(
             {"event": "hello", "protocol": PROTOCOL, "version": __version__, "video": video} | self._live.description
         )

@@ -108,9 +108,13 @@ async function openMedia(microphone, cameraId) {
   if (audio && video) {
     try {
       return { stream: await open({ audio, video }), problems: [] };
-    } catch {
+    } catch (failure) {
       const problems = [];
       const tracks = [];
+      const isRefused = failure.name === "NotAllowedError";
+      const refused = await Promise.all(["microphone", "camera"].map((what) => isRefused && isForbidden(what)));
+      // Who has just said no to both is not asked again for each.
+      if (isRefused && refused[0] === refused[1]) throw bothFailed([mediaProblem(failure, "microphone"), mediaProblem(failure, "camera")]);
       for (const [what, constraints] of [["microphone", { audio }], ["camera", { video }]]) {
         try {
           tracks.push(...(await open(constraints)).getTracks());
@@ -126,6 +130,15 @@ async function openMedia(microphone, cameraId) {
     return { stream: await open({ audio, video }), problems: [] };
   } catch (error) {
     throw mediaProblem(error, audio ? "microphone" : "camera");
+  }
+}
+
+/** Whether the browser has been told never to give it to this page. */
+async function isForbidden(name) {
+  try {
+    return (await navigator.permissions.query({ name })).state === "denied";
+  } catch {
+    return false; // a browser that does not tell
   }
 }
 
@@ -327,7 +340,7 @@ function sentence(text) {
   return text ? text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".") : "";
 }
 
-const live = { connection: null, microphone: null, camera: null, stream: null, started: 0, held: 0 };
+const live = { connection: null, microphone: null, camera: null, stream: null, started: 0, held: 0, lost: null };
 
 async function start() {
   setState("starting");
@@ -344,11 +357,13 @@ async function start() {
     const connection = new Connection(onEvent, onClosed);
     live.connection = connection;
     live.held = 0;
+    live.lost = null;
     await connection.open(hasCamera || byId("cameras").value !== "none");
     live.started = now();
     if (hasMicrophone) await startMicrophone();
     if (hasCamera) await startCamera();
     for (const track of stream.getTracks()) watch(track);
+    if (live.lost) throw live.lost;
     setState("running");
     if (!root.dataset.mode) showMode("", hasMicrophone ? "listening" : "looking");
     trace.run();
@@ -459,11 +474,10 @@ async function stop() {
 function onClosed(problem) {
   clearTimeout(takingLeave);
   live.connection = null;
-  if (problem && root.dataset.state !== "stopping") {
-    if (root.dataset.state === "running") lose(problem);
-    return; // while starting, start() itself says so
-  }
-  finish();
+  live.lost = problem;
+  if (root.dataset.state === "starting") return; // start() says so
+  if (problem && root.dataset.state === "running") lose(problem);
+  else finish();
 }
 
 /** The running session is over, for a reason. */
@@ -840,11 +854,27 @@ function clear() {
   byId("empty").hidden = root.dataset.state === "running" && byId("partial").hasChildNodes();
 }
 
+function remember(name, value) {
+  try {
+    localStorage.setItem(name, value);
+  } catch {
+    // storage is switched off, and nothing depends on it
+  }
+}
+
+function remembered(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
 /** Follows the system until it is chosen by hand. */
 function switchTheme() {
   const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = isDark ? "light" : "dark";
-  localStorage.setItem("theme", root.dataset.theme);
+  remember("theme", root.dataset.theme);
   trace.paint();
 }
 
@@ -867,7 +897,7 @@ async function showInfo() {
 }
 
 function begin() {
-  const theme = localStorage.getItem("theme");
+  const theme = remembered("theme");
   if (theme === "dark" || theme === "light") root.dataset.theme = theme;
   const isHere = /^(localhost|127\.[0-9.]+|\[::1\])$/.test(location.hostname);
   byId("place").querySelector("span").textContent = isHere ? "stays on this machine" : `sent to ${location.hostname} only`;
