@@ -763,6 +763,8 @@ const trace = {
   },
   draw() {
     if (!this.isRunning) return;
+    const end = now() - 0.2; // where there is none since then, no sound comes, and time goes on all the same
+    for (let time = this.bars.at(-1)?.time ?? end; time < end; time += 0.08) this.hear([0], time + 0.08);
     this.paint();
     requestAnimationFrame(() => this.draw());
   },
@@ -910,6 +912,7 @@ function begin() {
   byId("theme").addEventListener("click", switchTheme);
   navigator.mediaDevices?.addEventListener?.("devicechange", listDevices);
   addEventListener("resize", () => trace.paint());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => trace.paint());
   addEventListener("pagehide", () => live.connection?.drop());
   showMode("", "");
   trace.paint();
