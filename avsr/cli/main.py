@@ -23,13 +23,14 @@ from types import FrameType
 from typing import NoReturn
 
 from avsr import __version__
-from avsr.cli import compare, doctor, evaluate, import_, models, noise, prepare, train, transcribe
+from avsr.cli import compare, doctor, evaluate, import_, models, noise, prepare, serve, train, transcribe
 from avsr.cli.console import Console, UsageError, explain, messages_on_stderr
 from avsr.errors import nearest
 
 COMMANDS = {
     "transcribe": transcribe,
     "doctor": doctor,
+    "serve": serve,
     "prepare": prepare,
     "train": train,
     "noise": noise,
