@@ -23,7 +23,7 @@ from types import FrameType
 from typing import NoReturn
 
 from avsr import __version__
-from avsr.cli import compare, doctor, evaluate, import_, models, noise, prepare, stream, train, transcribe
+from avsr.cli import compare, doctor, evaluate, import_, models, noise, prepare, serve, stream, train, transcribe
 from avsr.cli.console import Console, UsageError, explain, messages_on_stderr
 from avsr.errors import nearest
 
@@ -31,6 +31,7 @@ COMMANDS = {
     "transcribe": transcribe,
     "stream": stream,
     "doctor": doctor,
+    "serve": serve,
     "prepare": prepare,
     "train": train,
     "noise": noise,

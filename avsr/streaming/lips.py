@@ -45,6 +45,7 @@ class LipBuffer:
         self.newest_s = -math.inf  # of all pictures
         self.final_slots = 0  # slots before this are known, or never will be
         self.last: LipSlot | None = None
+        self.recent: list[LipSlot] = []  # of the last commit
         self.last_reason = "lost"
         self._choice = face_choice(face)
         self._max_lag_s, self._reads = max_lag_s, reads
@@ -133,6 +134,7 @@ class LipBuffer:
     def commit(self, taken: list[Taken], policy: LipPolicy) -> None:
         """The network had these slots: their pictures are counted, and they are forgotten."""
         self.policy = policy
+        self.recent = [lips for *_, lips in taken if lips is not None]
         for index, used, reason, _, lips in taken:
             if index in self._pictures:
                 self._pictures.remove(index)

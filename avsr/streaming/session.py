@@ -158,6 +158,11 @@ class Session:
         return self._lips.last
 
     @property
+    def recent_lips(self) -> list[LipSlot]:
+        """All that the network had, or was to have, with its last chunk, oldest first, as `last_lips` is of each."""
+        return self._lips.recent
+
+    @property
     def counters(self) -> dict[str, int]:
         """What came and what became of it.
 

@@ -57,8 +57,9 @@ class TrainingModule(lightning.LightningModule):
         torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, batch_index, "dropout"))
         mel, lengths = self.log_mel(batch.samples, batch.sample_counts)
         mel = mask_mel(mel, lengths, self.config.augment)
-        output = self.run(batch, mel, lengths, self.draw_attention(batch_index))
-        losses = self.losses(batch, output)
+        attention = self.draw_attention(batch_index)
+        output = self.run(batch, mel, lengths, attention)
+        losses = self.losses(batch, output, live=attention is not None and attention.chunk is not None)
         weights = self.config.loss
         # Of a batch without sound whose lips are all hidden nothing can be learnt; the step still needs a gradient.
         total = mel.new_zeros(()) if losses else 0.0 * output.log_probs.sum()
@@ -90,8 +91,8 @@ class TrainingModule(lightning.LightningModule):
             attention=attention,
         )
 
-    def losses(self, batch: Batch, output: NetworkOutput) -> dict[str, Tensor]:
-        """CTC and word times of each path, over the utterances that it makes sense for."""
+    def losses(self, batch: Batch, output: NetworkOutput, *, live: bool = False) -> dict[str, Tensor]:
+        """CTC and word times of each path, over the utterances that it makes sense for. live: of a pass in chunks."""
         weights = self.config.loss
         readable = batch.read & (batch.presence.float().mean(1) > 0.5)
         sides = {
@@ -101,6 +102,8 @@ class TrainingModule(lightning.LightningModule):
         }
         first, last = weights.word_times
         share = first + (last - first) * min(1.0, self.current_epoch / max(1, weights.word_times_epochs))
+        if live and not weights.word_times_live:
+            share = 0.0
         losses = {}
         for name, (log_probs, used) in sides.items():
             if log_probs is None or getattr(weights, name) == 0 or not bool(used.any()):
