@@ -81,7 +81,12 @@ class ConformerBlock(nn.Module):
         self.feed_forward_first = FeedForward(width, shape.expansion, dropout=dropout, use_bias=use_bias)
         self.norm_attention = nn.LayerNorm(shape.width)
         self.attention = RelativeAttention(
-            width, shape.heads, dropout=dropout, use_bias=use_bias, global_projections=shape.global_projections
+            width,
+            shape.heads,
+            dropout=dropout,
+            use_bias=use_bias,
+            global_projections=shape.global_projections,
+            self_attention=True,
         )
         self.norm_convolution = nn.LayerNorm(shape.width)
         self.convolution = ConvolutionModule(

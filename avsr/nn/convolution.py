@@ -14,10 +14,10 @@ from avsr.nn.packing import Linear, Packable, PackedDepthwise
 class ConvolutionState(NamedTuple):
     """What one depthwise convolution still remembers.
 
-    past_BDK: its last K = kernel - 1 inputs (after the gate), oldest first.
+    past_BKD: its last K = kernel - 1 inputs (after the gate), oldest first.
     """
 
-    past_BDK: Tensor
+    past_BKD: Tensor
 
 
 class ConvolutionModule(Packable):
@@ -56,7 +56,7 @@ class ConvolutionModule(Packable):
         if self.look_ahead:
             raise ValueError("a convolution that looks ahead cannot stream: expected conv_context 'causal'")
         return ConvolutionState(
-            torch.zeros(batch_size, self.project.in_features, self.kernel - 1, device=device, dtype=dtype)
+            torch.zeros(batch_size, self.kernel - 1, self.project.in_features, device=device, dtype=dtype)
         )
 
     def pack(self, dtype: torch.dtype) -> None:
@@ -84,8 +84,8 @@ class ConvolutionModule(Packable):
         next_state = None
         before, after = self.kernel - 1 - self.look_ahead, self.look_ahead
         if state is not None:
-            gated_BTD = torch.cat((state.past_BDK.transpose(1, 2), gated_BTD), dim=1)
-            next_state = ConvolutionState(gated_BTD[:, gated_BTD.shape[1] - (self.kernel - 1) :].transpose(1, 2))
+            gated_BTD = torch.cat((state.past_BKD, gated_BTD), dim=1)
+            next_state = ConvolutionState(gated_BTD[:, gated_BTD.shape[1] - (self.kernel - 1) :])
             before = after = 0
         if self._packed is not None:
             if before != after:
