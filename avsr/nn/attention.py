@@ -15,15 +15,34 @@ from avsr.nn.packing import Linear, Packable, PackedWeight, pack_as_one, product
 
 # Finite, so that a row without any visible key does not give NaN; exp() of it is exactly 0.
 MASKED_SCORE = -10000.0
+PIECE_FRAMES = 8  # of a state; new frames join the last piece as long as they fit
 MANY_SCORES = 96 * 1024  # in a block of one head, worth an operation of their own
 MAX_KEPT_POSITIONS = 256  # of a packed module: the projections of so few, as of streams, are kept for the next pass
 
 
 class AttentionState(NamedTuple):
     """What one attention layer still remembers: the last K keys, heads side by side, and beside them the values, oldest
-    first; C = 2 D."""
+    first, in pieces; C = 2 D.
 
-    keys_values_BKC: Tensor
+    The next state has most pieces of this one in common: what is remembered anew is a piece and not the whole, which a
+    layer puts together only as long as it needs it.
+    """
+
+    pieces_BKC: tuple[Tensor, ...]
+
+    def after(self, new_BTC: Tensor) -> AttentionState:
+        """The next state."""
+        pieces, T = list(self.pieces_BKC), new_BTC.shape[1]
+        if pieces and pieces[-1].shape[1] + T <= PIECE_FRAMES:
+            pieces[-1] = torch.cat((pieces[-1], new_BTC), dim=1)
+        else:
+            pieces.append(new_BTC.clone())
+        forgotten = T
+        while forgotten and forgotten >= pieces[0].shape[1]:
+            forgotten -= pieces.pop(0).shape[1]
+        if forgotten:
+            pieces[0] = pieces[0][:, forgotten:]
+        return AttentionState(tuple(pieces))
 
 
 class _Seen(NamedTuple):
@@ -139,7 +158,9 @@ class RelativeAttention(Packable):
             raise ValueError(
                 f"attention context {context} cannot stream: expected a bounded left and no open right side"
             )
-        return AttentionState(torch.zeros(batch_size, context.left, 2 * self.width, device=device, dtype=dtype))
+        silence_BKC = torch.zeros(batch_size, PIECE_FRAMES, 2 * self.width, device=device, dtype=dtype)
+        whole, rest = divmod(context.left, PIECE_FRAMES)
+        return AttentionState((silence_BKC[:, :rest],) * (rest > 0) + (silence_BKC,) * whole)
 
     def forward(
         self, x_BTD: Tensor, source_BTD: Tensor, sight: Sight, state: AttentionState | None = None
@@ -159,8 +180,8 @@ class RelativeAttention(Packable):
             keys_values_BSC = torch.cat((self.to_key(source_BTD), self.to_value(source_BTD)), dim=-1)
         next_state = None
         if state is not None:
-            keys_values_BSC = torch.cat((state.keys_values_BKC, keys_values_BSC), dim=1)
-            next_state = AttentionState(keys_values_BSC[:, source_BTD.shape[1] :])
+            next_state = state.after(keys_values_BSC)
+            keys_values_BSC = torch.cat((*state.pieces_BKC, keys_values_BSC), dim=1)
         S = keys_values_BSC.shape[1]
         if S != sight.num_keys:
             raise ValueError(f"attention: got {S} keys, expected {sight.num_keys}: the state is of another context")

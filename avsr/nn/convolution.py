@@ -85,7 +85,8 @@ class ConvolutionModule(Packable):
         before, after = self.kernel - 1 - self.look_ahead, self.look_ahead
         if state is not None:
             gated_BTD = torch.cat((state.past_BKD, gated_BTD), dim=1)
-            next_state = ConvolutionState(gated_BTD[:, gated_BTD.shape[1] - (self.kernel - 1) :])
+            past_BKD = gated_BTD[:, gated_BTD.shape[1] - (self.kernel - 1) :]
+            next_state = ConvolutionState(past_BKD if x_BTD.shape[1] < self.kernel else past_BKD.clone())
             before = after = 0
         if self._packed is not None:
             if before != after:
