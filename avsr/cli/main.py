@@ -123,8 +123,10 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
     arguments, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
         word = unknown[0].partition("=")[0]
+        if not word.startswith("-"):
+            parser.error(f"{word} is one argument too many")
         known = [option for option in parser._option_string_actions if option.startswith("--")]
-        close = nearest(word, known) if word.startswith("-") else None
+        close = nearest(word, known)
         parser.error(f"unknown option {word}" + (f"; did you mean {close}?" if close else ""))
     return arguments
 

@@ -19,8 +19,9 @@ class ConformerShape:
     """The numbers that define a stack of Conformer blocks.
 
     width: channels. layers: blocks. heads: attention heads. expansion: feed-forward width over `width`. kernel: frames
-    of the depthwise convolution. conv_context: "symmetric" or "causal"; conv_look_ahead, where given, is the number of
-    its frames in the future instead. conv_norm: "batch" or "layer". use_bias: biases in all linear and convolution
+    of the depthwise convolution. conv_context: "symmetric", "causal", or "chunked", which is symmetric but sees nothing
+    behind the chunk where attention is chunked; conv_look_ahead, where given, is the number of its frames in the future
+    instead. conv_norm: "batch" or "layer". use_bias: biases in all linear and convolution
     layers. global_projections: attention has projections of its own for global tokens. dropout: share zeroed while
     training.
     """
@@ -30,7 +31,7 @@ class ConformerShape:
     heads: int
     expansion: int = 4
     kernel: int = 9
-    conv_context: Literal["symmetric", "causal"] = "symmetric"
+    conv_context: Literal["symmetric", "causal", "chunked"] = "symmetric"
     conv_look_ahead: int | None = None
     conv_norm: Literal["batch", "layer"] = "layer"
     use_bias: bool = True
@@ -43,8 +44,8 @@ class ConformerShape:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more")
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width: got {self.width}, expected an even multiple of the {self.heads} heads")
-        if self.conv_look_ahead is None and self.conv_context == "symmetric" and self.kernel % 2 == 0:
-            raise ValueError(f"kernel: got {self.kernel}, expected an odd number when symmetric")
+        if self.conv_look_ahead is None and self.conv_context != "causal" and self.kernel % 2 == 0:
+            raise ValueError(f"kernel: got {self.kernel}, expected an odd number unless causal")
         if self.conv_look_ahead is not None and not 0 <= self.conv_look_ahead < self.kernel:
             raise ValueError(f"conv_look_ahead: got {self.conv_look_ahead}, expected 0 to {self.kernel - 1}")
         if not 0 <= self.dropout < 1:
@@ -132,7 +133,10 @@ class ConformerBlock(nn.Module):
         )
         x_BTD = x_BTD + dropped(dropout, attended_BTD)
         convolved_BTD, convolution_state = self.convolution(
-            normed(self.norm_convolution, x_BTD), valid_BT, None if state is None else state.convolution
+            normed(self.norm_convolution, x_BTD),
+            valid_BT,
+            None if state is None else state.convolution,
+            sight.context.chunk,
         )
         x_BTD = x_BTD + dropped(dropout, convolved_BTD)
         added_BTD = self.feed_forward_second(normed(self.norm_second, x_BTD))
@@ -164,6 +168,8 @@ class Conformer(nn.Module):
         states = []
         for block in self.blocks:
             assert isinstance(block, ConformerBlock)
+            if block.convolution.look_ahead and context.chunk is None:
+                raise ValueError("a convolution that looks ahead cannot stream: expected chunked attention around it")
             states.append(block.initial_state(batch_size, context, device, dtype))
         return ConformerState(tuple(states), initial_history(batch_size, context, device))
 

@@ -84,6 +84,11 @@ class AttentionContext:
         return None if self.right < 0 else self.right
 
     @property
+    def chunk(self) -> int | None:
+        """Frames of a chunk; None where time is not cut into chunks."""
+        return self.right + 1 if self.style == "chunked" else None
+
+    @property
     def streamable(self) -> bool:
         """True when chunk after chunk with a finite cache can equal the whole pass."""
         return self.left >= 0 and (self.style == "chunked" or (self.style == "regular" and self.right == 0))

@@ -110,6 +110,7 @@ class LossConfig:
     word_times: share of each loss that is not CTC but frame-by-frame cross-entropy against the corpus's word times, at
     the beginning and after `word_times_epochs`. With CTC from the start a small model recites the grammar at the end of
     each utterance and never learns to listen; starting from word times avoids that, and keeping some keeps times true.
+    peak_first: weight of a term that makes words come out earlier, which matters live (`peak_first_loss`).
     """
 
     fused: float = 1.0
@@ -117,9 +118,10 @@ class LossConfig:
     visual: float = 0.3
     word_times: tuple[float, float] = (0.0, 0.0)
     word_times_epochs: int = 20
+    peak_first: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("fused", "audio", "visual"):
+        for name in ("fused", "audio", "visual", "peak_first"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more")
         if not all(0 <= share <= 1 for share in self.word_times):
