@@ -15,7 +15,6 @@ from avsr.nn.packing import Packable, PackedWeight
 # What is computed at a time of a longer recording: the inner stages hold far more numbers than go in or come out, and
 # those of so few frames stay in the processor's cache.
 PIECE_FRAMES = 256
-MAX_FEW_FRAMES = 8  # so few are convolved faster by plain products than the convolution takes to begin
 
 
 class SubsamplingState(NamedTuple):
@@ -198,18 +197,11 @@ class _DepthwiseStage:
         depthwise, pointwise = stage
         assert isinstance(depthwise, nn.Conv2d) and isinstance(pointwise, nn.Conv2d)
         self._depthwise = depthwise
-        self._weight_33C = depthwise.weight.detach()[:, 0].permute(1, 2, 0).contiguous()
         self._pointwise = PackedWeight(pointwise.weight.flatten(1), pointwise.bias, dtype)
 
     def __call__(self, x_BCTF: Tensor) -> Tensor:
-        if x_BCTF.shape[0] * x_BCTF.shape[2] <= MAX_FEW_FRAMES:
-            windows_BTF33C = x_BCTF.permute(0, 2, 3, 1).unfold(1, 3, 2).unfold(2, 3, 2).permute(0, 1, 2, 4, 5, 3)
-            mixed_BTFC = (windows_BTF33C * self._weight_33C).sum((3, 4))
-            if self._depthwise.bias is not None:
-                mixed_BTFC += self._depthwise.bias
-        else:
-            mixed_BTFC = self._depthwise(x_BCTF.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
-        return self._pointwise(mixed_BTFC, "relu").permute(0, 3, 1, 2)
+        x_BCTF = self._depthwise(x_BCTF.contiguous(memory_format=torch.channels_last))
+        return self._pointwise(x_BCTF.permute(0, 2, 3, 1), "relu").permute(0, 3, 1, 2)
 
 
 class _PlainStage:
