@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -129,6 +130,19 @@ def build(streaming: bool, norm: str = "layer") -> tuple[Subsampling, Conformer]
     subsampling, conformer = randomised(Subsampling(80, 32, channels=8)), randomised(Conformer(shape))
     assert isinstance(subsampling, Subsampling) and isinstance(conformer, Conformer)
     return subsampling, conformer
+
+
+def test_a_state_keeps_its_last_frames_and_shares_them_with_the_next() -> None:
+    attention = randomised(RelativeAttention(8, 2))
+    assert isinstance(attention, RelativeAttention)
+    state = attention.initial_state(1, AttentionContext(left=21, right=0), CPU, torch.float32)
+    frames = torch.randn(1, 100, 16)
+    for start, end in itertools.pairwise([0, 1, 2, 3, 30, 31, 36, 37, 38, 60, 61, 69, 70, 100]):
+        before, state = state, state.after(frames[:, start:end])
+        seen = torch.cat((torch.zeros(1, 21, 16), frames[:, :end]), dim=1)
+        assert torch.equal(torch.cat(state.pieces_BKC, dim=1), seen[:, -21:])
+        if end - start == 1:
+            assert {id(piece) for piece in state.pieces_BKC[1:-1]} <= {id(piece) for piece in before.pieces_BKC}
 
 
 @pytest.mark.parametrize("norm", ["layer", "batch"])

@@ -198,7 +198,7 @@ class RelativeAttention(Packable):
         # Many scores are worked through one head at a time, which keeps them in the cache and their memory small.
         alone = sight.block_scores >= MANY_SCORES and x_BTD.device.type == "cpu"
         alone = alone and columns is None and not torch.is_grad_enabled()
-        if alone:
+        if alone or not sight.one_block:  # they are read many times
             keys_values_nSE, positions_NRE = keys_values_nSE.contiguous(), positions_NRE.contiguous()
         keys_nSE, values_nSE = keys_values_nSE[: N * B], keys_values_nSE[N * B :]
         bias_u_N11E, bias_v_N11E = self._scaled_biases()

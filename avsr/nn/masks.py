@@ -185,6 +185,7 @@ class Sight:
         reach_back = self.num_keys - 1 if back is None else min(self.num_keys - 1, self._block_size - 1 + back)
         reach_ahead = num_queries - 1 if ahead is None else min(num_queries - 1, self._block_size - 1 + ahead)
         self.newest, self.oldest = reach_back, -reach_ahead
+        self.one_block = self._block_size >= num_queries
         # Of one head in one block, at most.
         self.block_scores = self._block_size * min(self.num_keys, self._block_size + reach_back + reach_ahead)
         self._masks: dict[int, Tensor | None] = {}
