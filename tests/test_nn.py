@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from avsr.nn.attention import RelativeAttention, relative_positions
-from avsr.nn.conformer import Conformer, ConformerShape
+from avsr.nn.conformer import Conformer, ConformerShape, ConformerState
 from avsr.nn.convolution import ConvolutionModule
 from avsr.nn.masks import AttentionContext, Sight, valid_mask
+from avsr.nn.packing import Packable, can_pack
 from avsr.nn.subsampling import Subsampling
 
 CPU = torch.device("cpu")
@@ -143,6 +145,12 @@ def test_padding_and_neighbours_change_nothing(norm: str) -> None:
             torch.testing.assert_close(one[0], batch[index, : one_lengths[0]], atol=5e-5, rtol=0)
 
 
+def remembered(state: ConformerState) -> Iterator[torch.Tensor]:
+    for block in state.blocks:
+        yield from block.attention.pieces_BKC
+        yield from block.convolution
+
+
 @pytest.mark.parametrize("chunk_frames", [4, 8, 20])
 def test_chunks_equal_the_masked_whole(chunk_frames: int) -> None:
     subsampling, conformer = build(streaming=True)
@@ -156,10 +164,10 @@ def test_chunks_equal_the_masked_whole(chunk_frames: int) -> None:
         parts = []
         for start in range(0, 403, 8 * chunk_frames):
             chunk = mel[..., start : start + 8 * chunk_frames]
-            before = [t.clone() for block in state.blocks for part in block for t in part]
+            before = [t.clone() for t in remembered(state)]
             x, x_lengths, sub_state = subsampling(chunk, torch.tensor([chunk.shape[-1]] * 2), sub_state)
             x, next_state = conformer(x, x_lengths, context, state)
-            after = [t for block in state.blocks for part in block for t in part]
+            after = list(remembered(state))
             assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))  # never written to
             state = next_state
             parts.append(x)
@@ -265,7 +273,15 @@ def test_attention_in_blocks_equals_attention_at_once(
         monkeypatch.setattr("avsr.nn.masks.MIN_BLOCK_QUERIES", queries)
         monkeypatch.setattr("avsr.nn.masks.BLOCK_SCORES", 1)
         blocks, _ = attention(x, x, Sight(context, 61, valid))
-    torch.testing.assert_close(blocks[valid], whole[valid], atol=1e-5, rtol=0)
+        monkeypatch.setattr("avsr.nn.attention.MANY_SCORES", 1)
+        heads, _ = attention(x, x, Sight(context, 61, valid))
+        if can_pack(CPU):
+            for part in attention.modules():
+                if isinstance(part, Packable):
+                    part.pack(torch.float32)
+        packed, _ = attention(x, x, Sight(context, 61, valid))
+    for got in (blocks, heads, packed):
+        torch.testing.assert_close(got[valid], whole[valid], atol=1e-5, rtol=0)
 
 
 def test_blocks_look_no_further_than_their_context() -> None:

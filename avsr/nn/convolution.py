@@ -14,10 +14,10 @@ from avsr.nn.packing import Linear, Packable, PackedDepthwise
 class ConvolutionState(NamedTuple):
     """What one depthwise convolution still remembers.
 
-    past_BDK: its last inputs (after the gate), as many as the kernel looks back, oldest first.
+    past_BKD: its last inputs (after the gate), as many as the kernel looks back, oldest first.
     """
 
-    past_BDK: Tensor
+    past_BKD: Tensor
 
 
 class ConvolutionModule(Packable):
@@ -59,7 +59,7 @@ class ConvolutionModule(Packable):
         if self.look_ahead and not self.chunked:
             raise ValueError("a convolution that looks ahead cannot stream: expected conv_context causal or chunked")
         past = self.kernel - 1 - self.look_ahead
-        return ConvolutionState(torch.zeros(batch_size, self.project.in_features, past, device=device, dtype=dtype))
+        return ConvolutionState(torch.zeros(batch_size, past, self.project.in_features, device=device, dtype=dtype))
 
     def pack(self, dtype: torch.dtype) -> None:
         """Also folds a batch norm into the depthwise convolution."""
@@ -96,8 +96,9 @@ class ConvolutionModule(Packable):
         if state is not None:
             if after and chunk is None:
                 raise ValueError("a convolution that looks ahead can stream in chunks only")
-            gated_BTD = torch.cat((state.past_BDK.transpose(1, 2), gated_BTD), dim=1)
-            next_state = ConvolutionState(gated_BTD[:, gated_BTD.shape[1] - before :].transpose(1, 2))
+            gated_BTD = torch.cat((state.past_BKD, gated_BTD), dim=1)
+            past_BKD = gated_BTD[:, gated_BTD.shape[1] - before :]
+            next_state = ConvolutionState(past_BKD if T <= before else past_BKD.clone())
         if after and self.chunked and chunk is not None and (state is not None or chunk < T):
             # Each chunk becomes an item of its own, with the frames before it and zeros behind.
             missing = before if state is None else 0
