@@ -52,11 +52,11 @@ Samples = NDArray[np.float32]
 
 
 class Shown(NamedTuple):
-    """A lip crop that arrives at `arrival_s` and says that it was taken at `time_s`."""
+    """A lip crop that arrives at `arrival_s` and says that it was taken at `time_s`; None: nobody is there."""
 
     arrival_s: float
     time_s: float
-    crop: Crops
+    crop: Crops | None
 
 
 Pattern = Callable[[Crops, np.random.Generator], Iterator[Shown]]
@@ -90,7 +90,11 @@ def frozen(shown: Shown, crops: Crops, random: np.random.Generator) -> Shown:
 
 
 def black(shown: Shown, crops: Crops, random: np.random.Generator) -> Shown:
-    return shown if shown.time_s < 1.0 else shown._replace(crop=np.zeros_like(shown.crop))
+    return shown if shown.time_s < 1.0 else shown._replace(crop=np.zeros_like(crops[0]))
+
+
+def faceless(shown: Shown, crops: Crops, random: np.random.Generator) -> Shown:
+    return shown._replace(crop=None) if 1.0 <= shown.time_s < 2.0 else shown
 
 
 def jittered(shown: Shown, crops: Crops, random: np.random.Generator) -> Shown:
@@ -114,6 +118,7 @@ PATTERNS: dict[str, Pattern] = {
     "clock 80 ms behind": changed(lambda shown, *_: shown._replace(time_s=shown.time_s - 0.08)),
     "frozen after a second": changed(frozen),
     "black after a second": changed(black),
+    "no face for a second": changed(faceless),
 }
 
 

@@ -13,7 +13,6 @@ def load(name: str, *, device: str) -> Recognizer:
     return Recognizer(live_network(), tiny_tokenizer())
 
 
-avsr.load = load  # type: ignore[assignment]
-
 if __name__ == "__main__":
+    avsr.load = load  # type: ignore[assignment]
     sys.exit(main())

@@ -23,6 +23,7 @@ import pytest
 import avsr
 from avsr.cli.main import main
 from tests import fake_stream
+from tests.fake_devices import FakeCapture, FakeInput
 from tests.tiny import random_samples, tiny_network, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -198,6 +199,34 @@ class TestEnds:
         os.close(ours)
         assert process.returncode == 130
         assert shown.decode().replace("\r\n", "\n").endswith(("\n", "\r\x1b[K"))
+
+
+class TestDevices:
+    def test_microphone_that_is_unplugged_ends_it_in_order(
+        self,
+        microphone: type[FakeInput],
+        camera: type[FakeCapture],
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        threading.Timer(5.0, microphone.unplugged.set).start()
+        assert main(["stream", "--mic", "--camera", "0", "--chunk-ms", "160"]) == 1
+        out, err = capsys.readouterr()
+        counters = lines(out)[-1]["counters"]
+        assert counters["samples"] > 3200 and counters["pictures"] == sum(counters[fate] for fate in FATES) > 0
+        first, last = err.splitlines()
+        assert first == "avsr: listening; Ctrl-C ends"
+        assert last == "avsr: the microphone has gone: got no more sound from it; plug it in, and start again"
+
+    def test_camera_that_is_not_there_is_one_line(
+        self,
+        microphone: type[FakeInput],
+        camera: type[FakeCapture],
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        camera.plugged.clear()
+        assert main(["stream", "--mic", "--camera", "2"]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("avsr: camera 2 cannot be opened: expected ") and err.count("\n") == 1
 
 
 class TestMistakes:

@@ -83,6 +83,27 @@ def test_a_stream_equals_one_pass_in_chunks(
     assert counters["used"] == (len(crops) if with_lips else 0)
 
 
+@pytest.mark.parametrize("chunk_ms", [80, 320])
+def test_with_lips_that_come_and_go_a_stream_equals_one_pass_with_the_same_presence(
+    recognizer: Recognizer, samples: np.ndarray, crops: np.ndarray, chunk_ms: int
+) -> None:
+    lost = np.random.default_rng(5).random(len(crops)) < 0.3
+    lost[20:40] = True
+    parts: list[torch.Tensor] = []
+    used: list[bool] = []
+
+    def on_chunk(chunk: Chunk) -> None:
+        used.extend(chunk.used)
+
+    session = recognizer.stream(chunk_ms=chunk_ms, on_log_probs=parts.append, on_chunk=on_chunk)
+    run(session, samples, crops, skip=tuple(np.flatnonzero(lost)))
+    presence = np.array(used[: len(crops)])
+    assert 15 < presence.sum() <= (~lost).sum()
+    whole, _ = recognizer.in_chunks(chunk_ms).log_probs([samples], [crops], [presence])
+    together = torch.cat(parts)
+    torch.testing.assert_close(together, whole[0, : len(together)], atol=1e-4, rtol=0)
+
+
 def test_a_look_ahead_changes_what_is_shown_and_not_what_is_final(
     recognizer: Recognizer, samples: np.ndarray, crops: np.ndarray
 ) -> None:

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import NoReturn
 
 from avsr import __version__
-from avsr.cli import compare, doctor, evaluate, import_, models, noise, prepare, serve, stream, train, transcribe
+from avsr.cli import bench, compare, doctor, evaluate, import_, models, noise, prepare, serve, stream, train, transcribe
 from avsr.cli.console import Console, UsageError, explain, messages_on_stderr
 from avsr.errors import nearest
 
@@ -37,6 +37,7 @@ COMMANDS = {
     "noise": noise,
     "evaluate": evaluate,
     "compare": compare,
+    "bench": bench,
     "import": import_,
     "models": models,
 }

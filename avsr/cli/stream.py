@@ -165,7 +165,7 @@ def _open(
         real_time=real_time,
         clock=clock,
         on_warning=show.note,
-        origin_s=0.0,
+        origin_s=0.0 if clock is None else None,  # devices begin when they do
         chunk_ms=arguments.chunk_ms,
         look_ahead_ms=arguments.look_ahead_ms,
         face=arguments.face,

@@ -34,11 +34,11 @@ class Sound(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture. time_s: when it was taken. rgb: uint8 [H, W, 3], or a lip crop [96, 96]."""
+    """A picture. time_s: when it was taken. rgb: uint8 [H, W, 3], or a lip crop [96, 96], or None: no lips."""
 
     arrival_s: float
     time_s: float
-    rgb: NDArray[np.uint8]
+    rgb: NDArray[np.uint8] | None
 
 
 Item = TypeVar("Item", Sound, Picture)
