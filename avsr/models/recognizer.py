@@ -555,6 +555,7 @@ class _LipRecord:
             "no_face": "no face found",
             "pose": "face turned away",
             "low_quality": "face too small",
+            "occluded": "mouth covered",
             "late": "no picture",
         }
         reason = self._reasons.most_common(1)[0][0] if self._reasons else "late"
