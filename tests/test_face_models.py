@@ -23,7 +23,7 @@ from avsr.features.face_models import (
     open_face_models,
 )
 from avsr.features.faces import FaceFinder
-from avsr.media import VideoFrame, iter_frames
+from avsr.media import Picture, VideoFrame, iter_frames
 from tests.media import shared_clip
 
 
@@ -130,11 +130,11 @@ def test_the_tasks_api_gives_the_same_answers_in_the_same_units(
     picture = discs((80, 100, 30), (250, 150, 20))
     boxes = sorted((found.box for found in models.detect(picture)), key=lambda box: box.left)
     assert [(round(box.left), round(box.right), round(box.top)) for box in boxes] == [(50, 111, 70), (230, 271, 130)]
-    found = models.mesh(picture, Region.around(boxes[1], (240, 150), (260, 150)))
+    found = models.mesh(Picture.of_rgb(picture), Region.around(boxes[1], (240, 150), (260, 150)))
     assert found is not None and found[0].shape == (468, 2) and found[0].dtype == np.float32
     assert found[0].mean(axis=0) == pytest.approx([250.5, 150.5], abs=1.0)
     assert np.ptp(found[0], axis=0) == pytest.approx([40, 40], abs=2.0)
-    assert models.mesh(picture, Region(160 + 40j, 20.0, 0.0)) is None
+    assert models.mesh(Picture.of_rgb(picture), Region(160 + 40j, 20.0, 0.0)) is None
     models.close()
 
 
@@ -143,7 +143,7 @@ def test_a_region_leans_with_the_face(task_file: Path) -> None:
     models = TaskModels(task_file)
     picture = discs((80, 100, 30))
     for eyes in (((70, 100), (90, 100)), ((80, 90), (80, 110)), ((90, 105), (70, 95))):
-        found = models.mesh(picture, Region.around(Box(50, 70, 110, 130), *eyes))
+        found = models.mesh(Picture.of_rgb(picture), Region.around(Box(50, 70, 110, 130), *eyes))
         assert found is not None and found[0].mean(axis=0) == pytest.approx([80.5, 100.5], abs=1.0)
 
 
@@ -197,19 +197,21 @@ def test_the_mesh_is_where_the_detector_sees_the_face_however_it_is_cut() -> Non
     models = BundledModels()
     (detection,) = models.detect(rgb)
     region = Region.around(detection.box, *detection.points_px[:2])
-    found = models.mesh(rgb, region)
+    found = models.mesh(Picture.of_rgb(rgb), region)
     assert found is not None
     points, yaw_deg = found
     # The same face in a larger picture, elsewhere, has the same points there.
     larger = cv2.copyMakeBorder(cv2.resize(rgb, None, fx=3.0, fy=3.0), 50, 0, 70, 0, cv2.BORDER_CONSTANT)
-    moved = models.mesh(larger, Region(region.centre * 3 + 70 + 50j, region.side_px * 3, region.turn_rad))
+    moved = models.mesh(
+        Picture.of_rgb(larger), Region(region.centre * 3 + 70 + 50j, region.side_px * 3, region.turn_rad)
+    )
     assert moved is not None
     assert np.abs(moved[0] - (points * 3 + [70, 50])).mean() < 1.0
     # A face in the mirror looks to the other side.
     there = Region(complex(360 - region.centre.real, region.centre.imag), region.side_px, -region.turn_rad)
-    mirrored = models.mesh(np.ascontiguousarray(rgb[:, ::-1]), there)
+    mirrored = models.mesh(Picture.of_rgb(np.ascontiguousarray(rgb[:, ::-1])), there)
     assert mirrored is not None and abs(mirrored[1] + yaw_deg) < 6.0
-    assert models.mesh(np.zeros_like(rgb), region) is None
+    assert models.mesh(Picture.of_rgb(np.zeros_like(rgb)), region) is None
     models.close()
 
 
@@ -222,11 +224,11 @@ def test_bytes_of_landmarks_are_read_as_numbers_are() -> None:
     plain = landmark_pb2.NormalizedLandmarkList(
         landmark=[landmark_pb2.NormalizedLandmark(x=x, y=y, z=z) for x, y, z in random]
     )
-    np.testing.assert_array_equal(_as_array(plain), random)
+    np.testing.assert_array_equal(_as_array(plain.SerializeToString()), random)
     with_more = landmark_pb2.NormalizedLandmarkList(
         landmark=[landmark_pb2.NormalizedLandmark(x=x, y=y, z=z, visibility=0.5) for x, y, z in random]
     )
-    np.testing.assert_array_equal(_as_array(with_more), random)
+    np.testing.assert_array_equal(_as_array(with_more.SerializeToString()), random)
 
 
 # --- following, on composed pictures ---

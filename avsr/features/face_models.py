@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avsr.errors import ModelError
+from avsr.media import Picture
 
 Points = npt.NDArray[np.float32]
 Rgb = npt.NDArray[np.uint8]
@@ -37,6 +38,7 @@ MOUTH = (13, 14)
 _MESH_OF_DETECTOR = (RIGHT_EYE, LEFT_EYE, (1,), MOUTH)
 
 _MESH_SIDE_PX = 192  # of the landmark model's input
+_TASK_SIDE_PX = 256  # of what the Tasks API is shown of a face
 _MESH_PER_BOX = 1.5  # side of that input, in sides of the box around the face: what the model was trained with
 
 
@@ -116,7 +118,7 @@ class FaceModels(Protocol):
     def detect(self, rgb: Rgb) -> list[Detection]:
         """All faces in a picture uint8 [H, W, 3]. Upright ones of a twentieth to half of its longer side are found."""
 
-    def mesh(self, rgb: Rgb, region: Region) -> tuple[Points, float] | None:
+    def mesh(self, picture: Picture, region: Region) -> tuple[Points, float] | None:
         """Points float32 [468, 2] in frame pixels and yaw in degrees of the face in a region, None without one.
 
         yaw: positive when the face looks to the right side of the picture; by the model's own idea of depth.
@@ -159,6 +161,7 @@ class BundledModels:
         try:
             from mediapipe.framework.formats import rect_pb2
             from mediapipe.python import CalculatorGraph, ImageFormat, packet_creator, packet_getter
+            from mediapipe.python._framework_bindings import _packet_getter
             from mediapipe.python.solutions.face_detection import FaceDetection
         except ImportError as error:
             raise ModelError(
@@ -168,7 +171,10 @@ class BundledModels:
                 remedy=f"install mediapipe==0.10.21, or set {TASK_FILE_VARIABLE} to a face_landmarker.task file",
             ) from error
         self._as_packet: Any = lambda patch: packet_creator.create_image_frame(patch, image_format=ImageFormat.SRGB)
-        self._as_landmarks: Any = packet_getter.get_proto
+        # The bytes of a message. The public call parses them into an object, from which numbers are slow to get.
+        self._as_bytes: Any = getattr(_packet_getter, "_get_serialized_proto", None) or (
+            lambda packet: packet_getter.get_proto(packet).SerializeToString()
+        )
         whole = rect_pb2.NormalizedRect(x_center=0.5, y_center=0.5, width=1.0, height=1.0)
         self._whole: Any = packet_creator.create_proto(whole)
         self._landmarks: Any = None  # the packet that came last
@@ -197,14 +203,15 @@ class BundledModels:
             found.append(Detection(box, points, float(detection.score[0])))
         return found
 
-    def mesh(self, rgb: Rgb, region: Region) -> tuple[Points, float] | None:
-        patch, to_frame = _cut(rgb, region, _MESH_SIDE_PX)
+    def mesh(self, picture: Picture, region: Region) -> tuple[Points, float] | None:
+        to_frame = _to_frame(region, _MESH_SIDE_PX)
+        patch = picture.rgb_warp(to_frame, _MESH_SIDE_PX)
         with contextlib.nullcontext() if self._seen_any else quiet_stderr():  # one more line comes with the first face
             self._run_mesh(patch)
         if self._landmarks is None or self._landmarks.is_empty():
             return None
         self._seen_any = True
-        relative = _as_array(self._as_landmarks(self._landmarks))
+        relative = _as_array(self._as_bytes(self._landmarks))
         points = relative[:, :2] * _MESH_SIDE_PX @ to_frame[:, :2].T + to_frame[:, 2]
         return points.astype(np.float32), _yaw_deg(relative)
 
@@ -229,8 +236,10 @@ class BundledModels:
 
 
 # MediaPipe's landmark model by itself, on a region that is given. (Its solution classes only offer the whole chain of
-# detection, landmarks and memory of where the face was.)
+# detection, landmarks and memory of where the face was.) It runs in the thread that waits for it: handed to another,
+# it takes a tenth longer.
 _MESH_GRAPH = """
+executor { name: "" type: "ApplicationThreadExecutor" }
 input_stream: "image"
 input_stream: "roi"
 input_side_packet: "with_attention"
@@ -294,13 +303,13 @@ class TaskModels:
             found.append(Detection(box_of(points[:, :2]), parts, 1.0))  # no score is given
         return found
 
-    def mesh(self, rgb: Rgb, region: Region) -> tuple[Points, float] | None:
+    def mesh(self, picture: Picture, region: Region) -> tuple[Points, float] | None:
         wider = dataclasses.replace(region, side_px=region.side_px * 2.0 / _MESH_PER_BOX)
-        patch, to_frame = _cut(rgb, wider, 256)
-        faces = self._landmarks(patch)
+        to_frame = _to_frame(wider, _TASK_SIDE_PX)
+        faces = self._landmarks(picture.rgb_warp(to_frame, _TASK_SIDE_PX))
         if not faces:
             return None
-        points = min(faces, key=lambda face: float(np.abs(face[:, :2].mean(axis=0) - 128).sum()))
+        points = min(faces, key=lambda face: float(np.abs(face[:, :2].mean(axis=0) - _TASK_SIDE_PX / 2).sum()))
         in_frame = points[:, :2] @ to_frame[:, :2].T + to_frame[:, 2]
         return in_frame.astype(np.float32), _yaw_deg(points)
 
@@ -318,14 +327,16 @@ class TaskModels:
         ]
 
 
-def _as_array(landmarks: Any) -> Points:
-    """Points [N, 3] of a message of landmarks. From its bytes where they are as expected, two bytes before each point
-    and one before each number, which takes a tenth of the time of reading it number by number."""
-    message = np.frombuffer(landmarks.SerializeToString(), np.uint8)
+def _as_array(message: bytes) -> Points:
+    """Points [N, 3] of the bytes of a message of landmarks: where they are as expected, two bytes before each point and
+    one before each number, without parsing it, which takes ten times as long."""
     if len(message) == 17 * NUM_POINTS:
-        rows = message.reshape(NUM_POINTS, 17)
+        rows = np.frombuffer(message, np.uint8).reshape(NUM_POINTS, 17)
         if (rows[:, [0, 1, 2, 7, 12]] == (0x0A, 15, 0x0D, 0x15, 0x1D)).all():
             return rows[:, [3, 4, 5, 6, 8, 9, 10, 11, 13, 14, 15, 16]].copy().view("<f4")
+    from mediapipe.framework.formats import landmark_pb2
+
+    landmarks = landmark_pb2.NormalizedLandmarkList.FromString(message)
     return np.array([(point.x, point.y, point.z) for point in landmarks.landmark], np.float32)
 
 
@@ -341,42 +352,15 @@ def box_of(points: Points) -> Box:
     return Box(float(left), float(top), float(right), float(bottom))
 
 
-def resize(rgb: Rgb, size: tuple[int, int]) -> Rgb:
-    """The picture at another (width, height)."""
-    shrinks = size[0] < rgb.shape[1]
-    resized = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.asarray(resized, np.uint8)
-
-
-def _cut(rgb: Rgb, region: Region, side_px: int) -> tuple[Rgb, npt.NDArray[np.float64]]:
-    """The region as an upright picture uint8 [side_px, side_px, 3], black outside of the frame, and the matrix [2, 3]
-    that takes its points (from the corner of its first pixel) back to the frame."""
+def _to_frame(region: Region, side_px: int) -> npt.NDArray[np.float64]:
+    """The matrix [2, 3] that takes places in an upright picture of the region, `side_px` wide, to the frame; both count
+    from the corner of the first pixel."""
     turn = np.exp(1j * region.turn_rad)
     scale = region.side_px / side_px
     corner = region.centre - turn * complex(1, 1) * region.side_px / 2
-    to_frame = np.array([[turn.real, -turn.imag, 0.0], [turn.imag, turn.real, 0.0]]) * scale
-    to_frame[:, 2] = corner.real, corner.imag
-    height, width = rgb.shape[:2]
-    reach = region.side_px * 0.5 * (abs(turn.real) + abs(turn.imag)) + 2
-    left, top = max(0, int(region.centre.real - reach)), max(0, int(region.centre.imag - reach))
-    right = min(width, int(region.centre.real + reach) + 1)
-    bottom = min(height, int(region.centre.imag + reach) + 1)
-    if right - left < 2 or bottom - top < 2:
-        return np.zeros((side_px, side_px, 3), np.uint8), to_frame
-    part = rgb[top:bottom, left:right]
-    shrink = np.ones(2)
-    if scale >= 2.0:  # average pixels instead of skipping them; by a whole number it is ten times as fast
-        size = (max(1, part.shape[1] // int(scale)), max(1, part.shape[0] // int(scale)))
-        part = part[: size[1] * int(scale), : size[0] * int(scale)]
-        shrink /= int(scale)
-        part = resize(part, size)
-    # For cv2, points count from the centre of the first pixel, here from its corner.
-    from_patch = to_frame.copy()
-    from_patch[:, 2] += from_patch[:, :2] @ np.array([0.5, 0.5]) - np.array([left, top])
-    from_patch *= shrink[:, None]
-    from_patch[:, 2] -= 0.5
-    patch = cv2.warpAffine(part, from_patch, (side_px, side_px), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    return np.asarray(patch, np.uint8), to_frame
+    return np.array(
+        [[turn.real * scale, -turn.imag * scale, corner.real], [turn.imag * scale, turn.real * scale, corner.imag]]
+    )
 
 
 def _yaw_deg(points: Points) -> float:

@@ -12,7 +12,9 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -26,14 +28,12 @@ from avsr.features.face_models import (
     FaceModels,
     Points,
     Region,
-    Rgb,
     box_of,
     import_mediapipe,
     mean_of,
     open_face_models,
-    resize,
 )
-from avsr.media import VideoFrame
+from avsr.media import Picture, VideoFrame
 
 __all__ = ["NUM_POINTS", "Box", "Face", "FaceFinder", "Points", "import_mediapipe"]
 
@@ -43,10 +43,10 @@ MAX_FACES = 6
 MAX_LOST_S = 1.0
 """A face that is found again at its place within this time is the same face."""
 
-_SEARCH_S = 0.8  # between searches of the whole picture while a face is followed; without one it is every picture
-_PART_S = 0.8  # between searches of one part of it while a face is followed
+_SEARCH_S = 1.0  # between searches of the whole picture while a face is followed; without one it is every picture
+_PART_S = 1.0  # between searches of one part of it while a face is followed
 _SWEEP_S = 1.0  # at least, between searches of all parts at once, as done at the start and after a cut
-_CHECK_S = 1.0  # between confirmations of a followed face
+_CHECK_S = 1.2  # between confirmations of a followed face; a search that finds it, as of a large one, is one as well
 _MAX_FAILED_CHECKS = 3
 _WHOLE_SIDE_PX = 640
 _PART_SIDE_PX = 400  # where a face of 40 px is still large enough for the detector
@@ -59,6 +59,7 @@ _MARGIN = 0.17
 _MIN_OVERLAP = 0.3
 _MAX_OVERLAP = 0.4  # of two people's faces
 _MIN_FACE_PX = 24.0
+_CALM_SHIFT = 0.03  # of a face from picture to picture, in its sides
 # Mean absolute difference of two 32x18 thumbnails of the green channel above which the picture was cut. People who move
 # in front of a camera at rest give up to 5, cuts from one talker to another before the same wall 15 and more.
 _CUT_DIFFERENCE = 12.0
@@ -121,7 +122,7 @@ class FaceFinder:
         """Forget everything: what follows is another video. Its results are those of a new finder."""
         self._next_id = itertools.count()
         self._followed: dict[int, _Followed] = {}
-        self._thumbnail: npt.NDArray[np.float32] | None = None
+        self._thumbnail: npt.NDArray[Any] | None = None
         self._size: tuple[int, int] | None = None
         self._parts: Iterator[Box] = iter(())
         self._search_s = self._part_s = self._sweep_s = -np.inf  # when each is due
@@ -138,54 +139,77 @@ class FaceFinder:
         A face keeps its id through losses of up to MAX_LOST_S near its place; a cut ends all of them. Times of
         pictures must rise.
         """
-        rgb, time_s = frame.rgb, frame.time_s
-        if self._is_cut(rgb):
+        picture, time_s = frame.picture, frame.time_s
+        if self._is_cut(picture):
             self._followed.clear()
             self._search_s, self._num_empty = -np.inf, 0
-            height, width = rgb.shape[:2]
-            self._parts = itertools.cycle(_parts(width, height))
+            self._parts = itertools.cycle(_parts(picture.width, picture.height))
         for number, followed in list(self._followed.items()):
-            self._step(rgb, time_s, followed)
+            self._step(picture, time_s, followed)
             if self._is_over(followed, time_s):
                 del self._followed[number]
         self._separate()
-        self._search(rgb, time_s)
+        self._search(picture, time_s)
         seen = [followed.face for followed in self._followed.values() if not followed.is_lost]
         return sorted(seen, key=lambda face: face.id)
 
-    def _is_cut(self, rgb: Rgb) -> bool:
+    def may_skip(self, frame: VideoFrame) -> bool:
+        """Whether the next picture goes on from the last one, and everybody was in sight there and hardly moved. Then
+        it need not be followed, and where it stands between two others that were, so do its faces; see `look_back`."""
+        calm = [
+            not followed.is_lost and abs(followed.shift) < _CALM_SHIFT * followed.face.box.side
+            for followed in self._followed.values()
+        ]
+        if not calm or not all(calm):
+            return False
+        if self._is_cut(frame.picture):
+            self._thumbnail = None  # so that `follow` sees it too
+            return False
+        return True
+
+    def look_back(self, frame: VideoFrame, face: Face) -> Face | None:
+        """A followed face in a picture that was skipped; `face`: as it was seen in the one before."""
+        return self._mesh_at(frame.picture, face, 0j)
+
+    def _is_cut(self, picture: Picture) -> bool:
         """Whether this picture does not go on from the last one: another shot, another size, or the first."""
-        green = np.ascontiguousarray(rgb[:: max(1, rgb.shape[0] // 72), :: max(1, rgb.shape[1] // 128), 1])
-        last, self._thumbnail = self._thumbnail, resize(green, (32, 18)).astype(np.float32)
-        size, self._size = self._size, (rgb.shape[1], rgb.shape[0])
-        return last is None or size != self._size or float(np.abs(self._thumbnail - last).mean()) > _CUT_DIFFERENCE
+        grid = picture.grid(max(1, picture.width // 128), max(1, picture.height // 72))
+        last, self._thumbnail = self._thumbnail, cv2.resize(grid, (32, 18), interpolation=cv2.INTER_AREA)
+        size, self._size = self._size, (picture.width, picture.height)
+        return (
+            last is None
+            or size != self._size
+            or cv2.norm(self._thumbnail, last, cv2.NORM_L1) > _CUT_DIFFERENCE * last.size
+        )
 
     # --- following ---
 
-    def _step(self, rgb: Rgb, time_s: float, followed: _Followed) -> None:
+    def _step(self, picture: Picture, time_s: float, followed: _Followed) -> None:
         """Look where a followed face is now."""
         last = followed.face
-        face = None if followed.is_lost else self._mesh_at(rgb, last, followed.shift)
+        face = None if followed.is_lost else self._mesh_at(picture, last, followed.shift)
         followed.shift = face.box.centre - last.box.centre if face is not None else 0j
         if face is None:
-            near = self._detect_near(rgb, last.box)
+            near = self._detect_near(picture, last.box)
             near = [there for there in near if _may_be_same(there.box, last.box) and self._is_free(there.box, last.id)]
-            face = self._face_at(rgb, max(near, key=lambda d: d.box.overlap(last.box)), last.id) if near else None
+            face = self._face_at(picture, max(near, key=lambda d: d.box.overlap(last.box)), last.id) if near else None
         followed.is_lost = face is None
         if face is None:
             return
         followed.before, followed.face, followed.seen_s = last, face, time_s
         if time_s >= followed.check_s:
             followed.check_s = time_s + _CHECK_S
-            near = [there for there in self._detect_near(rgb, face.box) if there.box.overlap(face.box) >= _MIN_OVERLAP]
+            near = [
+                there for there in self._detect_near(picture, face.box) if there.box.overlap(face.box) >= _MIN_OVERLAP
+            ]
             followed.failed_checks = 0 if near else followed.failed_checks + 1
 
-    def _mesh_at(self, rgb: Rgb, last: Face, shift: complex) -> Face | None:
+    def _mesh_at(self, picture: Picture, last: Face, shift: complex) -> Face | None:
         """The face that was `last` a picture ago, at its old place, or where it would be had it moved on."""
         region = _region_of(last.points_px)
         moves = abs(shift) > 0.1 * last.box.side
         for moved in (shift, 0j) if moves else (0j,):
-            found = self._models.mesh(rgb, dataclasses.replace(region, centre=region.centre + moved))
+            found = self._models.mesh(picture, dataclasses.replace(region, centre=region.centre + moved))
             if found is not None and _is_plausible(found[0]):
                 face = Face(last.id, found[0], box_of(found[0]), found[1])
                 if face.box.overlap(last.box.moved(moved)) >= _MIN_OVERLAP:
@@ -210,41 +234,44 @@ class FaceFinder:
 
     # --- finding ---
 
-    def _search(self, rgb: Rgb, time_s: float) -> None:
+    def _search(self, picture: Picture, time_s: float) -> None:
         """Look for faces that are not followed, as far as it is due."""
         self._num_empty += 1
         if self._is_anyone_there():
             self._num_empty = 0
         if time_s >= self._search_s:
-            self._welcome(rgb, time_s, self._detect_whole(rgb))
+            self._welcome(picture, time_s, self._detect_whole(picture))
             # A second search of a picture that seems empty: of the whole with a margin and of its parts, in turns.
             if not self._is_anyone_there() and self._num_empty % 2:
-                self._welcome(rgb, time_s, self._detect_whole(rgb, _MARGIN))
+                self._welcome(picture, time_s, self._detect_whole(picture, _MARGIN))
             self._search_s = time_s + (_SEARCH_S if self._is_anyone_there() else 0.0)
         is_empty = not self._is_anyone_there()
         if is_empty and time_s >= self._sweep_s:
             self._sweep_s = time_s + _SWEEP_S
-            height, width = rgb.shape[:2]
-            for part in _parts(width, height):
-                self._welcome(rgb, time_s, self._detect_in(rgb, part))
+            for part in _parts(picture.width, picture.height):
+                self._welcome(picture, time_s, self._detect_in(picture, part))
         elif self._num_empty % 2 == 0 and (is_empty or time_s >= self._part_s):
             self._part_s = time_s + _PART_S
             for part in itertools.islice(self._parts, 1):
-                self._welcome(rgb, time_s, self._detect_in(rgb, part))
+                self._welcome(picture, time_s, self._detect_in(picture, part))
 
     def _is_anyone_there(self) -> bool:
         return any(not followed.is_lost for followed in self._followed.values())
 
-    def _welcome(self, rgb: Rgb, time_s: float, detections: list[Detection]) -> None:
+    def _welcome(self, picture: Picture, time_s: float, detections: list[Detection]) -> None:
         """Follow those of the detected faces that are new and real."""
         for detection in sorted(detections, key=lambda detection: detection.box.area, reverse=True):
-            if not self._is_free(detection.box):
+            known = [one for one in self._followed.values() if one.face.box.overlap(detection.box) >= _MIN_OVERLAP]
+            for followed in known:
+                if not followed.is_lost:  # confirmed as well as by a look of its own
+                    followed.check_s, followed.failed_checks = time_s + _CHECK_S, 0
+            if known:
                 continue
             smallest = min((followed.face for followed in self._followed.values()), key=_area, default=None)
             is_full = len(self._followed) >= MAX_FACES
             if is_full and smallest is not None and detection.box.area < 2 * smallest.box.area:
                 continue
-            face = self._face_at(rgb, detection, -1)
+            face = self._face_at(picture, detection, -1)
             if face is None or not self._is_free(face.box):
                 continue
             if is_full and smallest is not None:
@@ -252,72 +279,75 @@ class FaceFinder:
             face = dataclasses.replace(face, id=next(self._next_id))
             self._followed[face.id] = _Followed(face, face, time_s, check_s=time_s + _CHECK_S)
 
-    def _face_at(self, rgb: Rgb, detection: Detection, number: int) -> Face | None:
+    def _face_at(self, picture: Picture, detection: Detection, number: int) -> Face | None:
         """The face at a detection, if the mesh sees the same one and the detector sees it from near by too."""
         if detection.box.side < _MIN_FACE_PX:
             return None
-        found = self._models.mesh(rgb, Region.around(detection.box, *detection.points_px[:2]))
+        found = self._models.mesh(picture, Region.around(detection.box, *detection.points_px[:2]))
         if found is None:
             return None
-        found = self._models.mesh(rgb, _region_of(found[0]))  # again, from the better place
+        found = self._models.mesh(picture, _region_of(found[0]))  # again, from the better place
         if found is None or not _is_plausible(found[0]) or not _agree(found[0], detection):
             return None
         box = box_of(found[0])
-        near = [there for there in self._detect_near(rgb, box) if _agree(found[0], there)]
-        if not near or self._is_upside_down(rgb, box, max(there.score for there in near)):
+        near = [there for there in self._detect_near(picture, box) if _agree(found[0], there)]
+        if not near or self._is_upside_down(picture, box, max(there.score for there in near)):
             return None
         return Face(number, found[0], box, found[1])
 
-    def _detect_whole(self, rgb: Rgb, margin: float = 0.0) -> list[Detection]:
+    def _detect_whole(self, picture: Picture, margin: float = 0.0) -> list[Detection]:
         """Faces in the whole picture. margin: of black around it, in shares of its longer side."""
-        height, width = rgb.shape[:2]
+        width, height = picture.width, picture.height
         border = margin * max(width, height)
-        return self._detect_in(rgb, Box(-border, -border, width + border, height + border), _WHOLE_SIDE_PX)
+        return self._detect_in(picture, Box(-border, -border, width + border, height + border), _WHOLE_SIDE_PX)
 
-    def _detect_near(self, rgb: Rgb, box: Box) -> list[Detection]:
+    def _detect_near(self, picture: Picture, box: Box) -> list[Detection]:
         """Faces at and beside a place where one is supposed to be."""
-        return self._detect_in(rgb, box.square(_NEAR_PER_BOX), _NEAR_SIDE_PX)
+        return self._detect_in(picture, box.square(_NEAR_PER_BOX), _NEAR_SIDE_PX)
 
-    def _is_upside_down(self, rgb: Rgb, box: Box, score: float) -> bool:
+    def _is_upside_down(self, picture: Picture, box: Box, score: float) -> bool:
         """Whether the detector is surer of this face when it sees the picture turned by 180 degrees: both networks
         often take an upside-down face for an upright one, with its mouth on the forehead."""
-        height, width = rgb.shape[:2]
-        turned = Box(width - box.right, height - box.bottom, width - box.left, height - box.top)
-        near = self._detect_near(rgb[::-1, ::-1], turned)
-        return any(there.box.overlap(turned) >= _MIN_OVERLAP and there.score > score for there in near)
+        near = self._detect_in(picture, box.square(_NEAR_PER_BOX), _NEAR_SIDE_PX, turned=True)
+        return any(there.box.overlap(box) >= _MIN_OVERLAP and there.score > score for there in near)
 
-    def _detect_in(self, rgb: Rgb, part: Box, side_px: int = _PART_SIDE_PX) -> list[Detection]:
+    def _detect_in(
+        self, picture: Picture, part: Box, side_px: int = _PART_SIDE_PX, *, turned: bool = False
+    ) -> list[Detection]:
         """Faces in a part of the picture, shown to the detector with no side above `side_px`; black where it reaches
-        beyond the picture."""
-        height, width = rgb.shape[:2]
+        beyond the picture. turned: by 180 degrees."""
         left, top, right, bottom = (round(edge) for edge in (part.left, part.top, part.right, part.bottom))
-        inner = rgb[max(0, top) : min(height, bottom), max(0, left) : min(width, right)]
-        if min(inner.shape[:2]) < 2:
+        inner_left, inner_top = max(0, left), max(0, top)
+        inner_right, inner_bottom = min(picture.width, right), min(picture.height, bottom)
+        if min(inner_right - inner_left, inner_bottom - inner_top) < 2:
             return []
         scale = min(1.0, side_px / max(right - left, bottom - top))
-        if scale < 1.0:
-            inner = resize(inner, (max(1, round(inner.shape[1] * scale)), max(1, round(inner.shape[0] * scale))))
+        size = [max(1, round(length * scale)) for length in (inner_right - inner_left, inner_bottom - inner_top)]
+        shown = picture.rgb_part(inner_left, inner_top, inner_right, inner_bottom, (size[0], size[1]))
         before_x, before_y = round(max(0, -left) * scale), round(max(0, -top) * scale)
-        after_x, after_y = round(max(0, right - width) * scale), round(max(0, bottom - height) * scale)
+        after_x, after_y = (
+            round(max(0, right - picture.width) * scale),
+            round(max(0, bottom - picture.height) * scale),
+        )
         if before_x or before_y or after_x or after_y:
-            inner = np.pad(inner, ((before_y, after_y), (before_x, after_x), (0, 0)))
-        corner = np.array([left, top], np.float32)
-        found = []
-        for detection in self._models.detect(inner):
-            box = detection.box
-            found.append(
-                Detection(
-                    Box(
-                        box.left / scale + left,
-                        box.top / scale + top,
-                        box.right / scale + left,
-                        box.bottom / scale + top,
-                    ),
-                    detection.points_px / scale + corner,
-                    detection.score,
-                )
-            )
-        return found
+            shown = np.pad(shown, ((before_y, after_y), (before_x, after_x), (0, 0)))
+        found = self._models.detect(np.ascontiguousarray(shown[::-1, ::-1]) if turned else shown)
+        return [_placed(detection, complex(left, top), scale, shown.shape if turned else None) for detection in found]
+
+
+def _placed(detection: Detection, corner: complex, scale: float, turned_shape: tuple[int, ...] | None) -> Detection:
+    """In the frame, what was detected in a part of it at that corner and scale, turned by 180 degrees or not."""
+    box, points = detection.box, detection.points_px
+    if turned_shape is not None:
+        height, width = turned_shape[:2]
+        box = Box(width - box.right, height - box.bottom, width - box.left, height - box.top)
+        points = np.array([width, height], np.float32) - points
+    x, y = corner.real, corner.imag
+    return Detection(
+        Box(box.left / scale + x, box.top / scale + y, box.right / scale + x, box.bottom / scale + y),
+        points / scale + np.array([x, y], np.float32),
+        detection.score,
+    )
 
 
 def _area(face: Face) -> float:

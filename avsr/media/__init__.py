@@ -6,6 +6,7 @@ Media time 0 is the earliest start of the sound and picture streams that are rea
 from avsr.media.ahead import read_ahead
 from avsr.media.audio import SAMPLE_RATE, iter_audio, read_audio
 from avsr.media.container import WarningSink
+from avsr.media.picture import Picture
 from avsr.media.probe import AudioStreamInfo, MediaInfo, VideoStreamInfo, probe
 from avsr.media.video import MAX_SIDE_PX, VideoFrame, iter_frames
 
@@ -14,6 +15,7 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioStreamInfo",
     "MediaInfo",
+    "Picture",
     "VideoFrame",
     "VideoStreamInfo",
     "WarningSink",

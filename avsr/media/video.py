@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from os import PathLike
 
 import av
+import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation
 
 from avsr.errors import MediaError
 from avsr.media.container import MAX_GAP_S, Damage, WarningSink, decode_video, open_media
+from avsr.media.picture import BT_601, BT_709, Picture
 
 # Larger pictures are scaled down to this while decoding. A face needs about 40 pixels to be read; 1920 keeps one that
 # fills a fiftieth of the width of a 4K picture.
@@ -20,13 +21,25 @@ MAX_SIDE_PX = 1920
 
 _FALLBACK_FPS = 25.0
 
+# 4:2:0 of 8 bit, whose planes are used as they are, and of 10, which is brought there. All else becomes RGB.
+_PLANAR = {"yuv420p", "yuvj420p", "yuv420p10le"}
+_MATRICES = {1: BT_709, 2: BT_601, 5: BT_601, 6: BT_601}  # by H.273; 2 is unknown, which all players take for BT.601
+_FULL_RANGE = 2
+_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
-@dataclasses.dataclass(frozen=True)
+
 class VideoFrame:
-    """One picture. time_s: media time. rgb: uint8 [H, W, 3], upright, square pixels, at most MAX_SIDE_PX a side."""
+    """One picture. time_s: media time. picture: upright, square pixels, at most MAX_SIDE_PX a side; may be given as
+    RGB, uint8 [H, W, 3]."""
 
-    time_s: float
-    rgb: npt.NDArray[np.uint8]
+    def __init__(self, time_s: float, picture: Picture | npt.NDArray[np.uint8]) -> None:
+        self.time_s = time_s
+        self.picture = picture if isinstance(picture, Picture) else Picture.of_rgb(picture)
+
+    @property
+    def rgb(self) -> npt.NDArray[np.uint8]:
+        """All of it, uint8 [H, W, 3]: converted when it is asked for, which costs as much as decoding."""
+        return self.picture.rgb
 
 
 def iter_frames(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[VideoFrame]:
@@ -54,7 +67,7 @@ def iter_frames(path: str | PathLike[str], *, on_warning: WarningSink | None = N
                 damage.report(last_s or 0.0, f"the clock jumps to {time_s:.0f} s")
                 break
             last_s = time_s
-            yield VideoFrame(time_s, _upright_rgb(frame, aspect))
+            yield VideoFrame(time_s, _upright(frame, aspect))
         if last_s is None:
             raise MediaError(f"{media.path}: no picture can be decoded", remedy="check the file")
 
@@ -85,9 +98,29 @@ def sample_aspect(stream: av.VideoStream) -> float:
     return value if 0.2 <= value <= 5.0 else 1.0
 
 
-def _upright_rgb(frame: av.VideoFrame, sample_aspect_ratio: float) -> npt.NDArray[np.uint8]:
+def _upright(frame: av.VideoFrame, sample_aspect_ratio: float) -> Picture:
     width, height = square_pixel_size(frame.width, frame.height, sample_aspect_ratio)
     shrinks = width < frame.width or height < frame.height
     interpolation = Interpolation.AREA if shrinks else Interpolation.BILINEAR
+    turns = quarter_turns(frame)
+    matrix = _MATRICES.get(int(frame.colorspace))
+    if frame.format.name in _PLANAR and matrix is not None and not (turns and (width % 2 or height % 2)):
+        full_range = frame.format.name == "yuvj420p" or int(frame.color_range) == _FULL_RANGE
+        if frame.format.name == "yuv420p10le" or (width, height) != (frame.width, frame.height):
+            name = "yuvj420p" if frame.format.name == "yuvj420p" else "yuv420p"
+            frame = frame.reformat(width=width, height=height, format=name, interpolation=interpolation)
+        sizes = ((width, height), *[((width + 1) // 2, (height + 1) // 2)] * 2)
+        planes = [_plane(plane, *size) for plane, size in zip(frame.planes, sizes, strict=True)]
+        if turns:
+            planes = [np.asarray(cv2.rotate(plane, _TURNS[turns]), np.uint8) for plane in planes]
+        luma, blue, red = planes
+        return Picture.of_planes(luma, blue, red, matrix, full_range=full_range)
     rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation=interpolation).to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, quarter_turns(frame)), dtype=np.uint8)  # a copy only where it is turned
+    # A copy only where it is turned.
+    return Picture.of_rgb(np.ascontiguousarray(np.rot90(rgb, turns), dtype=np.uint8))
+
+
+def _plane(plane: av.video.plane.VideoPlane, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """The bytes [H, W] of a plane, not copied; they live as long as the array."""
+    rows = np.frombuffer(memoryview(plane), np.uint8)[: height * plane.line_size]
+    return rows.reshape(height, plane.line_size)[:, :width]
