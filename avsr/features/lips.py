@@ -236,20 +236,10 @@ class LipTracker:
         }
         self._covers = {number: cover for number, cover in self._covers.items() if number in slot.seen}
         lips = {number: self._lips(slot, number, before.get(number), after.get(number)) for number in slot.seen}
-        lips = {number: self._unless_covered(number, here) for number, here in lips.items()}
         for number in slot.followed - lips.keys():
             reason = "late" if slot.frame is None else "no_face"
             lips[number] = LipSlot(slot.index, _no_crop(), False, reason, number)
         return Slot(slot.index, dict(sorted(lips.items())), "late" if slot.frame is None else "no_face")
-
-    def _unless_covered(self, number: int, here: LipSlot) -> LipSlot:
-        if not here.present:
-            return here
-        cover = follow_cover(self._covers.get(number, CoverState()), float(cover_log_odds(here.crop[None])[0]))
-        self._covers[number] = cover
-        if not cover.is_covered:
-            return here
-        return dataclasses.replace(here, crop=_no_crop(), present=False, reason="occluded", sharpness=math.nan)
 
     def _lips(self, slot: _Pending, number: int, before: _Seen | None, after: _Seen | None) -> LipSlot:
         here = slot.seen[number]
@@ -263,6 +253,10 @@ class LipTracker:
             transform = sum(transforms) / len(transforms)
             centres = [there.anchors[3] for there in (before, here, after) if there is not None]
             crop = _warp(slot.frame.rgb, complex(transform), complex(sum(centres) / len(centres)))
+            cover = follow_cover(self._covers.get(number, CoverState()), float(cover_log_odds(crop[None])[0]))
+            self._covers[number] = cover
+            if cover.is_covered:
+                crop, reason = _no_crop(), "occluded"
         if here.face is None:
             return LipSlot(slot.index, crop, reason == "ok", reason, number)
         return LipSlot(
