@@ -54,6 +54,7 @@ _FAINT_DB = -45
 _NOISY_DB = 10
 _CLIPPED = 0.001
 _RARELY = 0.5
+_OFTEN_COVERED = 0.1
 
 Severity = Literal["ok", "warn", "bad"]
 _SEVERITIES: tuple[Severity, ...] = ("ok", "warn", "bad")
@@ -141,6 +142,7 @@ class Diagnosis:
                 {
                     "id": face.quality.id,
                     "coverage": _number(face.quality.coverage, 3),
+                    "covered": _number(face.quality.covered, 3),
                     "width_px": _number(face.quality.width_px, 1),
                     "sharpness": _number(face.quality.sharpness, 3),
                     "yaw_deg": _number(face.quality.yaw_deg, 1),
@@ -367,9 +369,16 @@ def _advise(
         yield "warn", f"{subject} is blurred: clean the lens, add light, or use less compression"
     if main.yaw_deg > _TURNED_DEG:
         yield "warn", f"{subject} is turned away by {main.yaw_deg:.0f} degrees: film from the front"
-    covered = sum(face.quality.coverage for face in faces)
-    if covered < _RARELY:
-        yield "warn", f"lips can be read for only {covered:.0%} of the time"
+    for quality in (face.quality for face in faces):
+        if quality.covered >= _OFTEN_COVERED:
+            yield (
+                "warn",
+                f"the mouth of face {quality.id} is covered {quality.covered:.0%} of the time: keep hands, cups and "
+                "microphones away from it",
+            )
+    readable = sum(face.quality.coverage for face in faces)
+    if readable < _RARELY:
+        yield "warn", f"lips can be read for only {readable:.0%} of the time"
     if offset is not None and offset.confidence >= SURE and abs(offset.ms) > _LATE_MS:
         grave = "bad" if abs(offset.ms) > _VERY_LATE_MS else "warn"
         later = "later" if offset.ms > 0 else "earlier"

@@ -542,6 +542,14 @@ class TestOtherCommands:
         assert main(["train", "c.yaml", "a=1", "b.c=x"]) == 0
         assert capsys.readouterr() == ("runs/mine/model\n" * 2, "avsr: epoch 1: dev WER 50 %\n")
 
+    def test_one_argument_too_many(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["doctor", "a.mp4", "b.mp4"]) == 2
+        assert capsys.readouterr().err == "avsr: b.mp4 is one argument too many (avsr doctor --help explains)\n"
+
+    def test_compare_with_an_unknown_modality(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["compare", f"{tmp_path}:q", f"{tmp_path}:av"]) == 2
+        assert "got modality 'q', expected" in capsys.readouterr().err
+
     def test_models(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         put(str(tmp_path / "tiny/model.safetensors"), text="x" * 2_340_000)
         put(str(tmp_path / "hears/model.safetensors"), text="x" * 400_000)
@@ -549,15 +557,23 @@ class TestOtherCommands:
         module.ASSETS = tmp_path  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "avsr.models.recognizer", module)
         configs = [
-            ("hears", types.SimpleNamespace(vocabulary_size=1024, modalities=("a",))),
-            ("tiny", types.SimpleNamespace(vocabulary_size=51, modalities=("a", "v", "av"))),
+            (
+                "hears",
+                types.SimpleNamespace(vocabulary_size=1024, modalities=("a",), chunk_contexts={}, frame_ms=40),
+            ),
+            (
+                "tiny",
+                types.SimpleNamespace(
+                    vocabulary_size=51, modalities=("a", "v", "av"), chunk_contexts={1: None, 4: None}, frame_ms=80
+                ),
+            ),
         ]
         monkeypatch.setattr("avsr.models.shipped", lambda: configs)
         assert main(["models"]) == 0
         assert capsys.readouterr().out == (
-            "NAME   MODALITIES  UNITS  SIZE\n"
-            "hears  a           1024   0.4 MB\n"
-            "tiny   a v av      51     2.3 MB\n"
+            "NAME   MODALITIES  UNITS  SIZE    LIVE, MS\n"
+            "hears  a           1024   0.4 MB  -\n"
+            "tiny   a v av      51     2.3 MB  80 320\n"
         )  # fmt: skip
 
     @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ class TestCommand:
         assert set(found["video"]) == {"fps", "jitter_ms", "rotation", "width", "height"}
         assert set(found["offset_ms"]) == {"value", "confidence"}
         (face,) = found["faces"]
-        assert set(face) == {"id", "coverage", "width_px", "sharpness", "yaw_deg", "speaking", "spans"}
-        assert face["coverage"] > 0.9 and face["spans"][0][0] == 0.0
+        assert set(face) == {"id", "coverage", "covered", "width_px", "sharpness", "yaw_deg", "speaking", "spans"}
+        assert face["coverage"] > 0.9 and face["covered"] == 0.0 and face["spans"][0][0] == 0.0
         assert 0.0 <= face["speaking"] <= 1.0
 
     def test_sound_alone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,8 +102,17 @@ class TestRealClips:
         assert found.severity == "bad" and found.faces == () and found.offset is None
 
 
-def face(number: int = 0, *, width_px: float = 150.0, speaking: float | None = 1.0, yaw: float = 3.0) -> FaceReport:
-    return FaceReport(FaceQuality(number, ((0.0, 3.0),), 0.9 if number == 0 else 0.0, width_px, 0.1, yaw), speaking)
+def face(
+    number: int = 0,
+    *,
+    width_px: float = 150.0,
+    speaking: float | None = 1.0,
+    yaw: float = 3.0,
+    coverage: float = 0.9,
+    covered: float = 0.0,
+) -> FaceReport:
+    coverage = coverage if number == 0 else 0.0
+    return FaceReport(FaceQuality(number, ((0.0, 3.0),), coverage, width_px, 0.1, yaw, covered), speaking)
 
 
 def advice(
@@ -131,6 +140,7 @@ class TestAdvice:
         [
             ({"faces": (face(width_px=38.0),)}, "warn", "the face is 38 px wide: video will hardly help"),
             ({"faces": (face(yaw=50.0),)}, "warn", "turned away by 50 degrees"),
+            ({"faces": (face(coverage=0.6, covered=0.32),)}, "warn", "the mouth of face 0 is covered 32% of the time"),
             ({"faces": ()}, "warn", "no face in the picture"),
             ({"offset": Offset(120.0, 0.9)}, "warn", "120 ms later than the lips: move the sound by -120 ms"),
             ({"offset": Offset(-250.0, 0.9)}, "bad", "250 ms earlier than the lips: move the sound by +250 ms"),

@@ -36,6 +36,23 @@ def test_boxes() -> None:
     assert (box.centre, box.side) == (5 + 10j, 20)
 
 
+def test_closing_gives_the_threads_back() -> None:
+    if sys.platform != "linux":
+        pytest.skip("threads are counted in /proc")
+
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    BundledModels().close()
+    before = threads()
+    for _ in range(3):
+        models = BundledModels()
+        assert threads() > before
+        models.close()
+        models.close()  # once more does no harm
+    assert threads() == before
+
+
 # --- the Tasks API, faked: a "face" is a white disc, whose mesh is 478 points on its edge ---
 
 

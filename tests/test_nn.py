@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from avsr.nn.attention import RelativeAttention, relative_positions
-from avsr.nn.conformer import Conformer, ConformerShape
+from avsr.nn.conformer import Conformer, ConformerShape, ConformerState
 from avsr.nn.convolution import ConvolutionModule
 from avsr.nn.masks import AttentionContext, Sight, valid_mask
+from avsr.nn.packing import Packable, can_pack
 from avsr.nn.subsampling import Subsampling
 
 CPU = torch.device("cpu")
@@ -129,6 +132,19 @@ def build(streaming: bool, norm: str = "layer") -> tuple[Subsampling, Conformer]
     return subsampling, conformer
 
 
+def test_a_state_keeps_its_last_frames_and_shares_them_with_the_next() -> None:
+    attention = randomised(RelativeAttention(8, 2))
+    assert isinstance(attention, RelativeAttention)
+    state = attention.initial_state(1, AttentionContext(left=21, right=0), CPU, torch.float32)
+    frames = torch.randn(1, 100, 16)
+    for start, end in itertools.pairwise([0, 1, 2, 3, 30, 31, 36, 37, 38, 60, 61, 69, 70, 100]):
+        before, state = state, state.after(frames[:, start:end])
+        seen = torch.cat((torch.zeros(1, 21, 16), frames[:, :end]), dim=1)
+        assert torch.equal(torch.cat(state.pieces_BKC, dim=1), seen[:, -21:])
+        if end - start == 1:
+            assert {id(piece) for piece in state.pieces_BKC[1:-1]} <= {id(piece) for piece in before.pieces_BKC}
+
+
 @pytest.mark.parametrize("norm", ["layer", "batch"])
 def test_padding_and_neighbours_change_nothing(norm: str) -> None:
     subsampling, conformer = build(streaming=False, norm=norm)
@@ -141,6 +157,12 @@ def test_padding_and_neighbours_change_nothing(norm: str) -> None:
             one, one_lengths = subsampling(mel[index : index + 1, :, :length], lengths[index : index + 1])[:2]
             one, _ = conformer(one, one_lengths, context)
             torch.testing.assert_close(one[0], batch[index, : one_lengths[0]], atol=5e-5, rtol=0)
+
+
+def remembered(state: ConformerState) -> Iterator[torch.Tensor]:
+    for block in state.blocks:
+        yield from block.attention.pieces_BKC
+        yield from block.convolution
 
 
 @pytest.mark.parametrize("chunk_frames", [4, 8, 20])
@@ -156,10 +178,10 @@ def test_chunks_equal_the_masked_whole(chunk_frames: int) -> None:
         parts = []
         for start in range(0, 403, 8 * chunk_frames):
             chunk = mel[..., start : start + 8 * chunk_frames]
-            before = [t.clone() for block in state.blocks for part in block for t in part]
+            before = [t.clone() for t in remembered(state)]
             x, x_lengths, sub_state = subsampling(chunk, torch.tensor([chunk.shape[-1]] * 2), sub_state)
             x, next_state = conformer(x, x_lengths, context, state)
-            after = [t for block in state.blocks for part in block for t in part]
+            after = list(remembered(state))
             assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))  # never written to
             state = next_state
             parts.append(x)
@@ -265,7 +287,15 @@ def test_attention_in_blocks_equals_attention_at_once(
         monkeypatch.setattr("avsr.nn.masks.MIN_BLOCK_QUERIES", queries)
         monkeypatch.setattr("avsr.nn.masks.BLOCK_SCORES", 1)
         blocks, _ = attention(x, x, Sight(context, 61, valid))
-    torch.testing.assert_close(blocks[valid], whole[valid], atol=1e-5, rtol=0)
+        monkeypatch.setattr("avsr.nn.attention.MANY_SCORES", 1)
+        heads, _ = attention(x, x, Sight(context, 61, valid))
+        if can_pack(CPU):
+            for part in attention.modules():
+                if isinstance(part, Packable):
+                    part.pack(torch.float32)
+        packed, _ = attention(x, x, Sight(context, 61, valid))
+    for got in (blocks, heads, packed):
+        torch.testing.assert_close(got[valid], whole[valid], atol=1e-5, rtol=0)
 
 
 def test_blocks_look_no_further_than_their_context() -> None:

@@ -221,7 +221,7 @@ def test_what_a_model_was_trained_for(tmp_path: Path) -> None:
         lips_only.log_probs(samples, lips)
     got, _ = lips_only.log_probs(None, lips)
     assert lips_only.network.visual_head is not None
-    crops, presence = lips_only._pad_lips(lips, [np.ones(26, bool)])
+    crops, presence = lips_only.lip_tensors(lips, [np.ones(26, bool)])
     with torch.inference_mode():
         output = lips_only.network(None, torch.tensor([104]), crops, presence)
     assert output.visual_log_probs is not None and torch.equal(got, output.visual_log_probs)
@@ -357,3 +357,9 @@ def test_a_face_by_its_number(recognizer: Recognizer) -> None:
     assert coverage["1"] == pytest.approx(0.6, abs=0.02)
     with pytest.raises(MediaError, match=r"face 7 is not in the picture: got faces 0 \(0.0-1.6 s\), 1 \(1.6-4.0 s\)"):
         recognizer.transcribe(path, face=7)
+
+
+def test_whole_numbers_are_not_taken_for_sound() -> None:
+    recognizer = Recognizer(tiny_network(), tiny_tokenizer())
+    with pytest.raises(ValueError, match="samples 0: got int16, expected float32"):
+        recognizer.log_probs([np.zeros(16_000, np.int16)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+from collections import Counter
 from pathlib import Path
 
 import jiwer
@@ -23,13 +24,13 @@ from avsr.models.network import Network
 from avsr.training.config import AugmentConfig, CorpusConfig, LossConfig, ModalityConfig, TrainConfig
 from tests.corpus import make_corpus
 from tests.test_visual_encoder import auto_avsr_weights
-from tests.tiny import WORDS, tiny_config, tiny_tokenizer
+from tests.tiny import LIVE_CHUNKS, WORDS, live_config, tiny_config, tiny_tokenizer
 
 lightning = pytest.importorskip("lightning", reason="training needs the extra 'train'")
 
 from avsr.training import run as training_run  # noqa: E402
 from avsr.training.data import TrainingSet, collate  # noqa: E402
-from avsr.training.module import TrainingModule, ctc_loss, mask_mel  # noqa: E402
+from avsr.training.module import TrainingModule, ctc_loss, mask_mel, peak_first_loss  # noqa: E402
 
 ALL_AUGMENTATION = AugmentConfig(
     noise_share=0.7,
@@ -384,3 +385,29 @@ def test_a_small_model_learns_its_corpus(config_file: Path, manifest: Path) -> N
     with torch.inference_mode():
         for modality, texts in module.transcribe(batch).items():
             assert jiwer.wer(batch.texts, texts) <= 0.1, modality
+
+
+def test_peak_first_pulls_words_forward() -> None:
+    logits = torch.zeros(1, 6, 3)
+    logits[0, :, 2] = 4.0  # blank, but for a peak at frame 3 and another behind the end
+    logits[0, 3, 0] = logits[0, 5, 1] = 8.0
+    logits.requires_grad_()
+    loss = peak_first_loss(logits.log_softmax(-1), torch.tensor([5]))
+    loss.backward()
+    assert logits.grad is not None
+    assert loss > 0
+    assert logits.grad[0, 2, 0] < 0  # frame 2 is to say what frame 3 says,
+    assert logits.grad[0, 3, 0] > 0  # and frame 3 what frame 4 says
+    torch.testing.assert_close(logits.grad[0, 4:], torch.zeros(2, 3))  # the last frame has no next
+
+
+def test_every_context_is_trained(config_file: Path) -> None:
+    config = dataclasses.replace(load_config(config_file), model=live_config())
+    data = TrainingSet(config, tiny_tokenizer())
+    module = TrainingModule(config, Network(config.model), tiny_tokenizer(), data)
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no trainer
+    drawn = Counter(module.draw_attention(index) for index in range(300))
+    assert set(drawn) == {None, *LIVE_CHUNKS}
+    assert min(drawn.values()) > 25
+    for index, keys in enumerate(data.epoch(0)[:4]):
+        assert torch.isfinite(module.training_step(collate([data[key] for key in keys]), index))

@@ -18,6 +18,21 @@ WORDS = ("bin", "blue", "at", "f", "two", "now")
 CHUNKED = AttentionContext(style="chunked", left=8, right=3)
 
 
+LIVE_CHUNKS = tuple(AttentionContext(style="chunked", left=40, right=right) for right in (0, 1, 3, 7, 19))
+
+
+def live_config(*, lips: bool = True) -> ModelConfig:
+    """A model of a few thousand weights for whole recordings and for chunks of 80, 160, 320, 640 and 1600 ms."""
+    config = tiny_config(lips=lips)
+    shape = dataclasses.replace(config.audio_encoder.conformer, conv_context="chunked")
+    audio = dataclasses.replace(config.audio_encoder, conformer=shape, attention_choices=LIVE_CHUNKS)
+    config = dataclasses.replace(config, audio_encoder=audio)
+    if config.visual_encoder is None:
+        return config
+    visual = dataclasses.replace(config.visual_encoder, conformer=shape)
+    return dataclasses.replace(config, visual_encoder=visual)
+
+
 def tiny_config(*, streaming: bool = False, lips: bool = True) -> ModelConfig:
     """A model of a few thousand weights; streaming: nothing in it needs the future."""
     context = CHUNKED if streaming else AttentionContext(left=16, right=16)
@@ -53,9 +68,17 @@ def tiny_config(*, streaming: bool = False, lips: bool = True) -> ModelConfig:
 
 def tiny_network(*, streaming: bool = False, lips: bool = True, seed: int = 0) -> Network:
     """Random weights everywhere, also where training starts from zeros, so that every path matters."""
+    return random_network(tiny_config(streaming=streaming, lips=lips), seed)
+
+
+def live_network(*, lips: bool = True, seed: int = 0) -> Network:
+    return random_network(live_config(lips=lips), seed)
+
+
+def random_network(config: ModelConfig, seed: int = 0) -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = Network(tiny_config(streaming=streaming, lips=lips))
+        network = Network(config)
         for name, parameter in network.named_parameters():
             if parameter.ndim > 1 or "bias" in name or "silence" in name:
                 torch.nn.init.normal_(parameter, std=0.15)

@@ -31,9 +31,9 @@ class LipEffects:
 
     occluder: a hand, microphone or box (5 to 60 % of the picture) in the whole clip or a part of it. light: brightness
     (-0.2 to 0.2 of the range), contrast (0.6 to 1.5) and gamma (0.6 to 1.6). low_resolution: 16 to 64 pixels a side.
-    blur: deviation 0.5 to 3 pixels. compression: JPEG of quality 5 to 40. frozen: a picture stays for 2 to 20 slots.
-    time_mask: a stretch of up to 10 slots in each 25 shows the clip's mean picture (after Auto-AVSR, arXiv 2303.14307).
-    dropped: 10 to 90 % of the slots lose their presence, one by one.
+    blur: deviation 0.5 to 3 pixels. compression: JPEG of quality 5 to 40. frozen: a picture stays for 2 to 20 slots,
+    or to the end. time_mask: a stretch of up to 10 slots in each 25 shows the clip's mean picture (after Auto-AVSR,
+    arXiv 2303.14307). dropped: 10 to 90 % of the slots lose their presence, one by one.
     """
 
     occluder: float = 0.0
@@ -89,7 +89,7 @@ def apply_effects(
                 crops_THW = compress(crops_THW, quality)
             case "frozen":
                 first = int(random.integers(0, T))
-                last = min(T - 1, first + int(random.integers(1, 20)))
+                last = T - 1 if random.random() < 0.3 else min(T - 1, first + int(random.integers(1, 20)))
                 record |= {"first": first, "last": last}
                 crops_THW, presence_T = freeze(crops_THW, presence_T, first, last)
             case "time_mask":

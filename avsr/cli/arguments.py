@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
@@ -52,3 +53,17 @@ def whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in words(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected whole numbers, as in 1,2,3") from None
+
+
+def face(text: str) -> str:
+    """Type of --face."""
+    if text not in ("auto", "largest") and not re.fullmatch("[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, largest or the number of a face")
+    return text
+
+
+def device(text: str) -> str:
+    """Type of --device."""
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, cpu, cuda or cuda:N")
+    return text

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 from typing import TYPE_CHECKING
 
-from avsr.cli.console import Console
+from avsr.cli.console import Console, UsageError
 
 if TYPE_CHECKING:
     from avsr.evaluation.compare import Comparison, Difference
@@ -54,6 +55,8 @@ def _run_and_modality(text: str) -> tuple[str, Modality | None]:
     path, colon, modality = text.rpartition(":")
     if colon and modality in ("a", "v", "av"):
         return path, modality  # type: ignore[return-value]
+    if colon and not os.path.exists(text) and os.path.isdir(path):
+        raise UsageError(f"{text}: got modality {modality!r}, expected {path}:a, {path}:v or {path}:av")
     return text, None
 
 

@@ -96,6 +96,7 @@ def _describe(face: FaceReport) -> str:
     more = f" and {len(quality.spans_s) - 3} more" if len(quality.spans_s) > 3 else ""
     text = f"{quality.width_px:.0f} px wide, turned by {quality.yaw_deg:.0f} degrees, sharpness {quality.sharpness:.2f}"
     text += f", lips read for {quality.coverage:.0%} of the time"
+    text += "" if quality.covered < 0.005 else f", covered for {quality.covered:.0%} of the time it is seen"
     text += "" if face.speaking is None else f", fits {face.speaking:.0%} of the sound best"
     return f"{text}; seen {spans} s{more}"
 

@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     system.add_argument("--command", metavar="WORDS", help="program that prints the text of the file {wav}")
     add("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="where the model computes; default auto")
+    add(
+        "--chunk-ms",
+        type=positive_integer,
+        metavar="MS",
+        help="hear and see in such chunks, as live; default: whole utterances",
+    )
     add("--normalize", action="store_true", help="letter case and punctuation do not count")
     grid = parser.add_argument_group("conditions, each a list joined by commas")
     grid.add_argument("--modalities", type=words, metavar="LIST", help="a, v, av; default: all that there are")
@@ -136,12 +142,14 @@ def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
     from avsr.evaluation.sounds import NoiseSource, default_sounds
     from avsr.evaluation.systems import SystemSource
 
+    if arguments.chunk_ms is not None and (arguments.recognizer or arguments.command):
+        raise UsageError("--chunk-ms is for models of avsr")
     if arguments.recognizer is not None:
         system = SystemSource("function", arguments.recognizer)
     elif arguments.command is not None:
         system = SystemSource("command", arguments.command)
     else:
-        system = SystemSource("model", arguments.model, arguments.device)
+        system = SystemSource("model", arguments.model, arguments.device, arguments.chunk_ms)
     source = NoiseSource(
         protocol=arguments.protocol,
         folders=tuple(arguments.noise),

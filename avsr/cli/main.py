@@ -23,18 +23,21 @@ from types import FrameType
 from typing import NoReturn
 
 from avsr import __version__
-from avsr.cli import compare, doctor, evaluate, import_, models, noise, prepare, train, transcribe
+from avsr.cli import bench, compare, doctor, evaluate, import_, models, noise, prepare, serve, stream, train, transcribe
 from avsr.cli.console import Console, UsageError, explain, messages_on_stderr
 from avsr.errors import nearest
 
 COMMANDS = {
     "transcribe": transcribe,
+    "stream": stream,
     "doctor": doctor,
+    "serve": serve,
     "prepare": prepare,
     "train": train,
     "noise": noise,
     "evaluate": evaluate,
     "compare": compare,
+    "bench": bench,
     "import": import_,
     "models": models,
 }
@@ -123,8 +126,10 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
     arguments, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
         word = unknown[0].partition("=")[0]
+        if not word.startswith("-"):
+            parser.error(f"{word} is one argument too many")
         known = [option for option in parser._option_string_actions if option.startswith("--")]
-        close = nearest(word, known) if word.startswith("-") else None
+        close = nearest(word, known)
         parser.error(f"unknown option {word}" + (f"; did you mean {close}?" if close else ""))
     return arguments
 

@@ -9,7 +9,8 @@ from avsr.cli.console import Console
 SUMMARY = "the models that come with this package"
 DESCRIPTION = (
     "List the models that come with this package: the name for --model, whether they hear (a), read\n"
-    "lips (v) or do both at once (av), how many words or word pieces they know, and their size."
+    "lips (v) or do both at once (av), how many words or word pieces they know, their size, and in which\n"
+    "chunks of sound they can work live (--chunk-ms), - where they work on files only."
 )
 EXAMPLE = "avsr models"
 
@@ -23,10 +24,12 @@ def run(arguments: argparse.Namespace) -> int:
     from avsr.models import shipped
     from avsr.models.recognizer import ASSETS
 
-    rows = [("NAME", "MODALITIES", "UNITS", "SIZE")]
+    rows = [("NAME", "MODALITIES", "UNITS", "SIZE", "LIVE, MS")]
     for name, config in shipped():
         size = sum(path.stat().st_size for path in (ASSETS / name).iterdir())
-        rows.append((name, " ".join(config.modalities), str(config.vocabulary_size), f"{size / 1e6:.1f} MB"))
+        live = " ".join(str(frames * config.frame_ms) for frames in config.chunk_contexts) or "-"
+        units = str(config.vocabulary_size)
+        rows.append((name, " ".join(config.modalities), units, f"{size / 1e6:.1f} MB", live))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     with Console() as console:
         for row in rows:

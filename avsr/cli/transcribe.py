@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsr.cli.arguments import add_quiet, positive_integer
+from avsr.cli.arguments import add_quiet, device, face, positive_integer
 from avsr.cli.console import Console, UsageError, describe, printable, without_name
 from avsr.cli.pool import Outcome, Work, run_here, run_in_processes
 from avsr.cli.sources import Sources
@@ -64,12 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--modality", choices=("auto", "av", "a", "v"), default="auto", help="use sound, lips, or both; default auto")
     add(
         "--face",
-        type=_face,
+        type=face,
         default="auto",
         metavar="auto|largest|ID",
         help="whose lips to read; auto: who speaks; ID: face in JSON",
     )
-    add("--device", type=_device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
+    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the arithmetic; default fp32")
     add("--workers", type=positive_integer, default=1, metavar="N", help="files at a time, each with its own model")
     add_quiet(parser)
@@ -350,15 +350,3 @@ def _formats(text: str) -> tuple[str, ...]:
             hint = f"; did you mean {close}?" if close else ""
             raise argparse.ArgumentTypeError(f"got {name!r}, expected {', '.join(FORMATS)}{hint}")
     return names
-
-
-def _face(text: str) -> str:
-    if text not in ("auto", "largest") and not re.fullmatch("[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, largest or the number of a face")
-    return text
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", text):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, cpu, cuda or cuda:N")
-    return text

@@ -38,6 +38,7 @@ from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_mani
 from avsr.datasets.noise_plan import NoisePlan, read_plan
 from avsr.errors import AvsrError, ConfigError, DataError, nearest
 from avsr.evaluation.conditions import Condition, Grid, Picture, change_picture
+from avsr.evaluation.machine import cores, processor
 from avsr.evaluation.results import JSON_NAME, Results, Spoken, make_cell, read_results, write_results, write_text
 from avsr.evaluation.sounds import PLAN_NAME, NoiseSource, Sounds, describe_plan, make_plan, save_plan
 from avsr.evaluation.systems import System, SystemSource
@@ -143,7 +144,7 @@ def evaluate(
         "noise": settings["noise"] if plan is None else describe_plan(plan),
         "command": command,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"platform": platform.platform(), "processor": _processor(), "cores": _cores(), "workers": crew},
+        "machine": {"platform": platform.platform(), "processor": processor(), "cores": cores(), "workers": crew},
         "seconds": round(time.monotonic() - started, 1) if in_one_go else None,
     }
     results = _merge(evaluation, run, utterances, batches, done)
@@ -427,19 +428,7 @@ def _default_workers(source: SystemSource) -> int:
     import torch
 
     on_gpu = source.kind == "model" and source.device != "cpu" and torch.cuda.is_available()
-    return 1 if on_gpu else _cores()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return 1 if on_gpu else cores()
 
 
 def _settings(evaluation: Evaluation, system: System, utterances: Sequence[Utterance]) -> dict[str, Any]:

@@ -59,12 +59,14 @@ class SystemSource:
     """Where a system comes from; `open` makes it, in whichever process needs it.
 
     kind: "model" (what `avsr.load` takes), "function" (`module:name` or `file.py:name`) or "command" (a shell line in
-    which {wav} stands for the file; without it the file comes last).
+    which {wav} stands for the file; without it the file comes last). chunk_ms: of a model, in what chunks it hears and
+    sees, as live; None for whole utterances.
     """
 
     kind: Literal["model", "function", "command"]
     target: str
     device: str = "auto"
+    chunk_ms: int | None = None
 
     def open(self) -> System:
         """The same one each time within a process. Raises ModelError or ConfigError where it cannot be found."""
@@ -75,7 +77,7 @@ class SystemSource:
 def _open(source: SystemSource) -> System:
     match source.kind:
         case "model":
-            return _Model(source.target, source.device)
+            return _Model(source.target, source.device, source.chunk_ms)
         case "function":
             return _Function(source.target)
         case _:
@@ -90,11 +92,14 @@ class _Seen(NamedTuple):
 class _Model:
     """One of our models. Greedy search, as in transcription."""
 
-    def __init__(self, target: str, device: str) -> None:
+    def __init__(self, target: str, device: str, chunk_ms: int | None) -> None:
         import avsr
 
         self._recognizer = avsr.load(target, device=device)
         self.name = self._recognizer.name
+        if chunk_ms is not None:
+            self._recognizer = self._recognizer.in_chunks(chunk_ms)
+            self.name = f"{self.name}, {chunk_ms} ms"
         self.modalities = self._recognizer.config.modalities
         config = json.dumps(as_mapping(self._recognizer.config), sort_keys=True)
         self.record = {
@@ -102,7 +107,7 @@ class _Model:
             "target": target,
             "weights_sha256": self._weights_hash(),
             "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
-        }
+        } | ({} if chunk_ms is None else {"chunk_ms": str(chunk_ms)})
 
     def _weights_hash(self) -> str:
         """Of weights and units, wherever they were read from."""

@@ -98,8 +98,8 @@ class FaceFinder:
     """Follows the faces in the pictures of one video. Use it as a context manager.
 
     models: the networks to use, closed with the finder; by default those of `open_face_models`. They must stay in one
-    thread, and in a process that was not forked from one that ran them. Making them takes 40 ms and a megabyte that is
-    never given back: use one finder for many videos, with `reset` between them.
+    thread, and in a process that was not forked from one that ran them. Making them takes 40 ms:
+    use one finder for many videos, with `reset` between them.
     """
 
     def __init__(self, models: FaceModels | None = None) -> None:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from avsr.features.choice import face_choice
 from avsr.features.face_models import LEFT_EYE, NUM_POINTS, RIGHT_EYE, box_of, mean_of
 from avsr.features.faces import Face, FaceFinder
+from avsr.features.occlusion import CoverState, cover_log_odds, follow_cover
 from avsr.features.quality import sharpness
 from avsr.media import Picture, VideoFrame, WarningSink, iter_frames, probe, read_ahead
 
@@ -71,8 +72,8 @@ class LipSlot:
     """The lips of one face in the 40 ms from `index` x 40 ms.
 
     crop: uint8 [96, 96] grey, zeros where not present. reason: "ok" where present, else "no_face" (nobody, or out of
-    sight for the moment), "pose" (turned away), "low_quality" (too few pixels) or "late" (no picture near). face: its
-    identity, None where there is no face.
+    sight for the moment), "pose" (turned away), "low_quality" (too few pixels), "occluded" (something before the mouth)
+    or "late" (no picture near). face: its identity, None where there is no face.
 
     What was measured, NaN where the face is not seen itself (bridged slots among them): opening, of the inner lips, in
     eye distances; width_px, of the face; sharpness of the crop, see `quality.sharpness`; yaw_deg, as in `Face`.
@@ -164,6 +165,7 @@ class LipTracker:
         self._last_seen: dict[int, tuple[int, _Seen]] = {}  # of faces that may be bridged
         self._previous: dict[int, _Seen] = {}  # faces in the slot that was made final last
         self._transforms: dict[int, collections.deque[complex]] = {}
+        self._covers: dict[int, CoverState] = {}
 
     def __enter__(self) -> LipTracker:
         return self
@@ -286,6 +288,7 @@ class LipTracker:
         self._transforms = {
             number: transforms for number, transforms in self._transforms.items() if number in slot.seen
         }
+        self._covers = {number: cover for number, cover in self._covers.items() if number in slot.seen}
         lips = {number: self._lips(slot, number, before.get(number), after.get(number)) for number in slot.seen}
         for number in slot.followed - lips.keys():
             reason = "late" if slot.frame is None else "no_face"
@@ -304,6 +307,10 @@ class LipTracker:
             transform = sum(transforms) / len(transforms)
             centres = [there.anchors[3] for there in (before, here, after) if there is not None]
             crop = _warp(slot.frame.picture, complex(transform), complex(sum(centres) / len(centres)))
+            cover = follow_cover(self._covers.get(number, CoverState()), float(cover_log_odds(crop[None])[0]))
+            self._covers[number] = cover
+            if cover.is_covered:
+                crop, reason = _no_crop(), "occluded"
         if here.face is None:
             return LipSlot(slot.index, crop, reason == "ok", reason, number)
         return LipSlot(

@@ -23,6 +23,10 @@ WINDOW_SAMPLES = 400  # 25 ms
 FFT_SAMPLES = 512
 PREEMPHASIS = 0.97
 LOG_GUARD = 2.0**-24
+LOOK_AHEAD_SAMPLES = WINDOW_SAMPLES // 2 - HOP_SAMPLES
+"""How far past the end of its own 10 ms a frame reads."""
+PAST_FRAMES = 2
+"""How many frames back sound is needed for the next one, whose transform begins 257 samples before its centre."""
 PIECE_FRAMES = 3000  # computed at a time: an hour of spectra in float64 would be gigabytes
 
 
@@ -88,18 +92,32 @@ class LogMel(nn.Module):
             self._log_mel(samples_BS, sample_counts, first, min(first + PIECE_FRAMES, frames))
             for first in range(0, frames, PIECE_FRAMES)
         ]
-        mel_BFT = torch.cat(pieces, dim=-1)
+        mel_BFT = self._fixed(torch.cat(pieces, dim=-1))
         lengths = torch.div(sample_counts, HOP_SAMPLES, rounding_mode="floor")
         valid_B1T = valid_mask(lengths, mel_BFT.shape[-1])[:, None]
-        if self.config.normalize == "fixed":
-            mel_BFT = (mel_BFT - self.config.mean) / self.config.std
-        elif self.config.normalize == "per_feature":
+        if self.config.normalize == "per_feature":
             count_B11 = lengths.clamp(min=1)[:, None, None]
             mean_BF1 = (mel_BFT * valid_B1T).sum(-1, keepdim=True) / count_B11
             centred_BFT = (mel_BFT - mean_BF1) * valid_B1T
             variance_BF1 = centred_BFT.square().sum(-1, keepdim=True) / (count_B11 - 1).clamp(min=1)
             mel_BFT = centred_BFT / (variance_BF1.sqrt() + 1e-5)
         return mel_BFT.masked_fill(~valid_B1T, 0.0), lengths
+
+    @torch.no_grad()
+    def piece(self, samples_BS: Tensor, first: int, end: int) -> Tensor:
+        """Frames [first, end) of the sound that begins with `samples_BS`: float32 [B, n_mels, end - first].
+
+        The same numbers as `forward` gives where samples reach `LOOK_AHEAD_SAMPLES` past 160 `end`; after the last one
+        there is silence. A stream whose beginning is no longer there, cut at a frame, gives its own from `PAST_FRAMES`
+        on. Raises ValueError for a normalisation that needs the whole utterance.
+        """
+        if self.config.normalize == "per_feature":
+            raise ValueError("mel.normalize per_feature needs the whole utterance: expected fixed or none for a stream")
+        counts = torch.full((len(samples_BS),), samples_BS.shape[1], device=samples_BS.device)
+        return self._fixed(self._log_mel(samples_BS, counts, first, end))
+
+    def _fixed(self, mel_BFT: Tensor) -> Tensor:
+        return (mel_BFT - self.config.mean) / self.config.std if self.config.normalize == "fixed" else mel_BFT
 
     def _log_mel(self, samples_BS: Tensor, sample_counts: Tensor, first: int, end: int) -> Tensor:
         """Frames [first, end), float32 [B, n_mels, end - first], not normalised."""

@@ -19,8 +19,9 @@ class FaceQuality:
     """One face over a whole video.
 
     spans_s: when it was seen, as (start, end) in media seconds. coverage: share of all slots of the video in which its
-    lips can be read. Medians over the slots in which it was seen: width_px of the face, sharpness (of those with lips;
-    see `sharpness`), yaw_deg, the turn to either side.
+    lips can be read. covered: share of the slots in which it was seen that have something before its mouth. Medians
+    over the slots in which it was seen: width_px of the face, sharpness (of those with lips; see `sharpness`), yaw_deg,
+    the turn to either side.
     """
 
     id: int
@@ -29,6 +30,7 @@ class FaceQuality:
     width_px: float
     sharpness: float
     yaw_deg: float
+    covered: float = 0.0
 
 
 class QualityRecord:
@@ -36,14 +38,15 @@ class QualityRecord:
 
     def __init__(self) -> None:
         self._num_slots = 0
-        self._measures: dict[int, list[tuple[int, bool, float, float, float]]] = {}
+        self._measures: dict[int, list[tuple[int, bool, bool, float, float, float]]] = {}
 
     def add(self, slot: Slot) -> None:
         """The next slot."""
         self._num_slots += 1
         for number, lips in slot.lips.items():
             if _is_seen(lips):
-                row = (lips.index, lips.present, lips.width_px, lips.sharpness, abs(lips.yaw_deg))
+                is_covered = lips.reason == "occluded"
+                row = (lips.index, lips.present, is_covered, lips.width_px, lips.sharpness, abs(lips.yaw_deg))
                 self._measures.setdefault(number, []).append(row)
 
     def faces(self) -> list[FaceQuality]:
@@ -52,7 +55,7 @@ class QualityRecord:
 
         found = []
         for number, rows in sorted(self._measures.items()):
-            index, present, width, sharp, yaw = (np.array(column) for column in zip(*rows, strict=True))
+            index, present, covered, width, sharp, yaw = (np.array(column) for column in zip(*rows, strict=True))
             breaks = np.flatnonzero(np.diff(index) > 1)
             starts, ends = index[np.r_[0, breaks + 1]], index[np.r_[breaks, len(index) - 1]] + 1
             found.append(
@@ -66,6 +69,7 @@ class QualityRecord:
                     width_px=_median(width),
                     sharpness=_median(sharp),
                     yaw_deg=_median(yaw),
+                    covered=float(covered.mean()),
                 )
             )
         return found

@@ -36,7 +36,7 @@ def iter_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = No
         if media.audio is None:
             raise MediaError(f"{media.path}: has no sound", expected="an audio stream")
         damage = Damage(media.path, "the sound", on_warning)
-        resampler: _Resampler | None = None
+        resampler: Resampler | None = None
         start_s = 0.0  # media time at which the present resampler started
         for frame in decode_audio(media, media.audio, damage):
             if not is_sane_sound(frame.layout.nb_channels, frame.sample_rate):
@@ -49,7 +49,7 @@ def iter_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = No
                 start_s += resampler.num_in / resampler.rate
                 resampler = None
             if resampler is None:
-                resampler = _Resampler(frame.sample_rate)
+                resampler = Resampler(frame.sample_rate)
             reached_s = start_s + resampler.num_in / resampler.rate
             ahead_s = 0.0 if frame.time is None else frame.time - media.origin_s - reached_s
             if abs(ahead_s) > MAX_GAP_S:
@@ -74,7 +74,7 @@ def read_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = No
     return np.concatenate([np.zeros(0, np.float32), *iter_audio(path, on_warning=on_warning)])
 
 
-class _Resampler:
+class Resampler:
     """Mono float32 at any rate to 16 kHz, without delay."""
 
     def __init__(self, rate: int) -> None:

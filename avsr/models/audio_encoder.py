@@ -43,11 +43,6 @@ class AudioEncoder(nn.Module):
         self.conformer = Conformer(config.conformer)
         self.input_scale = math.sqrt(config.conformer.width) if config.scale_input else 1.0
 
-    @property
-    def look_ahead_frames(self) -> int:
-        """Encoder frames of the future that a frame may see, beyond its own; -1 is without limit."""
-        return -1 if self.config.conformer.conv_context != "causal" else self.config.attention.right
-
     def initial_state(
         self, batch_size: int, device: torch.device, dtype: torch.dtype, attention: AttentionContext | None = None
     ) -> AudioEncoderState:

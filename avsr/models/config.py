@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from avsr.errors import ConfigError
 from avsr.features.mel import MelConfig
 from avsr.nn.conformer import ConformerShape
 from avsr.nn.masks import AttentionContext
@@ -23,8 +24,9 @@ class AudioEncoderConfig:
 
     subsampling: mel frames per encoder frame. subsampling_channels, subsampling_kind: of its convolutions.
     subsampling_causal: they look one frame further back and not ahead. conformer: the blocks. attention: how far a
-    frame may look; attention_choices: other contexts that the model was trained for. scale_input: multiply by
-    sqrt(width) before the blocks, as published models do.
+    frame may look; attention_choices: other contexts that the model was trained for, chunked ones with the lips and the
+    fusion too (`FusionConfig.contexts`). scale_input: multiply by sqrt(width) before the blocks, as published models
+    do.
     """
 
     conformer: ConformerShape
@@ -97,6 +99,16 @@ class FusionConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: got {self.dropout}, expected 0 to 1")
 
+    def contexts(self, attention: AttentionContext | None) -> tuple[AttentionContext, AttentionContext]:
+        """What a frame sees of the sound and of the lips when the encoders run with `attention`, None for their own.
+
+        In chunks both end with the chunk, and the window of the lips is rounded up to whole chunks.
+        """
+        if attention is None or attention.chunk is None:
+            return self.attention, self.lips
+        left = -1 if self.lips.left < 0 else -(-self.lips.left // attention.chunk) * attention.chunk
+        return attention, AttentionContext(style="chunked", left=left, right=attention.right)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -142,6 +154,33 @@ class ModelConfig:
         if self.trained is not None:
             return self.trained
         return ("a",) if self.visual_encoder is None else ("a", "v", "av")
+
+    @property
+    def chunk_contexts(self) -> dict[int, AttentionContext]:
+        """The chunks that this model can stream in: frames -> attention context, the shortest first."""
+        audio = self.audio_encoder
+        known = {
+            c.chunk: c for c in (audio.attention, *audio.attention_choices) if c.chunk is not None and c.streamable
+        }
+        return dict(sorted(known.items()))
+
+    def chunk_context(self, chunk_ms: int) -> AttentionContext:
+        """The attention context of chunks of so many ms. Raises ConfigError for those it was not trained for."""
+        contexts = self.chunk_contexts
+        if not contexts:
+            raise ConfigError(
+                f"model {self.name} cannot stream: it was trained on whole recordings",
+                expected="a model with chunked attention",
+                remedy="use transcribe, or a model that streams: avsr models says which",
+            )
+        if chunk_ms % self.frame_ms or chunk_ms // self.frame_ms not in contexts:
+            known = ", ".join(str(frames * self.frame_ms) for frames in contexts)
+            raise ConfigError(
+                f"model {self.name} was not trained for such chunks",
+                got=f"{chunk_ms} ms",
+                expected=f"one of {known} ms",
+            )
+        return contexts[chunk_ms // self.frame_ms]
 
     @property
     def frame_ms(self) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from avsr.models.config import FusionConfig
 from avsr.nn.attention import AttentionState, RelativeAttention
 from avsr.nn.conformer import FeedForward
-from avsr.nn.masks import History, Sight, initial_history, padding_mask
+from avsr.nn.masks import AttentionContext, History, Sight, initial_history, padding_mask
 from avsr.nn.packing import Linear
 
 GATE_BIAS = -2.0  # sigmoid(-2) = 0.12: lips start as a whisper
@@ -104,8 +104,8 @@ class FusionTransformer(nn.Module):
     """Audio frames [B, T, D], lip frames [B, T, D] or None -> fused frames [B, T, D], next state.
 
     seen_BT says which lip frames were seen. `heard_BT`, where given, is False on frames without sound: they start
-    from one learned vector instead of the audio encoder's output. With a state, lips must be given (absent ones at
-    need), since their caches move on with time.
+    from one learned vector instead of the audio encoder's output. attention: the context that the encoders ran with,
+    None for their own. With a state, lips must be given (absent ones at need), since their caches move on with time.
     """
 
     def __init__(self, width: int, config: FusionConfig) -> None:
@@ -114,18 +114,21 @@ class FusionTransformer(nn.Module):
         self.layers = nn.ModuleList(FusionLayer(width, config) for _ in range(config.layers))
         self.silence = nn.Parameter(torch.zeros(width))
 
-    def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> FusionState:
+    def initial_state(
+        self, batch_size: int, device: torch.device, dtype: torch.dtype, attention: AttentionContext | None = None
+    ) -> FusionState:
         """An empty past. Raises ValueError when either attention needs the future."""
+        sound_context, lips_context = self.config.contexts(attention)
         states = []
         for layer in self.layers:
             assert isinstance(layer, FusionLayer)
-            lips = layer.lips.attention.initial_state(batch_size, self.config.lips, device, dtype)
-            sound = layer.sound.initial_state(batch_size, self.config.attention, device, dtype)
+            lips = layer.lips.attention.initial_state(batch_size, lips_context, device, dtype)
+            sound = layer.sound.initial_state(batch_size, sound_context, device, dtype)
             states.append(FusionLayerState(lips, sound))
         return FusionState(
             tuple(states),
-            initial_history(batch_size, self.config.lips, device),
-            initial_history(batch_size, self.config.attention, device),
+            initial_history(batch_size, lips_context, device),
+            initial_history(batch_size, sound_context, device),
         )
 
     def forward(
@@ -136,17 +139,19 @@ class FusionTransformer(nn.Module):
         seen_BT: Tensor | None = None,
         heard_BT: Tensor | None = None,
         state: FusionState | None = None,
+        attention: AttentionContext | None = None,
     ) -> tuple[Tensor, FusionState | None]:
+        sound_context, lips_context = self.config.contexts(attention)
         if heard_BT is not None:
             x_BTD = torch.where(heard_BT[..., None], x_BTD, self.silence.to(x_BTD.dtype))
         T = x_BTD.shape[1]
         valid_BT = padding_mask(lengths, T)
-        sound_sight = Sight(self.config.attention, T, valid_BT, None if state is None else state.sound_history)
+        sound_sight = Sight(sound_context, T, valid_BT, None if state is None else state.sound_history)
         lips_sight = None
         if lips_BTD is not None:
             if seen_BT is not None and valid_BT is not None:
                 seen_BT = seen_BT & valid_BT
-            lips_sight = Sight(self.config.lips, T, seen_BT, None if state is None else state.lips_history)
+            lips_sight = Sight(lips_context, T, seen_BT, None if state is None else state.lips_history)
         elif state is not None:
             raise ValueError("a stream needs its lips: give absent ones while none are seen")
         next_states = []

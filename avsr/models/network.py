@@ -114,6 +114,11 @@ class Network(nn.Module):
         """The part of the visual encoder that looks at one slot's crops."""
         return self.visual_encoder.trunk if self.visual_encoder else None
 
+    @property
+    def look_ahead_slots(self) -> int:
+        """How many slots of 40 ms lips run ahead of the sound in a stream."""
+        return self.visual_encoder.look_ahead_slots if self.visual_encoder else 0
+
     def initial_state(
         self,
         batch_size: int,
@@ -124,14 +129,14 @@ class Network(nn.Module):
     ) -> NetworkState:
         """An empty past for streams. Raises ValueError when the configuration needs the future.
 
-        attention: of the audio encoder, as in `forward`.
+        attention: as in `forward`.
         """
         bias = self.audio_head.project.bias
         device, dtype = device or bias.device, dtype or bias.dtype
         return NetworkState(
             self.audio_encoder.initial_state(batch_size, device, dtype, attention),
-            self.visual_encoder.initial_state(batch_size, device, dtype) if self.visual_encoder else None,
-            self.fusion.initial_state(batch_size, device, dtype) if self.fusion else None,
+            self.visual_encoder.initial_state(batch_size, device, dtype, attention) if self.visual_encoder else None,
+            self.fusion.initial_state(batch_size, device, dtype, attention) if self.fusion else None,
         )
 
     def forward(
@@ -151,9 +156,9 @@ class Network(nn.Module):
         item, with or without sound. lips: [B, T_lip, 1, 88, 88] in [0, 1], 40 ms a slot; longer or shorter than the
         sound as it may be. In a stream they run `visual_encoder.look_ahead_slots` ahead of the sound: the first chunk
         brings so many slots more, and the last one so many fewer. presence: [B, T_lip] bool, None for all present.
-        heard: [B] bool, False for an item whose sound is to be ignored. attention: context of the audio encoder where
-        not the configured one, as for a model with several look-aheads. With every slot absent the result is bit for
-        bit that of lips=None.
+        heard: [B] bool, False for an item whose sound is to be ignored. attention: context of the encoders and the
+        fusion where not the configured ones, as for a model with several look-aheads. With every slot absent the result
+        is bit for bit that of lips=None.
         """
         frame_lengths = self.audio_encoder.subsampling.output_lengths(lengths)
         x_BTD = audio_log_probs = visual_log_probs = None
@@ -176,10 +181,17 @@ class Network(nn.Module):
         if lips is None and state is not None:  # the caches of the lips move on with time, also while none are seen
             lips = self.fusion.silence.new_zeros(len(lengths), 0, 1, LIP_INPUT_PX, LIP_INPUT_PX)
         if lips is not None and self.visual_encoder is not None and self.visual_head is not None:
-            lip_frames, visual_state = self.encode_lips(lips, presence, frame_lengths, frames, visual_state)
+            lip_frames, visual_state = self.encode_lips(
+                lips, presence, frame_lengths, frames, visual_state, attention=attention
+            )
             visual_log_probs = self.visual_head(lip_frames.frames_BTD)
         log_probs, fusion_state = self.fuse(
-            x_BTD, frame_lengths, lip_frames, heard=heard, state=None if state is None else state.fusion
+            x_BTD,
+            frame_lengths,
+            lip_frames,
+            heard=heard,
+            state=None if state is None else state.fusion,
+            attention=attention,
         )
         next_state = (
             None if state is None or audio_state is None else NetworkState(audio_state, visual_state, fusion_state)
@@ -193,6 +205,8 @@ class Network(nn.Module):
         frame_lengths: Tensor,
         frames: int,
         state: VisualEncoderState | None = None,
+        *,
+        attention: AttentionContext | None = None,
     ) -> tuple[LipFrames, VisualEncoderState | None]:
         """The visual half of `forward`: lips and presence as there, frame_lengths [B] of a batch of `frames` frames."""
         assert self.visual_encoder is not None
@@ -205,7 +219,7 @@ class Network(nn.Module):
         before = 0 if state is None else state.ahead_BL.shape[1]
         ends = torch.where(frame_lengths < frames, 2 * frame_lengths - before, wanted)
         presence = presence & valid_mask(ends, wanted)
-        frames_BTD, seen_BT, state = self.visual_encoder(lips, presence, frame_lengths, state)
+        frames_BTD, seen_BT, state = self.visual_encoder(lips, presence, frame_lengths, state, attention)
         return LipFrames(frames_BTD, seen_BT), state
 
     def fuse(
@@ -216,6 +230,7 @@ class Network(nn.Module):
         *,
         heard: Tensor | None = None,
         state: FusionState | None = None,
+        attention: AttentionContext | None = None,
     ) -> tuple[Tensor, FusionState | None]:
         """The last part of `forward`: log-probabilities of encoded sound (None: of the lips alone) and encoded lips.
 
@@ -229,7 +244,7 @@ class Network(nn.Module):
             x_BTD = self.fusion.silence.expand(len(frame_lengths), int(frame_lengths.max()), -1)
         frames_BTD, seen_BT = (None, None) if lips is None else lips
         heard_BT = None if heard is None else heard[:, None].expand(x_BTD.shape[:2])
-        fused_BTD, state = self.fusion(x_BTD, frame_lengths, frames_BTD, seen_BT, heard_BT, state)
+        fused_BTD, state = self.fusion(x_BTD, frame_lengths, frames_BTD, seen_BT, heard_BT, state, attention)
         return self.fused_head(fused_BTD), state
 
     def side_log_probs(self, x_BTD: Tensor | None, lips: LipFrames | None) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,17 +22,21 @@ from avsr.checkpoints.hub import fetch, is_hub_id
 from avsr.checkpoints.native import load_checkpoint, read_config
 from avsr.checkpoints.nemo import SUFFIX as NEMO_SUFFIX
 from avsr.checkpoints.nemo import load_nemo
-from avsr.decoding.alignment import AlignedUnit, align_greedy
+from avsr.decoding.alignment import align_greedy
 from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError, MediaError, ModelError, nearest
 from avsr.features.lips import CROP_PX, Slot
 from avsr.features.mel import LogMel
-from avsr.features.silence import audible_frames, within_reach
+from avsr.features.silence import NOT_HEARD, audible_frames, within_reach
 from avsr.media import probe
 from avsr.models.config import LIP_INPUT_PX, MEL_FRAME_MS, SLOT_MS, ModelConfig
-from avsr.models.network import LipFrames, Network
+from avsr.models.network import LipFrames, Network, NetworkOutput, NetworkState
 from avsr.models.windows import SAMPLES_PER_FRAME, Window, windows
+from avsr.nn.masks import AttentionContext
 from avsr.transcript import Modality, Segment, Transcript, VideoSummary, Word
+
+if TYPE_CHECKING:
+    from avsr.streaming import Session
 
 ASSETS = Path(__file__).parent.parent / "assets"
 SEGMENT_PAUSE_S = 0.5
@@ -39,8 +44,6 @@ MAX_SEGMENT_S = 12.0
 WINDOW_FRAME_MS = 2 * SLOT_MS  # in which windows are counted, whatever the model's own frames are
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-NOT_HEARD = -100.0  # log-probability of all units but the blank where there is nothing to recognise from
-
 ModalityChoice = Literal["auto", "av", "a", "v"]
 
 
@@ -137,8 +140,9 @@ class Recognizer:
         self.network = network.eval().to(self.device)
         self.tokenizer = tokenizer
         self.dtype = dtype or torch.float32
+        self._attention: AttentionContext | None = None
         self.network.pack(self.dtype)
-        self._log_mel = LogMel(network.config.mel).to(self.device)
+        self.log_mel = LogMel(network.config.mel).to(self.device)
 
     @property
     def config(self) -> ModelConfig:
@@ -148,6 +152,13 @@ class Recognizer:
     def name(self) -> str:
         return self.config.name
 
+    def in_chunks(self, chunk_ms: int) -> Recognizer:
+        """The same model, which hears and sees whole utterances as it would live in chunks of `chunk_ms`: the results
+        are those of `stream`, at the cost of one pass. Raises ConfigError for chunks that it was not trained for."""
+        live = copy.copy(self)
+        live._attention = self.config.chunk_context(chunk_ms)
+        return live
+
     def features(self, samples: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
         """Log-mel features of utterances: float32 [B, n_mels, T], frame counts [B] (10 ms each).
 
@@ -155,7 +166,7 @@ class Recognizer:
         that are not finite.
         """
         padded, counts = _pad(samples)
-        return self._log_mel(padded.to(self.device), counts.to(self.device))
+        return self.log_mel(padded.to(self.device), counts.to(self.device))
 
     @torch.inference_mode()
     def log_probs(
@@ -174,7 +185,7 @@ class Recognizer:
         if not (samples is None or len(samples)) or not (lips is None or len(lips)):
             raise ValueError("log_probs: got no utterances, expected one or more")
         if lips is not None or samples is not None:
-            self._require("a" if lips is None else "v" if samples is None else "av")
+            self.require("a" if lips is None else "v" if samples is None else "av")
         sound = self.encode_sound(samples) if samples is not None else None
         seen = self.encode_lips(lips, presence, sound) if lips is not None else None
         return self.fuse(sound, seen)
@@ -187,7 +198,7 @@ class Recognizer:
             width = self.config.audio_encoder.conformer.width
             return EncodedSound(mel.new_zeros(len(mel), 0, width), lengths * 0)
         with self._precision():
-            frames_BTD, frame_lengths, _ = self.network.audio_encoder(mel, lengths)
+            frames_BTD, frame_lengths, _ = self.network.audio_encoder(mel, lengths, attention=self._attention)
         return EncodedSound(frames_BTD, frame_lengths)
 
     @torch.inference_mode()
@@ -202,13 +213,13 @@ class Recognizer:
         sound: what they will be fused with, None to use the lips alone: it says how long the items are.
         """
         if self.network.visual_encoder is None:
-            self._require("v")
+            self.require("v")
         if presence is None:
             presence = [np.ones(len(crops), bool) for crops in lips]
         expected = len(lips if sound is None else sound.lengths)
         if not len(lips) == len(presence) == expected:
             raise ValueError(f"got {len(lips)} lips and {len(presence)} presences, expected {expected} of each")
-        lips_BT1HW, presence_BT = self._pad_lips(lips, presence)
+        lips_BT1HW, presence_BT = self.lip_tensors(lips, presence)
         if sound is None:
             lengths = self.lip_lengths(lips)
             frames = int(lengths.max())
@@ -218,7 +229,7 @@ class Recognizer:
             empty = lips_BT1HW.new_zeros(len(lips), 0, self.config.audio_encoder.conformer.width)
             return EncodedLips(LipFrames(empty, presence_BT[:, :0]), lengths)
         with self._precision():
-            encoded, _ = self.network.encode_lips(lips_BT1HW, presence_BT, lengths, frames)
+            encoded, _ = self.network.encode_lips(lips_BT1HW, presence_BT, lengths, frames, attention=self._attention)
         return EncodedLips(encoded, lengths)
 
     def lip_lengths(self, lips: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -243,7 +254,10 @@ class Recognizer:
                 )
             else:
                 log_probs, _ = self.network.fuse(
-                    None if sound is None else sound.frames_BTD, lengths, None if lips is None else lips.frames
+                    None if sound is None else sound.frames_BTD,
+                    lengths,
+                    None if lips is None else lips.frames,
+                    attention=self._attention,
                 )
         return log_probs, lengths
 
@@ -271,7 +285,7 @@ class Recognizer:
             raise MediaError("no file", got=repr(path), expected="the path of a video or sound file")
         info = probe(path)
         if modality != "auto":
-            self._require(modality)
+            self.require(modality)
         if info.audio is None and modality in ("a", "av"):
             remedy = "use modality v or auto" if info.video is not None else None
             raise MediaError(f"{source}: has no sound", expected=f"sound for modality {modality}", remedy=remedy)
@@ -334,11 +348,7 @@ class Recognizer:
             warnings.append(f"no readable face ({lips.why_not()}){alone}")
         log_probs_TV = torch.cat(pieces) if pieces else torch.zeros(0, self.config.vocabulary_size + 1)
         duration_s = info.duration_s or end_s
-        units = align_greedy(log_probs_TV, self.network.blank_id)
-        words = [
-            self._word(word, units[first:end], lips, heard, duration_s=duration_s)
-            for word, first, end in self.tokenizer.word_groups([unit.unit for unit in units])
-        ]
+        words = [self._word(*word, lips, heard, duration_s=duration_s) for word in self.words(log_probs_TV)]
         used: Modality = ("av" if any(heard) else "v") if lips.count else "a"
         summary = None
         if picture and info.video is not None:
@@ -353,7 +363,7 @@ class Recognizer:
             warnings=tuple(warnings),
         )
 
-    def _require(self, modality: Modality) -> None:
+    def require(self, modality: Modality) -> None:
         """Raises ModelError unless the model can recognise from this."""
         if self.network.visual_encoder is None and modality != "a":
             raise ModelError(
@@ -375,7 +385,7 @@ class Recognizer:
         lips = presence = mel = None
         seen = np.zeros(0, bool)
         if window.crops is not None and window.present is not None and window.present.any():
-            lips, presence = self._pad_lips([window.crops], [window.present])
+            lips, presence = self.lip_tensors([window.crops], [window.present])
             seen = window.present.reshape(-1, WINDOW_FRAME_MS // SLOT_MS).any(axis=1)
         audible = np.zeros(0, bool) if window.samples is None else audible_frames(window.samples, SAMPLES_PER_FRAME)
         if window.samples is not None and (audible.any() or lips is None):
@@ -407,12 +417,50 @@ class Recognizer:
         if mel is not None and mel.shape[-1] == 0:  # less than 10 ms of sound
             return torch.zeros(len(mel), 0, self.network.blank_id + 1, device=self.device), lengths * 0
         with self._precision():
-            output = self.network(mel, lengths, lips, presence)
+            output = self.network(mel, lengths, lips, presence, attention=self._attention)
         log_probs = output.log_probs
         if self.config.decodes == "sides":
             side = output.audio_log_probs if mel is not None else output.visual_log_probs
             log_probs = log_probs if side is None else side
         return log_probs, output.lengths
+
+    @torch.inference_mode()
+    def step(
+        self,
+        mel: Tensor,
+        lips: Tensor | None,
+        presence: Tensor | None,
+        state: NetworkState,
+        attention: AttentionContext,
+        *,
+        heard: bool = True,
+    ) -> NetworkOutput:
+        """One chunk of one stream through the network, see `Network.forward`; log_probs is what is to be decoded."""
+        lengths = torch.tensor([mel.shape[-1]], device=self.device)
+        given = None if heard or self.network.fusion is None else torch.tensor([False], device=self.device)
+        with self._precision():
+            output = self.network(mel, lengths, lips, presence, state, heard=given, attention=attention)
+        if self.config.decodes == "sides" and output.audio_log_probs is not None:
+            output = output._replace(log_probs=output.audio_log_probs)
+        return output
+
+    def words(self, log_probs_TV: Tensor) -> list[tuple[str, int, int, float]]:
+        """The words of log-probabilities [T, V + 1] on the CPU: text, first frame, frame after the last, confidence.
+
+        A word of several units lies from the first to the last, and is as sure as all of them are together.
+        """
+        units = align_greedy(log_probs_TV, self.network.blank_id)
+        groups = self.tokenizer.word_groups([unit.unit for unit in units])
+        return [
+            (word, units[first].first, units[end - 1].end, math.prod(unit.confidence for unit in units[first:end]))
+            for word, first, end in groups
+        ]
+
+    def stream(self, **options: Any) -> Session:
+        """A live session: `avsr.streaming.Session(self, **options)`, which says what the options are."""
+        from avsr.streaming import Session
+
+        return Session(self, **options)
 
     def _precision(self) -> torch.autocast:
         """What the network is to run under, with its weights packed where they can be."""
@@ -421,9 +469,11 @@ class Recognizer:
             self.network.pack()  # once more where something undid it
         return torch.autocast(self.device.type, dtype=self.dtype if reduced else None, enabled=reduced)
 
-    def _pad_lips(
+    def lip_tensors(
         self, lips: Sequence[NDArray[np.uint8]], presence: Sequence[NDArray[np.bool_]]
     ) -> tuple[Tensor, Tensor]:
+        """Crops uint8 [T, 96, 96] and presence bool [T] of each item as the network takes them: [B, T, 1, 88, 88] in
+        [0, 1] and bool [B, T]."""
         slots = max(len(crops) for crops in lips)
         padded = np.zeros((len(lips), slots, LIP_INPUT_PX, LIP_INPUT_PX), np.uint8)
         present = np.zeros((len(lips), slots), bool)
@@ -438,11 +488,17 @@ class Recognizer:
         return lips_BT1HW, torch.from_numpy(present).to(self.device)
 
     def _word(
-        self, word: str, units: Sequence[AlignedUnit], lips: _LipRecord, heard: Sequence[bool], *, duration_s: float
+        self,
+        word: str,
+        first: int,
+        end: int,
+        confidence: float,
+        lips: _LipRecord,
+        heard: Sequence[bool],
+        *,
+        duration_s: float,
     ) -> Word:
-        """A word of one unit or several: from the first to the last of them, as sure as all of them are together."""
         frame_s = self.config.frame_ms / 1000
-        first, end = units[0].first, units[-1].end
         faces = lips.between(first, end)
         per_frame = WINDOW_FRAME_MS // self.config.frame_ms
         sound = any(heard[first // per_frame : -(-end // per_frame)])
@@ -450,7 +506,7 @@ class Recognizer:
             word=word,
             start=min(first * frame_s, duration_s),
             end=min(end * frame_s, duration_s),  # the last frame may reach past the end
-            confidence=math.prod(unit.confidence for unit in units),
+            confidence=confidence,
             modality=("av" if sound else "v") if faces else "a",
             face=Counter(faces).most_common(1)[0][0] if faces else None,
         )
@@ -499,6 +555,7 @@ class _LipRecord:
             "no_face": "no face found",
             "pose": "face turned away",
             "low_quality": "face too small",
+            "occluded": "mouth covered",
             "late": "no picture",
         }
         reason = self._reasons.most_common(1)[0][0] if self._reasons else "late"
@@ -530,8 +587,10 @@ def _segments(words: Iterable[Word]) -> list[Segment]:
 
 
 def _pad(samples: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    arrays = [np.asarray(array, dtype=np.float32) for array in samples]
+    arrays = [np.asarray(array) for array in samples]
     for index, array in enumerate(arrays):
+        if not np.issubdtype(array.dtype, np.floating):  # integers would be taken for sound 32768 times too loud
+            raise ValueError(f"samples {index}: got {array.dtype}, expected float32 in [-1, 1]")
         if array.ndim != 1:
             raise ValueError(f"samples {index}: got shape {array.shape}, expected one dimension, mono at 16 kHz")
         if not np.isfinite(array).all():

@@ -14,6 +14,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from avsr.models.config import LIP_INPUT_PX, VisualEncoderConfig
 from avsr.nn.conformer import Conformer, ConformerState
+from avsr.nn.masks import AttentionContext
 
 CONTRAST_FLOOR = 0.02  # of a crop's deviation in [0, 1]: keeps a flat crop from being blown up to noise
 TRUNK_SLOTS = 64  # that run through the trunk at once outside of training: 16 MB a map of a ResNet's first stage
@@ -118,13 +119,15 @@ class VisualEncoder(nn.Module):
             trunk(torch.empty(1, self.config.stem_slots, LIP_INPUT_PX, LIP_INPUT_PX, device="meta"))
         return counter.get_total_flops() / 1e6
 
-    def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> VisualEncoderState:
+    def initial_state(
+        self, batch_size: int, device: torch.device, dtype: torch.dtype, attention: AttentionContext | None = None
+    ) -> VisualEncoderState:
         """An empty past. Raises ValueError when attention or convolutions need the future."""
         past = self.config.stem_slots - 1 - self.config.stem_look_ahead
         return VisualEncoderState(
             torch.zeros(batch_size, past, LIP_INPUT_PX, LIP_INPUT_PX, device=device, dtype=dtype),
             torch.zeros(batch_size, 0, dtype=torch.bool, device=device),
-            self.conformer.initial_state(batch_size, self.config.attention, device, dtype),
+            self.conformer.initial_state(batch_size, attention or self.config.attention, device, dtype),
         )
 
     def slots_wanted(self, frames: int, state: VisualEncoderState | None) -> int:
@@ -158,11 +161,17 @@ class VisualEncoder(nn.Module):
         return features_BTD, presence_BT, padded_BKHW
 
     def forward(
-        self, lips_BT1HW: Tensor, presence_BT: Tensor, lengths: Tensor, state: VisualEncoderState | None = None
+        self,
+        lips_BT1HW: Tensor,
+        presence_BT: Tensor,
+        lengths: Tensor,
+        state: VisualEncoderState | None = None,
+        attention: AttentionContext | None = None,
     ) -> tuple[Tensor, Tensor, VisualEncoderState | None]:
         """Crops [B, T_lip, 1, 88, 88] in [0, 1], presence [B, T_lip] bool, frame counts [B] of 80 ms.
 
-        T_lip is two a frame; with a state `slots_wanted` says how many. Returns [B, frames, width], which of these
+        T_lip is two a frame; with a state `slots_wanted` says how many. attention: another context than the configured
+        one. Returns [B, frames, width], which of these
         frames saw lips (bool [B, frames]) and the next state.
         """
         features_BTD, present_BT, padded_BKHW = self.features(lips_BT1HW, presence_BT, state)
@@ -174,7 +183,7 @@ class VisualEncoder(nn.Module):
         x_BTD, conformer_state = self.conformer(
             self.dropout(x_BTD),
             lengths,
-            self.config.attention,
+            attention or self.config.attention,
             None if state is None else state.conformer,
             present_BT=seen_BT,
         )

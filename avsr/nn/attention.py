@@ -11,18 +11,64 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avsr.nn.masks import AttentionContext, Sight
-from avsr.nn.packing import Linear, Packable
+from avsr.nn.packing import Linear, Packable, PackedWeight, pack_as_one, product
 
 # Finite, so that a row without any visible key does not give NaN; exp() of it is exactly 0.
 MASKED_SCORE = -10000.0
+PIECE_FRAMES = 8  # of a state; new frames join the last piece as long as they fit
+MANY_SCORES = 96 * 1024  # in a block of one head, worth an operation of their own
 MAX_KEPT_POSITIONS = 256  # of a packed module: the projections of so few, as of streams, are kept for the next pass
 
 
 class AttentionState(NamedTuple):
-    """What one attention layer still remembers: the last K keys and values, heads side by side, oldest first."""
+    """What one attention layer still remembers: the last K keys, heads side by side, and beside them the values, oldest
+    first, in pieces; C = 2 D.
 
-    keys_BKD: Tensor
-    values_BKD: Tensor
+    The next state has most pieces of this one in common: what is remembered anew is a piece and not the whole, which a
+    layer puts together only as long as it needs it.
+    """
+
+    pieces_BKC: tuple[Tensor, ...]
+
+    def after(self, new_BTC: Tensor) -> AttentionState:
+        """The next state."""
+        pieces, T = list(self.pieces_BKC), new_BTC.shape[1]
+        if pieces and pieces[-1].shape[1] + T <= PIECE_FRAMES:
+            pieces[-1] = torch.cat((pieces[-1], new_BTC), dim=1)
+        else:
+            pieces.append(new_BTC.clone())
+        forgotten = T
+        while forgotten and forgotten >= pieces[0].shape[1]:
+            forgotten -= pieces.pop(0).shape[1]
+        if forgotten:
+            pieces[0] = pieces[0][:, forgotten:]
+        return AttentionState(tuple(pieces))
+
+
+class _Seen(NamedTuple):
+    """What a block of queries looks at: keys and values, projected distances, and which keys it may see (bool [B or 1,
+    w or 1, S], None for all). n: heads and items, m: heads."""
+
+    keys_nSE: Tensor
+    values_nSE: Tensor
+    positions_mRE: Tensor
+    allowed: Tensor | None
+
+    def alone(self, head: int, item: int, items: int) -> _Seen:
+        """The part of one head of one item."""
+        n, allowed = head * items + item, self.allowed
+        if allowed is not None and len(allowed) > 1:
+            allowed = allowed[item : item + 1]
+        return _Seen(self.keys_nSE[n : n + 1], self.values_nSE[n : n + 1], self.positions_mRE[head : head + 1], allowed)
+
+
+class _GlobalColumns(NamedTuple):
+    """Global tokens: where they are [G], scaled queries without u and v, and the tokens' keys and values."""
+
+    at: Tensor
+    plain_nTE: Tensor
+    keys_nGE: Tensor
+    values_nGE: Tensor
 
 
 def relative_positions(newest: int, oldest: int, width: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -58,6 +104,7 @@ class RelativeAttention(Packable):
     limited on both sides, time grows linearly with the length; memory does always.
 
     global_projections: attention of style "local" projects for its global tokens with weights of their own.
+    self_attention: the source is always x, so that packed weights give queries, keys and values in one product.
     """
 
     def __init__(
@@ -68,11 +115,13 @@ class RelativeAttention(Packable):
         dropout: float = 0.0,
         use_bias: bool = True,
         global_projections: bool = False,
+        self_attention: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"attention width: got {width}, expected a multiple of the {heads} heads")
         self.width, self.heads, self.head_width = width, heads, width // heads
+        self.scale = 1.0 / math.sqrt(self.head_width)
         self.dropout = dropout
         self.to_query = Linear(width, width, bias=use_bias)
         self.to_key = Linear(width, width, bias=use_bias)
@@ -85,15 +134,21 @@ class RelativeAttention(Packable):
             self.to_global_query = Linear(width, width, bias=use_bias)
             self.to_global_key = Linear(width, width, bias=use_bias)
             self.to_global_value = Linear(width, width, bias=use_bias)
-        self.global_projections = global_projections
+        self.global_projections, self.self_attention = global_projections, self_attention
         self._packed = False
+        self._to_all: PackedWeight | None = None
         self._kept_positions: tuple[tuple[int, int, AttentionContext], Tensor] | None = None
+        self._kept_biases: tuple[Tensor, Tensor] | None = None
 
     def pack(self, dtype: torch.dtype) -> None:
+        if self.self_attention and not self._packed:
+            self._to_all = pack_as_one((self.to_query, self.to_key, self.to_value), dtype)
+        with torch.inference_mode(False), torch.no_grad():
+            self._kept_biases = self._scaled_biases()
         self._packed = True
 
     def unpack(self) -> None:
-        self._packed, self._kept_positions = False, None
+        self._packed, self._to_all, self._kept_positions, self._kept_biases = False, None, None, None
 
     def initial_state(
         self, batch_size: int, context: AttentionContext, device: torch.device, dtype: torch.dtype
@@ -103,8 +158,9 @@ class RelativeAttention(Packable):
             raise ValueError(
                 f"attention context {context} cannot stream: expected a bounded left and no open right side"
             )
-        cache = torch.zeros(batch_size, context.left, self.width, device=device, dtype=dtype)
-        return AttentionState(cache, cache.clone())
+        silence_BKC = torch.zeros(batch_size, PIECE_FRAMES, 2 * self.width, device=device, dtype=dtype)
+        whole, rest = divmod(context.left, PIECE_FRAMES)
+        return AttentionState((silence_BKC[:, :rest],) * (rest > 0) + (silence_BKC,) * whole)
 
     def forward(
         self, x_BTD: Tensor, source_BTD: Tensor, sight: Sight, state: AttentionState | None = None
@@ -114,71 +170,108 @@ class RelativeAttention(Packable):
         The output of a frame that sees nothing means nothing. Raises ValueError for a state of another length than the
         sight's, and for global tokens in cross-attention.
         """
-        query_BTNE = self.to_query(x_BTD).unflatten(-1, (self.heads, self.head_width))
-        keys_BSD, values_BSD = self.to_key(source_BTD), self.to_value(source_BTD)
+        B, T, D = x_BTD.shape
+        N, E = self.heads, self.head_width
+        if self._to_all is not None and source_BTD is x_BTD:
+            all_BTC = self._to_all(x_BTD)
+            query_BTD, keys_values_BSC = all_BTC[..., :D], all_BTC[..., D:]
+        else:
+            query_BTD = self.to_query(x_BTD)
+            keys_values_BSC = torch.cat((self.to_key(source_BTD), self.to_value(source_BTD)), dim=-1)
         next_state = None
         if state is not None:
-            T = source_BTD.shape[1]
-            keys_BSD = torch.cat((state.keys_BKD, keys_BSD), dim=1)
-            values_BSD = torch.cat((state.values_BKD, values_BSD), dim=1)
-            next_state = AttentionState(keys_BSD[:, T:], values_BSD[:, T:])
-        if keys_BSD.shape[1] != sight.num_keys:
-            raise ValueError(
-                f"attention: got {keys_BSD.shape[1]} keys, expected {sight.num_keys}: the state is of another context"
-            )
-        keys_BNSE, values_BNSE = self._heads(keys_BSD), self._heads(values_BSD)
+            next_state = state.after(keys_values_BSC)
+            keys_values_BSC = torch.cat((*state.pieces_BKC, keys_values_BSC), dim=1)
+        S = keys_values_BSC.shape[1]
+        if S != sight.num_keys:
+            raise ValueError(f"attention: got {S} keys, expected {sight.num_keys}: the state is of another context")
 
         # Heads in front of items: then one product with the positions of a head serves all items.
-        B, T, N, E = query_BTNE.shape
-        scale = 1.0 / math.sqrt(E)
-        content_NBTE = torch.add(self.bias_u * scale, query_BTNE, alpha=scale).permute(2, 0, 1, 3)
-        distance_NBTE = torch.add(self.bias_v * scale, query_BTNE, alpha=scale).permute(2, 0, 1, 3)
-        keys_nES = keys_BNSE.permute(1, 0, 3, 2).flatten(0, 1)  # n: heads and items
-        values_nSE = values_BNSE.transpose(0, 1).flatten(0, 1)
-        positions_NER = self._positions(sight, x_BTD.dtype)
-        at = globals_nEG = values_nGE = None
-        plain_BTNE = query_BTNE  # without u and v: for global tokens
+        query_NBTE = query_BTD.view(B, T, N, E).permute(2, 0, 1, 3)
+        keys_values_nSE = keys_values_BSC.view(B, S, 2 * N, E).permute(2, 0, 1, 3).flatten(0, 1)  # n: heads and items
+        positions_NRE = self._positions(sight, x_BTD.dtype)
+        columns = None
         if sight.context.global_tokens:
             if source_BTD is not x_BTD or state is not None:
                 raise ValueError("global tokens: expected self-attention without a state")
-            if self.global_projections:
-                plain_BTNE = self.to_global_query(x_BTD).unflatten(-1, (N, E))
-            at, globals_nEG, values_nGE = self._global_columns(x_BTD, keys_BNSE, values_BNSE, sight.context)
-        gathered_NBTE = content_NBTE.new_empty(N, B, T, E) if not torch.is_grad_enabled() else None
-        pieces = []
+            columns = self._global_columns(x_BTD, query_NBTE, keys_values_nSE, sight.context)
+        # Many scores are worked through one head at a time, which keeps them in the cache and their memory small.
+        alone = sight.block_scores >= MANY_SCORES and x_BTD.device.type == "cpu"
+        alone = alone and columns is None and not torch.is_grad_enabled()
+        if alone or not sight.one_block:  # they are read many times
+            keys_values_nSE, positions_NRE = keys_values_nSE.contiguous(), positions_NRE.contiguous()
+        keys_nSE, values_nSE = keys_values_nSE[: N * B], keys_values_nSE[N * B :]
+        bias_u_N11E, bias_v_N11E = self._scaled_biases()
+        pieces, gathered_NBTE = [], None
         for block in sight.blocks():
             w = block.queries.stop - block.queries.start
-            distance_NvR = distance_NBTE[:, :, block.queries].reshape(N, B * w, E) @ positions_NER[..., block.rows]
-            distance_nwR = distance_NvR.view(N * B, w, -1)
-            # The column of key j for query i is w - 1 - i + j: reading the flattened rows one element short each shifts
-            # row i by i, so the whole re-indexing is a view.
-            R = distance_nwR.shape[2]
-            if w > 1:
-                distance_nwR = distance_nwR.flatten(1)[:, w - 1 : w - 1 + w * (R - 1)].unflatten(1, (w, R - 1))
-            query_nwE = content_NBTE[:, :, block.queries].flatten(0, 1)
-            scores_nwS = torch.baddbmm(distance_nwR[..., : R - w + 1], query_nwE, keys_nES[..., block.keys])
-            if block.allowed is not None:
-                scores_nwS = scores_nwS.unflatten(0, (N, B)).masked_fill(~block.allowed, MASKED_SCORE).flatten(0, 1)
-            seen_values_nSE = values_nSE[:, block.keys]
-            if globals_nEG is not None and values_nGE is not None:
-                # In one softmax with the band, where a near global token so counts twice.
-                plain_nwE = plain_BTNE[:, block.queries].permute(2, 0, 1, 3).flatten(0, 1) * scale
-                scores_nwS = torch.cat((plain_nwE @ globals_nEG, scores_nwS), dim=-1)
-                seen_values_nSE = torch.cat((values_nGE, seen_values_nSE), dim=1)
-            weights_nwS = F.dropout(scores_nwS.softmax(dim=-1), self.dropout, self.training).to(values_nSE.dtype)
-            piece_NBwE = torch.bmm(weights_nwS, seen_values_nSE).view(N, B, w, E)
+            query_NBwE, seen = query_NBTE, _Seen(keys_nSE, values_nSE, positions_NRE, block.allowed)
+            if w < T:
+                query_NBwE, keys, rows = query_NBTE[:, :, block.queries], block.keys, block.rows
+                seen = _Seen(keys_nSE[:, keys], values_nSE[:, keys], positions_NRE[:, rows], block.allowed)
+            content_nwE = torch.add(bias_u_N11E, query_NBwE, alpha=self.scale).flatten(0, 1)
+            distance_NvE = torch.add(bias_v_N11E, query_NBwE, alpha=self.scale).flatten(1, 2)  # v: items and queries
+            if gathered_NBTE is None and not torch.is_grad_enabled() and (w < T or alone):
+                gathered_NBTE = content_nwE.new_empty(B, T, N, E).permute(2, 0, 1, 3)
+            if alone and gathered_NBTE is not None:
+                for n in range(N * B):
+                    head, item = divmod(n, B)
+                    distance_1wE = distance_NvE[head : head + 1, item * w : (item + 1) * w]
+                    piece_1wE = self._attend(content_nwE[n : n + 1], distance_1wE, seen.alone(head, item, B), alone)
+                    gathered_NBTE[head, item, block.queries] = piece_1wE[0]
+                continue
+            part = None if columns is None else columns._replace(plain_nTE=columns.plain_nTE[:, block.queries])
+            piece_NBwE = self._attend(content_nwE, distance_NvE, seen, alone, part).view(N, B, w, E)
             if gathered_NBTE is None:
                 pieces.append(piece_NBwE)
             else:
                 gathered_NBTE[:, :, block.queries] = piece_NBwE
         if gathered_NBTE is None:
-            gathered_NBTE = torch.cat(pieces, dim=2)
-        if at is not None:
-            gathered_NBTE = self._gather_globally(gathered_NBTE, x_BTD, keys_BNSE, values_BNSE, plain_BTNE, at, sight)
+            gathered_NBTE = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+        if columns is not None:
+            gathered_NBTE = self._gather_globally(gathered_NBTE, x_BTD, keys_values_nSE, columns, sight)
         return self.to_output(gathered_NBTE.permute(1, 2, 0, 3).flatten(2)), next_state
 
+    def _attend(
+        self,
+        content_nwE: Tensor,
+        distance_mvE: Tensor,
+        seen: _Seen,
+        alone: bool,
+        columns: _GlobalColumns | None = None,
+    ) -> Tensor:
+        """What a block of queries gathers, [n, w, E]. The queries come twice: with u for the keys, with v for the
+        positions."""
+        multiply = product if alone and self._packed else _products
+        n, w, S = len(content_nwE), content_nwE.shape[1], seen.keys_nSE.shape[1]
+        distance_nwR = multiply(distance_mvE, seen.positions_mRE.transpose(1, 2)).view(n, w, -1)
+        if w > 1:
+            # The column of key j for query i is w - 1 - i + j: reading the flattened rows one element short each shifts
+            # row i by i, so the whole re-indexing is a view.
+            R = distance_nwR.shape[2]
+            distance_nwR = distance_nwR.flatten(1)[:, w - 1 : w - 1 + w * (R - 1)].unflatten(1, (w, R - 1))[..., :S]
+        scores_nwS = multiply(content_nwE, seen.keys_nSE.transpose(1, 2), distance_nwR)
+        if seen.allowed is not None:
+            items = max(1, n // self.heads)
+            scores_nwS = scores_nwS.unflatten(0, (-1, items)).masked_fill(~seen.allowed, MASKED_SCORE).flatten(0, 1)
+        values_nSE = seen.values_nSE
+        if columns is not None:
+            # In one softmax with the band, where a near global token so counts twice.
+            scores_nwS = torch.cat((columns.plain_nTE @ columns.keys_nGE.transpose(1, 2), scores_nwS), dim=-1)
+            values_nSE = torch.cat((columns.values_nGE, values_nSE), dim=1)
+        weights_nwS = scores_nwS.softmax(dim=-1).to(values_nSE.dtype)
+        if self.training:
+            weights_nwS = F.dropout(weights_nwS, self.dropout)
+        return multiply(weights_nwS, values_nSE)
+
+    def _scaled_biases(self) -> tuple[Tensor, Tensor]:
+        """u and v for scaled queries, [N, 1, 1, E]."""
+        if self._kept_biases is not None:
+            return self._kept_biases
+        return (self.bias_u * self.scale)[:, None, None], (self.bias_v * self.scale)[:, None, None]
+
     def _positions(self, sight: Sight, dtype: torch.dtype) -> Tensor:
-        """Projected distances of the sight, a head at a time: [N, E, R]."""
+        """Projected distances of the sight, [N, R, E]."""
         key = (sight.newest, sight.oldest, sight.context)
         if self._kept_positions is not None and self._kept_positions[0] == key:
             return self._kept_positions[1]
@@ -187,10 +280,11 @@ class RelativeAttention(Packable):
             positions_RD = self._crooked_positions(sight, dtype)
         else:
             positions_RD = relative_positions(sight.newest, sight.oldest, self.width, device=device, dtype=dtype)
-        positions_NER = self.to_position(positions_RD).unflatten(-1, (self.heads, self.head_width)).permute(1, 2, 0)
-        if self._packed and positions_NER.shape[2] <= MAX_KEPT_POSITIONS:
-            self._kept_positions = (key, positions_NER)
-        return positions_NER
+        positions_NRE = self.to_position(positions_RD).unflatten(-1, (self.heads, self.head_width)).transpose(0, 1)
+        if self._packed and positions_NRE.shape[1] <= MAX_KEPT_POSITIONS:
+            positions_NRE = positions_NRE.contiguous()
+            self._kept_positions = (key, positions_NRE)
+        return positions_NRE
 
     def _crooked_positions(self, sight: Sight, dtype: torch.dtype) -> Tensor:
         """Sinusoids as the published models with unequal sides of a local context were trained: the terms between the
@@ -205,53 +299,50 @@ class RelativeAttention(Packable):
         return table_CD[row_R] * is_known[:, None]
 
     def _global_columns(
-        self, x_BTD: Tensor, keys_BNSE: Tensor, values_BNSE: Tensor, context: AttentionContext
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the global tokens are [G], and their keys [n, E, G] and values [n, G, E].
-
-        The published models fill time up to a multiple of twice the wider side, and a token may lie in that filling: it
-        is zero there, and takes its share of the softmax.
-        """
-        T = x_BTD.shape[1]
+        self, x_BTD: Tensor, query_NBTE: Tensor, keys_values_nSE: Tensor, context: AttentionContext
+    ) -> _GlobalColumns:
+        """The published models fill time up to a multiple of twice the wider side, and a token may lie in that filling:
+        it is zero there, and takes its share of the softmax."""
+        T, n = x_BTD.shape[1], len(keys_values_nSE) // 2
         filled = T + -T % (2 * max(context.left, context.right))
         at = torch.arange(context.global_tokens, device=x_BTD.device) * context.global_spacing
         at = at[at < filled]
+        keys_nTE, values_nTE = keys_values_nSE[:n], keys_values_nSE[n:]
         if self.global_projections:
-            keys_BNSE = self._heads(self.to_global_key(x_BTD))
-        columns = []
-        for source_BNSE in (keys_BNSE, values_BNSE):
-            inside_BNGE = source_BNSE[:, :, at.clamp(max=T - 1)] * (at < T)[:, None]
-            columns.append(inside_BNGE.transpose(0, 1).flatten(0, 1))
-        return at, columns[0].transpose(1, 2), columns[1]
+            query_NBTE, keys_nTE = (
+                self._heads(self.to_global_query(x_BTD)),
+                self._heads(self.to_global_key(x_BTD)).flatten(0, 1),
+            )
+        inside_G1 = (at < T)[:, None]
+        keys_nGE, values_nGE = (source[:, at.clamp(max=T - 1)] * inside_G1 for source in (keys_nTE, values_nTE))
+        return _GlobalColumns(at, query_NBTE.flatten(0, 1) * self.scale, keys_nGE, values_nGE)
 
     def _gather_globally(
-        self,
-        gathered_NBTE: Tensor,
-        x_BTD: Tensor,
-        keys_BNSE: Tensor,
-        values_BNSE: Tensor,
-        plain_BTNE: Tensor,
-        at: Tensor,
-        sight: Sight,
+        self, gathered_NBTE: Tensor, x_BTD: Tensor, keys_values_nSE: Tensor, columns: _GlobalColumns, sight: Sight
     ) -> Tensor:
         """Replace the rows of the global tokens, which see everything.
 
         With several of them the published models mix up their rows across tokens, heads and items, so that results
         depend on the batch; kept.
         """
-        N, B, T, E = gathered_NBTE.shape
-        query_BNTE = plain_BTNE.transpose(1, 2)
+        (N, B, T, E), at = gathered_NBTE.shape, columns.at
+        keys_NBSE, values_NBSE = keys_values_nSE.unflatten(0, (2 * N, B)).split(N)
         if self.global_projections:
-            keys_BNSE = self._heads(self.to_global_key(x_BTD))
-            values_BNSE = self._heads(self.to_global_value(x_BTD))
-        query_BNGE = query_BNTE[:, :, at.clamp(max=T - 1)] * (at < T)[:, None]
-        query_BNGE = query_BNGE.permute(2, 0, 1, 3).reshape(B, N, len(at), E)
-        scores_BNGT = (query_BNGE @ keys_BNSE.transpose(2, 3)) / math.sqrt(E)
+            keys_NBSE = self._heads(self.to_global_key(x_BTD))
+            values_NBSE = self._heads(self.to_global_value(x_BTD))
+        query_NBGE = columns.plain_nTE.unflatten(0, (N, B))[:, :, at.clamp(max=T - 1)] * (at < T)[:, None]
+        query_BNGE = query_NBGE.permute(2, 1, 0, 3).reshape(B, N, len(at), E)
+        scores_BNGT = query_BNGE @ keys_NBSE.permute(1, 0, 3, 2)
         if sight.valid_BS is not None:
             scores_BNGT = scores_BNGT.masked_fill(~sight.valid_BS[:, None, None], MASKED_SCORE)
         weights_BNGT = F.dropout(scores_BNGT.softmax(dim=-1), self.dropout, self.training)
-        rows_NBGE = (weights_BNGT @ values_BNSE).transpose(0, 1)
+        rows_NBGE = weights_BNGT.transpose(0, 1) @ values_NBSE
         return gathered_NBTE.index_copy(2, at[at < T], rows_NBGE[:, :, at < T])
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+        """[N, B, T, E]"""
+        return x_BTD.unflatten(-1, (self.heads, self.head_width)).permute(2, 0, 1, 3)
+
+
+def _products(a_nXY: Tensor, b_nYZ: Tensor, plus_nXZ: Tensor | None = None) -> Tensor:
+    return torch.bmm(a_nXY, b_nYZ) if plus_nXZ is None else torch.baddbmm(plus_nXZ, a_nXY, b_nYZ)

@@ -19,8 +19,9 @@ class ConformerShape:
     """The numbers that define a stack of Conformer blocks.
 
     width: channels. layers: blocks. heads: attention heads. expansion: feed-forward width over `width`. kernel: frames
-    of the depthwise convolution. conv_context: "symmetric" or "causal"; conv_look_ahead, where given, is the number of
-    its frames in the future instead. conv_norm: "batch" or "layer". use_bias: biases in all linear and convolution
+    of the depthwise convolution. conv_context: "symmetric", "causal", or "chunked", which is symmetric but sees nothing
+    behind the chunk where attention is chunked; conv_look_ahead, where given, is the number of its frames in the future
+    instead. conv_norm: "batch" or "layer". use_bias: biases in all linear and convolution
     layers. global_projections: attention has projections of its own for global tokens. dropout: share zeroed while
     training.
     """
@@ -30,7 +31,7 @@ class ConformerShape:
     heads: int
     expansion: int = 4
     kernel: int = 9
-    conv_context: Literal["symmetric", "causal"] = "symmetric"
+    conv_context: Literal["symmetric", "causal", "chunked"] = "symmetric"
     conv_look_ahead: int | None = None
     conv_norm: Literal["batch", "layer"] = "layer"
     use_bias: bool = True
@@ -43,8 +44,8 @@ class ConformerShape:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more")
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width: got {self.width}, expected an even multiple of the {self.heads} heads")
-        if self.conv_look_ahead is None and self.conv_context == "symmetric" and self.kernel % 2 == 0:
-            raise ValueError(f"kernel: got {self.kernel}, expected an odd number when symmetric")
+        if self.conv_look_ahead is None and self.conv_context != "causal" and self.kernel % 2 == 0:
+            raise ValueError(f"kernel: got {self.kernel}, expected an odd number unless causal")
         if self.conv_look_ahead is not None and not 0 <= self.conv_look_ahead < self.kernel:
             raise ValueError(f"conv_look_ahead: got {self.conv_look_ahead}, expected 0 to {self.kernel - 1}")
         if not 0 <= self.dropout < 1:
@@ -58,6 +59,16 @@ class BlockState(NamedTuple):
     convolution: ConvolutionState
 
 
+def dropped(dropout: nn.Dropout, x: Tensor) -> Tensor:
+    """dropout(x); costs nothing where nothing is dropped, and a stream's step has a hundred of these."""
+    return dropout(x) if dropout.training else x
+
+
+def normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """norm(x), at half the cost that it has for a single frame."""
+    return torch.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
 class FeedForward(nn.Module):
     """Linear, SiLU, linear: [B, T, D] -> [B, T, D]."""
 
@@ -68,7 +79,7 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.project(self.dropout(self.expand(x_BTD, "swish")))
+        return self.project(dropped(self.dropout, self.expand(x_BTD, "swish")))
 
 
 class ConformerBlock(nn.Module):
@@ -81,7 +92,12 @@ class ConformerBlock(nn.Module):
         self.feed_forward_first = FeedForward(width, shape.expansion, dropout=dropout, use_bias=use_bias)
         self.norm_attention = nn.LayerNorm(shape.width)
         self.attention = RelativeAttention(
-            width, shape.heads, dropout=dropout, use_bias=use_bias, global_projections=shape.global_projections
+            width,
+            shape.heads,
+            dropout=dropout,
+            use_bias=use_bias,
+            global_projections=shape.global_projections,
+            self_attention=True,
         )
         self.norm_convolution = nn.LayerNorm(shape.width)
         self.convolution = ConvolutionModule(
@@ -108,18 +124,24 @@ class ConformerBlock(nn.Module):
     def forward(
         self, x_BTD: Tensor, valid_BT: Tensor | None, sight: Sight, state: BlockState | None = None
     ) -> tuple[Tensor, BlockState | None]:
-        x_BTD = torch.add(x_BTD, self.dropout(self.feed_forward_first(self.norm_first(x_BTD))), alpha=0.5)
-        normed_BTD = self.norm_attention(x_BTD)
+        dropout = self.dropout
+        added_BTD = self.feed_forward_first(normed(self.norm_first, x_BTD))
+        x_BTD = torch.add(x_BTD, dropped(dropout, added_BTD), alpha=0.5)
+        normed_BTD = normed(self.norm_attention, x_BTD)
         attended_BTD, attention_state = self.attention(
             normed_BTD, normed_BTD, sight, None if state is None else state.attention
         )
-        x_BTD = x_BTD + self.dropout(attended_BTD)
+        x_BTD = x_BTD + dropped(dropout, attended_BTD)
         convolved_BTD, convolution_state = self.convolution(
-            self.norm_convolution(x_BTD), valid_BT, None if state is None else state.convolution
+            normed(self.norm_convolution, x_BTD),
+            valid_BT,
+            None if state is None else state.convolution,
+            sight.context.chunk,
         )
-        x_BTD = x_BTD + self.dropout(convolved_BTD)
-        x_BTD = torch.add(x_BTD, self.dropout(self.feed_forward_second(self.norm_second(x_BTD))), alpha=0.5)
-        x_BTD = self.norm_output(x_BTD)
+        x_BTD = x_BTD + dropped(dropout, convolved_BTD)
+        added_BTD = self.feed_forward_second(normed(self.norm_second, x_BTD))
+        x_BTD = torch.add(x_BTD, dropped(dropout, added_BTD), alpha=0.5)
+        x_BTD = normed(self.norm_output, x_BTD)
         if attention_state is None or convolution_state is None:
             return x_BTD, None
         return x_BTD, BlockState(attention_state, convolution_state)
@@ -146,6 +168,8 @@ class Conformer(nn.Module):
         states = []
         for block in self.blocks:
             assert isinstance(block, ConformerBlock)
+            if block.convolution.look_ahead and context.chunk is None:
+                raise ValueError("a convolution that looks ahead cannot stream: expected chunked attention around it")
             states.append(block.initial_state(batch_size, context, device, dtype))
         return ConformerState(tuple(states), initial_history(batch_size, context, device))
 

@@ -14,17 +14,19 @@ from avsr.nn.packing import Linear, Packable, PackedDepthwise
 class ConvolutionState(NamedTuple):
     """What one depthwise convolution still remembers.
 
-    past_BDK: its last K = kernel - 1 inputs (after the gate), oldest first.
+    past_BKD: its last inputs (after the gate), as many as the kernel looks back, oldest first.
     """
 
-    past_BDK: Tensor
+    past_BKD: Tensor
 
 
 class ConvolutionModule(Packable):
     """Pointwise, gate, depthwise over time, norm, SiLU, pointwise.
 
     context "symmetric" looks (kernel - 1) / 2 frames to either side; "causal" looks only back and can stream.
-    look_ahead, where given, says instead how many of the kernel's frames lie in the future.
+    "chunked" is symmetric, but in a pass that is cut into chunks it sees zeros after the end of each chunk, and so can
+    stream (dynamic chunk convolution, Li et al., arXiv 2304.09325, section 3.2). look_ahead, where given, says instead
+    how many of the kernel's frames lie in the future.
     """
 
     def __init__(
@@ -32,19 +34,20 @@ class ConvolutionModule(Packable):
         width: int,
         kernel: int,
         *,
-        context: Literal["symmetric", "causal"] = "symmetric",
+        context: Literal["symmetric", "causal", "chunked"] = "symmetric",
         look_ahead: int | None = None,
         norm: Literal["batch", "layer"] = "batch",
         use_bias: bool = True,
     ) -> None:
         super().__init__()
         if look_ahead is None:
-            if kernel % 2 == 0 and context == "symmetric":
+            if kernel % 2 == 0 and context != "causal":
                 raise ValueError(f"convolution kernel: got {kernel}, expected an odd number when symmetric")
             look_ahead = 0 if context == "causal" else (kernel - 1) // 2
         if not 0 <= look_ahead < kernel:
             raise ValueError(f"convolution look-ahead: got {look_ahead}, expected 0 to {kernel - 1}")
         self.kernel, self.look_ahead, self.norm_kind = kernel, look_ahead, norm
+        self.chunked = context == "chunked"
         self._packed: PackedDepthwise | None = None
         self.expand = Linear(width, 2 * width, bias=use_bias)
         self.depthwise = nn.Conv1d(width, width, kernel, groups=width, bias=use_bias)
@@ -53,11 +56,10 @@ class ConvolutionModule(Packable):
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> ConvolutionState:
         """A silent past. Raises ValueError for a module that needs the future, as a symmetric one does."""
-        if self.look_ahead:
-            raise ValueError("a convolution that looks ahead cannot stream: expected conv_context 'causal'")
-        return ConvolutionState(
-            torch.zeros(batch_size, self.project.in_features, self.kernel - 1, device=device, dtype=dtype)
-        )
+        if self.look_ahead and not self.chunked:
+            raise ValueError("a convolution that looks ahead cannot stream: expected conv_context causal or chunked")
+        past = self.kernel - 1 - self.look_ahead
+        return ConvolutionState(torch.zeros(batch_size, past, self.project.in_features, device=device, dtype=dtype))
 
     def pack(self, dtype: torch.dtype) -> None:
         """Also folds a batch norm into the depthwise convolution."""
@@ -75,28 +77,47 @@ class ConvolutionModule(Packable):
         self._packed = None
 
     def forward(
-        self, x_BTD: Tensor, valid_BT: Tensor | None, state: ConvolutionState | None = None
+        self,
+        x_BTD: Tensor,
+        valid_BT: Tensor | None,
+        state: ConvolutionState | None = None,
+        chunk: int | None = None,
     ) -> tuple[Tensor, ConvolutionState | None]:
-        """[B, T, D] -> [B, T, D] and the next state; frames that are not valid enter as zeros. None: all are valid."""
+        """[B, T, D] -> [B, T, D] and the next state; frames that are not valid enter as zeros. None: all are valid.
+
+        chunk: frames of the chunks that the pass is cut into, which matters to a chunked module only.
+        """
         gated_BTD = F.glu(self.expand(x_BTD), dim=-1)
         if valid_BT is not None:
             gated_BTD = gated_BTD.masked_fill(~valid_BT[..., None], 0.0)
         next_state = None
+        B, T, D = gated_BTD.shape
         before, after = self.kernel - 1 - self.look_ahead, self.look_ahead
         if state is not None:
-            gated_BTD = torch.cat((state.past_BDK.transpose(1, 2), gated_BTD), dim=1)
-            next_state = ConvolutionState(gated_BTD[:, gated_BTD.shape[1] - (self.kernel - 1) :].transpose(1, 2))
+            if after and chunk is None:
+                raise ValueError("a convolution that looks ahead can stream in chunks only")
+            gated_BTD = torch.cat((state.past_BKD, gated_BTD), dim=1)
+            past_BKD = gated_BTD[:, gated_BTD.shape[1] - before :]
+            next_state = ConvolutionState(past_BKD if T <= before else past_BKD.clone())
+        if after and self.chunked and chunk is not None and (state is not None or chunk < T):
+            # Each chunk becomes an item of its own, with the frames before it and zeros behind.
+            missing = before if state is None else 0
+            gated_BTD = F.pad(gated_BTD, (0, 0, missing, -T % chunk)).unfold(1, before + chunk, chunk)
+            gated_BTD = F.pad(gated_BTD.flatten(0, 1).transpose(1, 2), (0, 0, 0, after))
             before = after = 0
+        elif state is not None:
+            before = after = 0
+        mixed_BTD = self._mix(gated_BTD, before, after)
+        return self.project(mixed_BTD.reshape(B, -1, D)[:, :T]), next_state
+
+    def _mix(self, gated_BTD: Tensor, before: int, after: int) -> Tensor:
+        """Depthwise convolution with so many zeros in front and behind, norm, SiLU."""
         if self._packed is not None:
             if before != after:
                 gated_BTD, before = F.pad(gated_BTD, (0, 0, before, after)), 0
             mixed_BTD = self._packed(gated_BTD, before, "swish" if self.norm_kind == "batch" else "none")
-            if self.norm_kind == "layer":
-                mixed_BTD = F.silu(self.norm(mixed_BTD))
-            return self.project(mixed_BTD), next_state
+            return mixed_BTD if self.norm_kind == "batch" else F.silu(self.norm(mixed_BTD))
         mixed_BDT = self.depthwise(F.pad(gated_BTD.transpose(1, 2), (before, after)))
         if self.norm_kind == "batch":
-            mixed_BTD = self.norm(mixed_BDT).transpose(1, 2)
-        else:
-            mixed_BTD = self.norm(mixed_BDT.transpose(1, 2))
-        return self.project(F.silu(mixed_BTD)), next_state
+            return F.silu(self.norm(mixed_BDT).transpose(1, 2))
+        return F.silu(self.norm(mixed_BDT.transpose(1, 2)))

@@ -11,9 +11,9 @@ from torch import Tensor
 
 # Scores of one head at a time, queries times keys: few enough to stay in the processor's cache between the product, the
 # softmax and the sum, and to bound the memory by the length of a recording and not its square.
-BLOCK_SCORES = 48 * 1024
-MIN_BLOCK_QUERIES = 32  # fewer make slow products, ...
-MAX_BLOCK_SCORES = 720 * 1024  # ... but the memory of very long recordings is bounded first
+BLOCK_SCORES = 384 * 1024
+MIN_BLOCK_QUERIES = 32  # fewer make slow products, and of all keys fewer than four times so many, ...
+MAX_BLOCK_SCORES = 3 * 1024 * 1024  # ... but the memory of very long recordings is bounded first
 MAX_KEPT_MASK = 1 << 24  # elements
 
 
@@ -82,6 +82,11 @@ class AttentionContext:
     def ahead(self) -> int | None:
         """How many frames after itself a frame sees at most; None is without limit."""
         return None if self.right < 0 else self.right
+
+    @property
+    def chunk(self) -> int | None:
+        """Frames of a chunk; None where time is not cut into chunks."""
+        return self.right + 1 if self.style == "chunked" else None
 
     @property
     def streamable(self) -> bool:
@@ -173,13 +178,16 @@ class Sight:
         back, ahead = context.back, context.ahead
         if back is None or ahead is None:
             keys = max(1, self.num_keys)
-            size = max(BLOCK_SCORES // keys, min(MIN_BLOCK_QUERIES, MAX_BLOCK_SCORES // keys))
+            size = max(BLOCK_SCORES // keys, min(4 * MIN_BLOCK_QUERIES, MAX_BLOCK_SCORES // keys))
         else:
             size = max(MIN_BLOCK_QUERIES, (back + ahead) // 2)
         self._block_size = max(1, min(size, num_queries))
         reach_back = self.num_keys - 1 if back is None else min(self.num_keys - 1, self._block_size - 1 + back)
         reach_ahead = num_queries - 1 if ahead is None else min(num_queries - 1, self._block_size - 1 + ahead)
         self.newest, self.oldest = reach_back, -reach_ahead
+        self.one_block = self._block_size >= num_queries
+        # Of one head in one block, at most.
+        self.block_scores = self._block_size * min(self.num_keys, self._block_size + reach_back + reach_ahead)
         self._masks: dict[int, Tensor | None] = {}
 
     def next_history(self) -> History:

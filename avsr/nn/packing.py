@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Activation = Literal["none", "relu", "swish"]
+MAX_FEW_FRAMES = 32  # so few are convolved faster by plain products than oneDNN takes to begin
 
 
 def can_pack(device: torch.device, dtype: torch.dtype = torch.float32) -> bool:
@@ -51,8 +52,31 @@ class PackedWeight:
         x = x.to(self.dtype)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, activation, [], "").float()
 
+    def to_dense(self) -> Tensor:
+        """The weight [D_out, D_in] as it was, in `dtype`."""
+        return self.packed.to_dense()
+
     def __reduce__(self) -> tuple[object, ...]:  # the packed form can be neither copied nor saved
-        return PackedWeight, (self.packed.to_dense(), self.bias, self.dtype)
+        return PackedWeight, (self.to_dense(), self.bias, self.dtype)
+
+
+def product(a_1XY: Tensor, b_1YZ: Tensor, plus_1XZ: Tensor | None = None) -> Tensor:
+    """a @ b + plus of single float32 matrices; those of b must have their rows or their columns together."""
+    y_XZ = torch.ops.mkldnn._linear_pointwise(a_1XY[0].contiguous(), b_1YZ[0].t(), None, "none", [], "")
+    return y_XZ[None] if plus_1XZ is None else y_XZ[None].add_(plus_1XZ)
+
+
+class PackedRows:
+    """One of several layers that share their input and are multiplied as one: its rows of the whole."""
+
+    def __init__(self, whole: PackedWeight, rows: slice) -> None:
+        self.whole, self.rows = whole, rows
+
+    def __call__(self, x: Tensor, activation: Activation = "none") -> Tensor:
+        return self.whole(x, activation)[..., self.rows]
+
+    def to_dense(self) -> Tensor:
+        return self.whole.to_dense()[self.rows].clone()
 
 
 class PackedDepthwise:
@@ -64,6 +88,7 @@ class PackedDepthwise:
                 weight_DK.detach().clone(),
                 None if bias_D is None else bias_D.detach().clone(),
             )
+            self._weight_KD = self._weight_DK.t().contiguous()
             # As a picture one pixel high, whose pixels are frames.
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(
                 self._weight_DK[:, None, None], [0, 0], [1, 1], [1, 1], len(weight_DK), None
@@ -71,6 +96,12 @@ class PackedDepthwise:
 
     def __call__(self, x_BTD: Tensor, padding: int, activation: Activation) -> Tensor:
         """[B, T, D] -> [B, T + 2 padding - K + 1, D]."""
+        if x_BTD.shape[0] * x_BTD.shape[1] <= MAX_FEW_FRAMES and not padding:
+            windows_BTKD = x_BTD.unfold(1, len(self._weight_KD), 1).transpose(2, 3)
+            y_BTD = torch.linalg.vecdot(windows_BTKD, self._weight_KD, dim=2)
+            if self._bias_D is not None:
+                y_BTD += self._bias_D
+            return F.silu(y_BTD) if activation == "swish" else y_BTD
         y_BD1T = torch.ops.mkldnn._convolution_pointwise(
             x_BTD.transpose(1, 2)[:, :, None],
             self._packed,
@@ -104,21 +135,29 @@ class Packable(nn.Module):
 class Linear(nn.Linear, Packable):
     """torch's linear layer, followed by an activation; while packed it has no other copy of its weights."""
 
-    packed: PackedWeight | None = None
+    packed: PackedWeight | PackedRows | None = None
 
     def pack(self, dtype: torch.dtype) -> None:
         if self.packed is None:
-            self.packed = PackedWeight(self.weight, self.bias, dtype)
-            self._trained = self.weight.requires_grad
-            del self.weight
-            self.register_parameter("weight", None)
+            self._give_up_weight(PackedWeight(self.weight, self.bias, dtype))
+
+    def _give_up_weight(self, packed: PackedWeight | PackedRows) -> None:
+        self.packed = packed
+        self._trained = self.weight.requires_grad
+        del self.weight
+        self.register_parameter("weight", None)
 
     def unpack(self) -> None:
         if self.packed is not None:
             with torch.inference_mode(False):
-                weight = self.packed.packed.to_dense().float()
+                weight = self.packed.to_dense().float()
             self.weight = nn.Parameter(weight, requires_grad=self._trained)
             self.packed = None
+
+    def __call__(self, x: Tensor, activation: Activation = "none") -> Tensor:
+        if self.packed is not None and not self._forward_hooks and not self._forward_pre_hooks:
+            return self.packed(x, activation)  # without what a call of a module costs
+        return super().__call__(x, activation)
 
     def forward(self, x: Tensor, activation: Activation = "none") -> Tensor:
         if self.packed is not None:
@@ -127,3 +166,15 @@ class Linear(nn.Linear, Packable):
         if activation == "none":
             return y
         return F.relu(y) if activation == "relu" else F.silu(y)
+
+
+def pack_as_one(layers: tuple[Linear, ...], dtype: torch.dtype) -> PackedWeight:
+    """Linear layers with the same input, all with a bias or none, packed into one product, side by side."""
+    weights: list[Tensor] = [layer.weight for layer in layers]
+    biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+    whole = PackedWeight(torch.cat(weights), torch.cat(biases) if biases else None, dtype)
+    start = 0
+    for layer in layers:
+        layer._give_up_weight(PackedRows(whole, slice(start, start + layer.out_features)))
+        start += layer.out_features
+    return whole

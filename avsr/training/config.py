@@ -110,6 +110,9 @@ class LossConfig:
     word_times: share of each loss that is not CTC but frame-by-frame cross-entropy against the corpus's word times, at
     the beginning and after `word_times_epochs`. With CTC from the start a small model recites the grammar at the end of
     each utterance and never learns to listen; starting from word times avoids that, and keeping some keeps times true.
+    word_times_live: whether they are taught in chunks too, where a frame does not know what comes: words then come out
+    before they are understood, and the wrong ones too. peak_first: weight of a term that makes words come out earlier
+    (`peak_first_loss`).
     """
 
     fused: float = 1.0
@@ -117,9 +120,11 @@ class LossConfig:
     visual: float = 0.3
     word_times: tuple[float, float] = (0.0, 0.0)
     word_times_epochs: int = 20
+    word_times_live: bool = True
+    peak_first: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("fused", "audio", "visual"):
+        for name in ("fused", "audio", "visual", "peak_first"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more")
         if not all(0 <= share <= 1 for share in self.word_times):

@@ -210,7 +210,7 @@ class TrainingSet(Dataset[Example]):
             if snr_db >= AUDIBLE_SNR_DB and random.random() < self.augment.wrong_lips and self._others(indices):
                 crops, presence, read = self._other_lips(indices, random)
             if heard and self.augment.offset_slots:
-                slots = int(random.integers(-1, 2) * self.augment.offset_slots)
+                slots = int(random.integers(-self.augment.offset_slots, self.augment.offset_slots + 1))
                 crops, presence = video.shift_slots(crops, presence, slots)
                 effects.append({"effect": "offset", "slots": slots})
             crops, presence = _stretch(crops, presence, stretch, _slots(samples))

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from avsr.datasets.randomness import stable_seed
+from avsr.datasets.randomness import generator, stable_seed
 from avsr.decoding.greedy import greedy
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import ConfigError
 from avsr.features.mel import LogMel
 from avsr.models.network import Network, NetworkOutput
-from avsr.nn.masks import valid_mask
+from avsr.nn.masks import AttentionContext, valid_mask
 from avsr.training.config import AugmentConfig, TrainConfig
 from avsr.training.data import IGNORED_FRAME, Batch, Example, TrainingSet, training_batches
 
@@ -57,8 +57,9 @@ class TrainingModule(lightning.LightningModule):
         torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, batch_index, "dropout"))
         mel, lengths = self.log_mel(batch.samples, batch.sample_counts)
         mel = mask_mel(mel, lengths, self.config.augment)
-        output = self.run(batch, mel, lengths)
-        losses = self.losses(batch, output)
+        attention = self.draw_attention(batch_index)
+        output = self.run(batch, mel, lengths, attention)
+        losses = self.losses(batch, output, live=attention is not None and attention.chunk is not None)
         weights = self.config.loss
         # Of a batch without sound whose lips are all hidden nothing can be learnt; the step still needs a gradient.
         total = mel.new_zeros(()) if losses else 0.0 * output.log_probs.sum()
@@ -68,7 +69,15 @@ class TrainingModule(lightning.LightningModule):
         self.log("train/loss", total, on_step=False, on_epoch=True, batch_size=len(batch.texts))
         return total
 
-    def run(self, batch: Batch, mel: Tensor, lengths: Tensor) -> NetworkOutput:
+    def draw_attention(self, batch_index: int) -> AttentionContext | None:
+        """What a batch is trained with: each of the contexts that the model is for is as likely as its first."""
+        choices = (None, *self.config.model.audio_encoder.attention_choices)
+        drawn = generator(self.config.seed, self.current_epoch, batch_index, "attention").integers(len(choices))
+        return choices[int(drawn)]
+
+    def run(
+        self, batch: Batch, mel: Tensor, lengths: Tensor, attention: AttentionContext | None = None
+    ) -> NetworkOutput:
         """The network on a batch; sides that nobody in the batch has are not computed."""
         lips = batch.lips[:, :, None].float() / 255 if bool(batch.presence.any()) else None
         heard_any = bool(batch.heard.any())
@@ -79,10 +88,11 @@ class TrainingModule(lightning.LightningModule):
             lips if can_fuse else None,
             batch.presence if lips is not None and can_fuse else None,
             heard=batch.heard if can_fuse and heard_any else None,
+            attention=attention,
         )
 
-    def losses(self, batch: Batch, output: NetworkOutput) -> dict[str, Tensor]:
-        """CTC and word times of each path, over the utterances that it makes sense for."""
+    def losses(self, batch: Batch, output: NetworkOutput, *, live: bool = False) -> dict[str, Tensor]:
+        """CTC and word times of each path, over the utterances that it makes sense for. live: of a pass in chunks."""
         weights = self.config.loss
         readable = batch.read & (batch.presence.float().mean(1) > 0.5)
         sides = {
@@ -92,6 +102,8 @@ class TrainingModule(lightning.LightningModule):
         }
         first, last = weights.word_times
         share = first + (last - first) * min(1.0, self.current_epoch / max(1, weights.word_times_epochs))
+        if live and not weights.word_times_live:
+            share = 0.0
         losses = {}
         for name, (log_probs, used) in sides.items():
             if log_probs is None or getattr(weights, name) == 0 or not bool(used.any()):
@@ -101,6 +113,8 @@ class TrainingModule(lightning.LightningModule):
             if share and bool((targets != IGNORED_FRAME).any()):
                 word_times = F.nll_loss(log_probs[used].flatten(0, 1), targets.flatten(), ignore_index=IGNORED_FRAME)
                 loss = (1 - share) * loss + share * word_times
+            if weights.peak_first:
+                loss = loss + weights.peak_first * peak_first_loss(log_probs[used], output.lengths[used])
             losses[name] = loss
         return losses
 
@@ -180,6 +194,15 @@ def ctc_loss(log_probs_BTV: Tensor, lengths: Tensor, tokens_BU: Tensor, token_co
         zero_infinity=True,
     )
     return (loss_B / token_counts.clamp(min=1)).mean()
+
+
+def peak_first_loss(log_probs_BTV: Tensor, lengths: Tensor) -> Tensor:
+    """Mean over frames of KL(next frame || frame): each frame learns to say what the next one says now, so that words
+    come out earlier (peak-first regularization, Tian et al., arXiv 2211.03284, section 3.2)."""
+    next_BTV = log_probs_BTV[:, 1:].detach()
+    divergence_BT = (next_BTV.exp() * (next_BTV - log_probs_BTV[:, :-1])).sum(-1)
+    valid_BT = valid_mask(lengths - 1, divergence_BT.shape[1])
+    return divergence_BT.masked_fill(~valid_BT, 0.0).sum() / valid_BT.sum().clamp(min=1)
 
 
 def mask_mel(mel_BFT: Tensor, lengths: Tensor, augment: AugmentConfig) -> Tensor:

@@ -1,0 +1,123 @@
+"""avsr serve: the local page with live captions."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import webbrowser
+
+from avsr.cli.arguments import add_quiet, positive_integer
+from avsr.cli.console import Console, UsageError
+
+SUMMARY = "live captions of camera and microphone, in the browser"
+DESCRIPTION = (
+    "Serve a page that captions what the browser's camera and microphone see and hear, as it is\n"
+    "spoken. Everything stays on this machine: the page is for browsers here, unless --host names\n"
+    "another address; then it asks for a token. Prints the address of the page; Ctrl-C ends it."
+)
+EXAMPLE = "avsr serve --port 8765"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `avsr serve`."""
+    add = parser.add_argument
+    add(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen; default %(default)s, this machine only"
+    )
+    add("--port", type=_port, default=8765, metavar="N", help="default %(default)s; 0: any that is free")
+    add("--token", type=_token, metavar="TEXT", help="what a browser must know; default: none, or made up for --host")
+    add("--model", default="grid-tiny", metavar="NAME|PATH", help="one that can stream; default %(default)s")
+    add("--chunk-ms", type=positive_integer, default=320, metavar="MS", help="words appear in such steps; default 320")
+    add("--look-ahead-ms", type=_milliseconds, default=0, metavar="MS", help="heard before words are final; default 0")
+    add("--face", type=_face, default="largest", metavar="largest|ID", help="whose lips to read; default largest")
+    add("--max-sessions", type=positive_integer, default=4, metavar="N", help="at a time; default %(default)s")
+    add("--max-minutes", type=_minutes, default=60.0, metavar="M", help="of one session; default 60")
+    add(
+        "--open",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="show the page in the browser; default: where there is a desktop",
+    )
+    add_quiet(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    from avsr.serving.access import is_loopback, new_token
+    from avsr.serving.limits import Limits
+    from avsr.serving.server import Settings, require_extra, serve
+
+    with Console(quiet=arguments.quiet) as console:
+        require_extra()  # before the model is loaded for nothing
+        import avsr
+
+        token = arguments.token
+        if not arguments.host:
+            raise UsageError("--host: expected an address, such as 127.0.0.1, or 0.0.0.0 for all of this machine")
+        if token is None and not is_loopback(arguments.host):
+            token = new_token()
+        settings = Settings(
+            host=arguments.host,
+            port=arguments.port,
+            token=token,
+            chunk_ms=arguments.chunk_ms,
+            look_ahead_ms=arguments.look_ahead_ms,
+            face=arguments.face,
+            limits=Limits(max_sessions=arguments.max_sessions, max_minutes=arguments.max_minutes),
+        )
+
+        def tell(url: str) -> None:
+            console.result(f"{url}\n")
+            if not is_loopback(arguments.host):
+                console.note("browsers give camera and microphone only to localhost and https: see docs/serve.md")
+            console.note("Ctrl-C ends it")
+            if _has_desktop() if arguments.open is None else arguments.open:
+                webbrowser.open(url)
+
+        serve(avsr.load(arguments.model), settings, on_ready=tell)
+    return 0
+
+
+def _has_desktop() -> bool:
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from 0 to 65535")
+    return int(text)
+
+
+def _token(text: str) -> str:
+    from avsr.serving.access import MIN_TOKEN_LENGTH
+
+    if len(text) < MIN_TOKEN_LENGTH or not re.fullmatch("[A-Za-z0-9._~-]+", text):
+        expected = f"{MIN_TOKEN_LENGTH} letters, digits, - . _ or ~, or more"
+        raise argparse.ArgumentTypeError(f"got {len(text)} characters, expected {expected}")
+    return text
+
+
+def _milliseconds(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected milliseconds, as in 160")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes <= 1e6:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected minutes, as in 90 or 0.5")
+    return minutes
+
+
+def _face(text: str) -> str:
+    if text not in ("auto", "largest") and not re.fullmatch("[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected largest or the number of a face")
+    return text

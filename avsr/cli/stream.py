@@ -1,0 +1,340 @@
+"""avsr stream: a file, or microphone and camera, to words as they are spoken."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from avsr.cli.arguments import add_quiet, device, face, positive_integer
+from avsr.cli.console import Console, UsageError, printable, without_name
+from avsr.errors import AvsrError, ConfigError, MediaError
+
+if TYPE_CHECKING:
+    from avsr.models.recognizer import Recognizer
+    from avsr.streaming.events import Event
+    from avsr.streaming.faults import Faults
+    from avsr.streaming.live import Live
+    from avsr.streaming.source import Clock, Picture, Sound
+
+SUMMARY = "live: words as they are spoken, from a file or a microphone"
+DESCRIPTION = (
+    "Recognise speech live, from a microphone and a camera, or from a file as if it were live. What is\n"
+    "recognised is a JSON object a line on standard output at once: partial and final words, changes of\n"
+    "what they are recognised from, and at the end what became of every picture; or live captions.\n"
+    "Time goes by the sound: files without are for avsr transcribe --modality v."
+)
+EXAMPLE = "avsr stream talk.mp4 --realtime --drop-video 3:5 --captions"
+
+MAX_QUIET_LAG_S = 1.0  # of the work behind the sound; more is worth a word
+FAULTS = (
+    "drop_video drop_audio delay_video_ms delay_audio_ms jitter_ms drop_frames duplicate_frames skew_ms drift_ppm"
+    " video_fps seed"
+).split()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `avsr stream`."""
+    add = parser.add_argument
+    add("file", nargs="?", metavar="FILE", help="video or sound file that takes the place of the devices")
+    add("--realtime", action="store_true", help="FILE at the speed of life; else as fast as it goes, always the same")
+    add("--mic", action="store_true", help="listen to the microphone, until Ctrl-C")
+    add("--mic-device", metavar="NAME|N", help="which one, as `python -m sounddevice` lists them; default the system's")
+    add("--camera", type=_camera, metavar="N", help="and look through camera N, /dev/videoN")
+    add("--captions", action="store_true", help="captions to read, rewritten in place on a terminal; else JSON lines")
+    add("--model", default="grid-tiny", metavar="NAME|PATH", help="one that works live; default %(default)s")
+    add("--chunk-ms", type=positive_integer, default=320, metavar="MS", help="words are shown so often; default 320")
+    add("--look-ahead-ms", type=_natural, default=0, metavar="MS", help="and final so much later; default 0")
+    add("--modality", choices=("auto", "av", "a"), default="auto", help="use sound and lips, or sound; default auto")
+    add(
+        "--face", type=face, default="auto", metavar="auto|largest|ID", help="whose lips; auto is the largest face here"
+    )
+    add(
+        "--max-video-lag-ms", type=_natural, default=320, metavar="MS", help="sound waits so long for lips; default 320"
+    )
+    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
+    add_quiet(parser)
+    faults = parser.add_argument_group("faults of a FILE, to see what they do").add_argument
+    faults(
+        "--drop-video", type=_span, action="append", metavar="S:E", help="no pictures from second S to E; repeatable"
+    )
+    faults("--drop-audio", type=_span, action="append", metavar="S:E", help="no sound from second S to E; repeatable")
+    faults("--delay-video", type=_number, dest="delay_video_ms", metavar="MS", help="pictures come so much later")
+    faults("--delay-audio", type=_number, dest="delay_audio_ms", metavar="MS", help="sound comes so much later")
+    faults("--jitter", type=_number, dest="jitter_ms", metavar="MS", help="each comes up to so much later still")
+    faults("--drop-frames", type=_share, metavar="SHARE", help="this share of the pictures, 0 to 1, is lost")
+    faults("--duplicate-frames", type=_share, metavar="SHARE", help="this share of the pictures comes twice")
+    faults("--skew", type=_number, dest="skew_ms", metavar="MS", help="the pictures' clock is ahead by so much")
+    faults("--drift", type=_number, dest="drift_ppm", metavar="PPM", help="and is fast by so many parts in a million")
+    faults("--video-fps", type=_number, metavar="N", help="so many pictures a second, left out or repeated")
+    faults("--seed", type=_natural, metavar="N", help="of what is drawn; default 1")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Recognise until the source ends; 0, or 1 where it broke off."""
+    faults = _check(arguments)
+    if sys.stdout is None:
+        raise AvsrError("standard output is closed", got="no place for results", remedy="open it")
+    with Console(quiet=arguments.quiet) as console:
+        show = _Captions(console) if arguments.captions else _Lines(console)
+        if arguments.mic:
+            _from_devices(arguments, show)
+        else:
+            _from_file(arguments, faults, show)
+    return 0
+
+
+def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> None:
+    import avsr
+    from avsr.media import probe
+    from avsr.streaming.source import file_pictures, file_sound
+
+    path = arguments.file
+    info = probe(path)
+    if info.audio is None:
+        raise MediaError(
+            f"{path}: has no sound",
+            expected="sound, whose clock live recognition goes by",
+            remedy="avsr transcribe --modality v reads lips alone",
+        )
+    if info.video is None and arguments.modality == "av":
+        raise MediaError(f"{path}: has no video", expected="video for modality av", remedy="use modality a")
+    recognizer = avsr.load(arguments.model, device=arguments.device)
+
+    def warn(line: str) -> None:
+        live.warn(f"{path}: warning: {without_name(line, path)}")
+
+    sound = faults.of_sound(file_sound(path, on_warning=warn))
+    pictures = None
+    if info.video is not None and _reads_lips(recognizer, arguments.modality):
+        pictures = faults.of_pictures(file_pictures(path, on_warning=warn))
+    with _open(recognizer, sound, pictures, arguments, show, real_time=arguments.realtime) as live:
+        _show_all(live, show)
+
+
+def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:
+    import avsr
+    from avsr.streaming.devices import Camera, Microphone
+    from avsr.streaming.source import Clock
+
+    recognizer = avsr.load(arguments.model, device=arguments.device)
+    clock = Clock()
+    name = arguments.mic_device
+    number_or_name = int(name) if name is not None and name.isdigit() else name
+    with contextlib.ExitStack() as stack:
+        camera = None
+        if arguments.camera is not None and _reads_lips(recognizer, arguments.modality):
+            camera = stack.enter_context(Camera(clock, arguments.camera, on_warning=lambda line: live.warn(line)))
+        pictures = None if camera is None else camera.pictures()
+        microphone = Microphone(clock, number_or_name)
+        live = stack.enter_context(
+            _open(recognizer, microphone.sound(), pictures, arguments, show, real_time=True, clock=clock)
+        )
+        live.session.prepare()
+        stack.enter_context(microphone)  # last, so that no sound waits for what takes long
+        show.note("listening; Ctrl-C ends")
+        _show_all(live, show)
+
+
+def _reads_lips(recognizer: Recognizer, modality: str) -> bool:
+    return modality == "av" or (modality == "auto" and "av" in recognizer.config.modalities)
+
+
+def _open(
+    recognizer: Recognizer,
+    sound: Iterable[Sound | None],
+    pictures: Iterable[Picture | None] | None,
+    arguments: argparse.Namespace,
+    show: _Lines,
+    *,
+    real_time: bool,
+    clock: Clock | None = None,
+) -> Live:
+    from avsr.streaming.live import Live
+
+    return Live(
+        recognizer,
+        sound,
+        pictures,
+        real_time=real_time,
+        clock=clock,
+        on_warning=show.note,
+        origin_s=0.0 if clock is None else None,  # devices begin when they do
+        chunk_ms=arguments.chunk_ms,
+        look_ahead_ms=arguments.look_ahead_ms,
+        face=arguments.face,
+        max_video_lag_ms=arguments.max_video_lag_ms,
+    )
+
+
+def _show_all(live: Live, show: _Lines) -> None:
+    """Show what is said as it is said, after Ctrl-C what is known by then."""
+    try:
+        try:
+            for event in live.events():
+                show.event(event)
+        except (KeyboardInterrupt, SystemExit):
+            for event in live.stop():
+                show.event(event)
+            raise
+    finally:
+        show.end()
+    if live.lag_s > MAX_QUIET_LAG_S:
+        show.note(
+            f"the work was {live.lag_s:.1f} s behind at the end: this machine is too slow;"
+            " use a longer --chunk-ms, or --modality a"
+        )
+
+
+class _Lines:
+    """Events as JSON lines."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def event(self, event: Event) -> None:
+        self._console.result(json.dumps(event.document(), ensure_ascii=False, allow_nan=False) + "\n")
+
+    def note(self, line: str) -> None:
+        self._console.note(line)
+
+    def end(self) -> None:
+        """Nothing more will be shown."""
+
+
+class _Captions(_Lines):
+    """Final words a line each. On a terminal the words so far stand below them and change in place, after AV, A or V:
+    what they are recognised from, with the reason where that has changed."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._badge, self._reason, self._words = "", "", ""
+        self._line = ""  # as it stands on the terminal, unfinished
+
+    def event(self, event: Event) -> None:
+        text = printable(event.text)
+        if event.event == "counters":
+            self.note(_summary(event.counters or {}))
+        elif event.event == "mode":
+            has_changed, self._badge = bool(self._badge), "-" if event.text == "none" else event.text.upper()
+            self._reason = event.reason if has_changed or event.reason != "ok" else ""
+            self._draw()
+        elif event.event == "partial":
+            self._words = text
+            self._draw()
+        else:
+            self._words = self._reason = ""
+            self._put(self._caption(text) + "\n" if self._in_place else text + "\n")
+            self._draw()
+
+    def note(self, line: str) -> None:
+        self._put("")
+        super().note(line)
+        self._draw()
+
+    def end(self) -> None:
+        self._words = self._badge = ""
+        self._put("")
+
+    def _draw(self) -> None:
+        if self._in_place:
+            reason = f" ({self._reason})" if self._reason else ""
+            width = max(1, shutil.get_terminal_size().columns - 5 - len(reason))  # badge, margin
+            words = self._words if len(self._words) <= width else "…" + self._words[1 - width :]
+            self._put(self._caption(words + reason) if words + reason else "")
+
+    def _caption(self, text: str) -> str:
+        return f"{self._badge:2} {text}"
+
+    def _put(self, text: str) -> None:
+        """Write in place of the unfinished line."""
+        erase = "\r\x1b[K" if self._line else ""
+        if erase or text:
+            self._console.result(erase + text)
+        self._line = "" if text.endswith("\n") else text
+
+
+def _summary(counters: dict[str, int]) -> str:
+    seconds = f"{counters['samples'] / 16_000:.1f} s of sound"
+    seconds += f", {counters['samples_lost'] / 16_000:.1f} s missing" if counters["samples_lost"] else ""
+    if not counters["pictures"]:
+        return seconds
+    fates = ", ".join(f"{counters[fate]} {fate}" for fate in ("used", "late", "absent", "duplicate") if counters[fate])
+    return f"{seconds}; {counters['pictures']} pictures: {fates}"
+
+
+def _check(arguments: argparse.Namespace) -> Faults:
+    """The faults that are asked for. Raises UsageError for options that do not go together."""
+    given: dict[str, Any] = {name: getattr(arguments, name) for name in FAULTS if getattr(arguments, name) is not None}
+    if arguments.mic and arguments.file is not None:
+        raise UsageError(f"--mic and the file {arguments.file}: give one of them")
+    if not arguments.mic and arguments.file is None:
+        raise UsageError("nothing to listen to; name a file, or give --mic")
+    for option in ("camera", "mic_device"):
+        if not arguments.mic and getattr(arguments, option) is not None:
+            raise UsageError(f"{_option(option)} needs --mic")
+    if arguments.mic and (arguments.realtime or given):
+        raise UsageError(f"{'--realtime' if arguments.realtime else _option(next(iter(given)))} is for a file")
+    if arguments.mic and arguments.modality == "av" and arguments.camera is None:
+        raise UsageError("--modality av needs a camera: add --camera 0")
+    from avsr.streaming.faults import Faults
+
+    given |= {name: tuple(given[name]) for name in ("drop_video", "drop_audio") if name in given}
+    try:
+        return Faults(**given)
+    except ConfigError as error:
+        name = error.what.removeprefix("wrong ")
+        raise UsageError(f"{_option(name)}: got {error.got}, expected {error.expected}") from None
+
+
+def _option(name: str) -> str:
+    return "--" + re.sub("_(ms|ppm)$", "", name).replace("_", "-")
+
+
+def _span(text: str) -> tuple[float, float]:
+    numbers = re.findall(r"\d+(?:\.\d*)?|\.\d+", text)
+    if re.fullmatch(r"\s*[\d.]+:[\d.]+\s*", text) and len(numbers) == 2 and float(numbers[0]) < float(numbers[1]):
+        return float(numbers[0]), float(numbers[1])
+    ordered = sorted(numbers, key=float)
+    hint = f"; did you mean {ordered[0]}:{ordered[1]}?" if len(numbers) == 2 and numbers[0] != numbers[1] else ""
+    raise argparse.ArgumentTypeError(f"got {text!r}, expected START:END in seconds, as in 3:5{hint}")
+
+
+def _as_number(text: str, expected: str, convert: Callable[[str], float]) -> float:
+    try:
+        return convert(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}") from None
+
+
+def _number(text: str) -> float:
+    return _as_number(text, "a number", float)
+
+
+def _share(text: str) -> float:
+    if re.fullmatch(r"\d+(\.\d+)?\s*%", text):
+        text = str(float(text.rstrip("% ")) / 100)
+    value = _as_number(text, "a share from 0 to 1, as 0.3, or 30%", float)
+    if 1 < value <= 100:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a share from 0 to 1; did you mean {value / 100:g}?")
+    return value
+
+
+def _natural(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 on")
+    return int(text)
+
+
+def _camera(text: str) -> int:
+    device_number = text.removeprefix("/dev/video")
+    if not device_number.isascii() or not device_number.isdigit():
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected the number of a camera, as 0 for /dev/video0")
+    return int(device_number)

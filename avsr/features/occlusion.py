@@ -1,0 +1,100 @@
+"""Whether something is before a mouth: a hand, a microphone, a cup, a scarf.
+
+The face mesh takes no notice of such things: it puts lips where a face would have them. A small network,
+`OcclusionHead`, looks at each lip crop by itself; `follow_cover` decides from that over time, by the past alone, so
+that it is the same live and for files.
+
+Letters: B batch, H W pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from avsr.errors import ModelError
+
+INPUT_PX = 48
+"""Side of what the head sees: the whole lip crop at half its resolution."""
+
+# Chosen on the development split, for few false alarms: a mouth that is lost by mistake costs more words than one that
+# is read through a hand for a moment.
+COVERED_FROM = 2.0
+FREE_BELOW = 1.0
+"""A mouth counts as covered once the smoothed log odds reach the one, and as free once they fall below the other."""
+_NEW_WEIGHT = 0.4  # of the newest slot in the smoothed log odds: a cover is noticed after some 100 ms
+_MAX_LOG_ODDS = 6.0  # no single slot outweighs its neighbours
+
+_WEIGHTS = Path(__file__).parent.parent / "assets" / "occlusion" / "model.safetensors"
+_CONTRAST_FLOOR = 2.0  # grey levels: noise of a flat crop is not blown up to a picture
+
+
+class OcclusionHead(nn.Module):
+    """Lip crops as `head_input` gives them, [B, 48, 48], -> log odds [B] that half of the mouth or more is covered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            [
+                nn.Conv2d(1, 16, 5, stride=2, padding=2),
+                nn.Conv2d(16, 24, 3, stride=2, padding=1),
+                nn.Conv2d(24, 32, 3, stride=2, padding=1),
+                nn.Conv2d(32, 32, 3, padding=1),
+            ]
+        )
+        self.flat = nn.Linear(32 * (INPUT_PX // 8) ** 2, 20)
+        self.out = nn.Linear(20, 1)
+
+    def forward(self, pixels_BHW: Tensor) -> Tensor:
+        x = pixels_BHW[:, None]
+        for convolution in self.convolutions:
+            x = F.relu(convolution(x))
+        return self.out(F.relu(self.flat(x.flatten(1))))[:, 0]
+
+
+def head_input(crops_BHW: Tensor) -> Tensor:
+    """Crops [B, 96, 96] in grey levels -> float [B, 48, 48], each minus its mean, in units of its own contrast."""
+    pixels_BHW = F.avg_pool2d(crops_BHW.float()[:, None], 2)[:, 0]
+    deviation, mean = torch.std_mean(pixels_BHW, dim=(1, 2), keepdim=True)
+    return (pixels_BHW - mean) / (deviation + _CONTRAST_FLOOR)
+
+
+@functools.cache
+def occlusion_head() -> OcclusionHead:
+    """The trained head that comes with the package, in float32, for evaluation; one a process."""
+    head = OcclusionHead()
+    try:
+        weights = safetensors.torch.load_file(_WEIGHTS)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{_WEIGHTS}: cannot be read", got=error, remedy="install avsr again") from error
+    head.load_state_dict(weights)
+    return head.eval()
+
+
+@torch.inference_mode()
+def cover_log_odds(crops_BHW: NDArray[np.uint8], head: OcclusionHead | None = None) -> NDArray[np.float32]:
+    """Log odds [B] that the mouth in each crop uint8 [B, 96, 96] is covered. head: by default the shipped one."""
+    log_odds: NDArray[np.float32] = (head or occlusion_head())(head_input(torch.from_numpy(crops_BHW))).numpy()
+    return log_odds
+
+
+class CoverState(NamedTuple):
+    """What the decision remembers of one face: the smoothed log odds that its mouth is covered, and the verdict."""
+
+    log_odds: float = -_MAX_LOG_ODDS
+    is_covered: bool = False
+
+
+def follow_cover(state: CoverState, log_odds: float) -> CoverState:
+    """The state after the next slot in which the mouth is in the picture, with its verdict on that slot."""
+    bounded = min(max(log_odds, -_MAX_LOG_ODDS), _MAX_LOG_ODDS)
+    smoothed = state.log_odds + _NEW_WEIGHT * (bounded - state.log_odds)
+    return CoverState(smoothed, smoothed >= (FREE_BELOW if state.is_covered else COVERED_FROM))

@@ -1,0 +1,99 @@
+"""The web application: the page, what it is told before a session, and the WebSocket."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from avsr import __version__
+from avsr.serving.access import Access
+from avsr.serving.connection import Connection, Live, Room
+from avsr.serving.limits import Limits
+
+FILES = {
+    "/page.js": "text/javascript; charset=utf-8",
+    "/page.css": "text/css; charset=utf-8",
+    "/microphone.js": "text/javascript; charset=utf-8",
+}
+"""What the page loads. It is the same for everybody and holds nothing of anybody."""
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' data:",  # lip crops come as data
+        "media-src 'self' blob:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "permissions-policy": "camera=(self), microphone=(self), geolocation=(), display-capture=()",
+    "referrer-policy": "no-referrer",  # an address may hold a token
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+def create_app(live: Live, *, limits: Limits, access: Access) -> ASGIApp:
+    """The application, ready to be served."""
+    room = Room(limits)
+    page = resources.files("avsr") / "assets" / "page"
+    content = {path: (page / path[1:]).read_bytes() for path in FILES}
+    index = (page / "index.html").read_bytes()
+    app = FastAPI(title="avsr", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/")
+    async def show_page(token: str = "") -> Response:
+        if not access.accepts(token):
+            what = "This page needs the token: open it by the address that avsr serve printed.\n"
+            return PlainTextResponse(what, 403, headers=HEADERS)
+        return Response(index, media_type="text/html; charset=utf-8", headers=HEADERS)
+
+    @app.get("/info")
+    async def tell(request: Request) -> Response:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if not access.accepts(token if scheme.lower() == "bearer" else ""):
+            return PlainTextResponse("The token is wrong.\n", 403, headers=HEADERS)
+        known = {"version": __version__, "sessions": room.taken, "max_sessions": room.size} | live.description
+        return JSONResponse(known, headers=HEADERS)
+
+    @app.websocket("/stream")
+    async def stream(websocket: WebSocket) -> None:
+        await Connection(websocket, live, limits=limits, access=access, room=room).run()
+
+    def add_file(path: str, media_type: str) -> None:
+        async def show_file() -> Response:
+            return Response(content[path], media_type=media_type, headers=HEADERS)
+
+        app.add_api_route(path, show_file, methods=["GET"])
+
+    for path, media_type in FILES.items():
+        add_file(path, media_type)
+    return _Gate(app, access)
+
+
+class _Gate:
+    """Turns away requests by the wrong name or from other sites before anything else sees them."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            is_websocket = scope["type"] == "websocket"
+            why_not = self._access.why_not(scope["headers"], is_websocket=is_websocket)
+            if why_not is not None:
+                await PlainTextResponse(f"{why_not}\n", 403, headers=HEADERS)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

@@ -1,0 +1,55 @@
+"""JPEG to pixels, for pictures that anybody may have made.
+
+What decoding would cost is known before it: the size is read from the header, and a file of many scans, each a pass
+over all pixels, is refused.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+MAX_LONG_SIDE_PX, MAX_SHORT_SIDE_PX, MIN_SIDE_PX = 1280, 720, 32
+MAX_SCANS = 24  # progressive files have about 10
+_MAX_SEGMENTS = 64  # before the frame header; cameras write less than 20
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG file, by its header. Raises ValueError for what is not one, or out of bounds."""
+    if data[:2] != b"\xff\xd8":
+        raise ValueError("not a JPEG file")
+    position = 2
+    for _ in range(_MAX_SEGMENTS):
+        if data[position : position + 1] != b"\xff" or len(data) < position + 4:
+            break
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker in (0xC0, 0xC1, 0xC2):  # sequential and progressive, Huffman coded: what is in use
+            precision, components = data[position + 4 : position + 5], data[position + 9 : position + 10]
+            height, width = (int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7))
+            if precision != b"\x08" or components not in (b"\x01", b"\x03"):
+                raise ValueError("a JPEG file of an unusual kind")
+            short, long = sorted((width, height))
+            if short < MIN_SIDE_PX or short > MAX_SHORT_SIDE_PX or long > MAX_LONG_SIDE_PX:
+                expected = f"{MIN_SIDE_PX} to {MAX_LONG_SIDE_PX}x{MAX_SHORT_SIDE_PX}"
+                raise ValueError(f"a picture of {width}x{height}: expected {expected}")
+            return width, height
+        is_other_segment = marker == 0xC4 or 0xDB <= marker <= 0xFE  # tables, application data, comments
+        if not is_other_segment or length < 2:
+            break
+        position += 2 + length
+    raise ValueError("a JPEG file without a header")
+
+
+def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
+    """The picture: uint8 RGB [H, W, 3]. Raises ValueError where it is broken or out of bounds."""
+    width, height = jpeg_size(data)
+    if data.count(b"\xff\xda") > MAX_SCANS:
+        raise ValueError("a JPEG file of very many scans")
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        bgr = None
+    if bgr is None or bgr.shape != (height, width, 3):
+        raise ValueError("a JPEG file that cannot be decoded")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)

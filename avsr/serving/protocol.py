@@ -1,0 +1,155 @@
+"""What page and server say to each other over the WebSocket `/stream`.
+
+Client to server. The first message is the hello, within a few seconds; sound and pictures follow as they come.
+
+    text    {"type": "hello", "protocol": 1, "token": "...", "video": true}
+                                token: where the server asks for one; video: whether pictures will come, default true
+    binary  1, time, samples    sound: int16, mono, 16 kHz
+    binary  2, time, samples    sound: float32 in [-1, 1], mono, 16 kHz
+    binary  3, time, picture    one JPEG file
+    text    {"type": "stop"}    nothing more comes; the server says what is left and closes
+
+A binary message is one byte (what it is), a float64 (the time: seconds of one clock of the client's, at which its first
+sample or its picture was taken) and the payload, all little-endian. A block of sound is a second at most.
+
+Server to client, JSON texts, all with a name in "event":
+
+    hello       protocol, version, model, modalities, chunk_ms, look_ahead_ms, latency_ms (of the algorithm), video
+    partial, final, mode, counters
+                as `Event.document()` of `avsr.streaming.events` has them; times are on the client's clock
+    lips        what the model was given as lips: time (seconds from the beginning of the session), present, reason,
+                face, and where present png: the grey crop, 96x96, in base64
+    status      once a second: seconds, counters, latency_ms, backlog_ms of sound that waits to be recognised
+    error       code, message; the last before the server closes for any reason but "stopped"
+
+The close code says the same as the code of the error, see `CLOSE_CODES`, and the reason its message.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+PROTOCOL = 1
+SAMPLE_RATE_HZ = 16000
+INT16_SOUND, FLOAT32_SOUND, JPEG_PICTURE = 1, 2, 3
+MAX_BLOCK_SAMPLES = SAMPLE_RATE_HZ  # of one message
+
+CLOSE_CODES = {
+    "stopped": 1000,  # as the client asked
+    "malformed": 4400,
+    "token": 4401,
+    "hello": 4408,  # did not come in time
+    "idle": 4409,  # neither sound nor pictures for a while
+    "length": 4410,  # the session has lasted as long as it may
+    "slow": 4411,  # the client does not read what it is sent
+    "size": 4413,
+    "rate": 4429,
+    "fault": 4500,  # of the server
+    "busy": 4503,  # as many sessions as there may be
+}
+"""Close codes of the WebSocket. Beside these: 1009 for messages so large that they are not even read, 1012 when the
+server is stopped."""
+
+_HEADER = struct.Struct("<Bd")
+
+
+class RefusalError(Exception):
+    """The connection ends. code: a key of CLOSE_CODES; str() says why in one line, which the client is told."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A block of sound. time_s: of its first sample, on the client's clock. samples: float32 [S] in [-1, 1], 16 kHz."""
+
+    time_s: float
+    samples: npt.NDArray[np.float32]
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it came. time_s: when it was taken, on the client's clock. jpeg: nobody has looked at it yet."""
+
+    time_s: float
+    jpeg: bytes
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What the client wants. token: "" where it gave none."""
+
+    token: str
+    video: bool
+
+
+def read_media(message: bytes) -> Sound | Picture:
+    """A binary message. Raises RefusalError."""
+    if len(message) <= _HEADER.size:
+        raise RefusalError(
+            "malformed", f"binary message of {len(message)} bytes: expected a kind, a time and a payload"
+        )
+    kind, time_s = _HEADER.unpack_from(message)
+    if not math.isfinite(time_s) or abs(time_s) > 1e9:  # beyond, a float64 no longer holds microseconds
+        raise RefusalError("malformed", f"time {time_s}: expected seconds")
+    payload = message[_HEADER.size :]
+    if kind == JPEG_PICTURE:
+        return Picture(time_s, payload)
+    if kind not in (INT16_SOUND, FLOAT32_SOUND):
+        raise RefusalError("malformed", f"binary message of kind {kind}: expected 1, 2 (sound) or 3 (picture)")
+    dtype = np.dtype("<i2" if kind == INT16_SOUND else "<f4")
+    if len(payload) % dtype.itemsize or len(payload) > MAX_BLOCK_SAMPLES * dtype.itemsize:
+        raise RefusalError(
+            "malformed", f"block of sound of {len(payload)} bytes: expected whole samples, a second at most"
+        )
+    samples = np.frombuffer(payload, dtype).astype(np.float32)
+    if kind == INT16_SOUND:
+        samples /= 32768.0
+    elif not np.isfinite(samples).all():
+        raise RefusalError("malformed", "block of sound with values that are not finite")
+    return Sound(time_s, np.clip(samples, -1.0, 1.0))
+
+
+def read_hello(text: str) -> Hello:
+    """The first message. Raises RefusalError."""
+    document = _read_document(text, "hello")
+    if document.get("protocol") != PROTOCOL:
+        what = f"protocol {document.get('protocol')!r:.20}: expected {PROTOCOL}; load the page again"
+        raise RefusalError("malformed", what)
+    token, video = document.get("token", ""), document.get("video", True)
+    if not isinstance(token, str) or not isinstance(video, bool):
+        raise RefusalError("malformed", "hello: expected a text as token, and true or false as video")
+    return Hello(token, video)
+
+
+def read_stop(text: str) -> None:
+    """A text message after the hello, which can only be the stop. Raises RefusalError."""
+    _read_document(text, "stop")
+
+
+def write(document: dict[str, Any]) -> str:
+    """One message to the client."""
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _read_document(text: str, kind: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or document.get("type") != kind:
+        raise RefusalError("malformed", f'text message: expected {{"type": "{kind}"}}')
+    return document

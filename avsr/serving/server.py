@@ -1,0 +1,169 @@
+"""The process of `avsr serve`: its model, its socket, and uvicorn."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from avsr.errors import AvsrError
+from avsr.serving.access import Access
+from avsr.serving.limits import Limits
+from avsr.serving.stream import LiveSession
+
+if TYPE_CHECKING:
+    import uvicorn
+
+SHUTDOWN_S = 3  # for clients to take leave
+
+
+class LiveRecognizer(Protocol):
+    """What is needed of a recogniser; `avsr.Recognizer` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def config(self) -> Any: ...
+    def stream(self, *, chunk_ms: int, look_ahead_ms: int, video: bool, face: str) -> LiveSession: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What `avsr serve` is told. port: 0 for any that is free."""
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    token: str | None = None
+    chunk_ms: int = 320
+    look_ahead_ms: int = 0
+    face: str = "largest"
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A server that listens and is ready to run. url: of the page, with the token."""
+
+    server: uvicorn.Server
+    listener: socket.socket
+    url: str
+
+    def run(self) -> None:
+        """Serve until a signal, or until `server.should_exit` is set."""
+        try:
+            self.server.run(sockets=[self.listener])
+        finally:
+            self.listener.close()
+
+
+def require_extra() -> None:
+    """Raises AvsrError where the optional packages are missing."""
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+        import websockets  # noqa: F401
+    except ImportError as error:
+        raise AvsrError("avsr serve needs more packages", got=error, remedy="pip install 'avsr[serve]'") from error
+
+
+def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
+    """A server with the recogniser, listening and warm.
+
+    Raises AvsrError where it cannot listen, and ConfigError where the recogniser cannot stream in that way.
+    """
+    require_extra()
+    import uvicorn
+
+    from avsr.serving.app import create_app
+    from avsr.serving.connection import Live
+    from avsr.serving.transport import HttpTransport, WebSocketTransport
+
+    can_read = "av" in recognizer.config.modalities
+
+    def open_session(video: bool) -> LiveSession:
+        return recognizer.stream(
+            chunk_ms=settings.chunk_ms,
+            look_ahead_ms=settings.look_ahead_ms,
+            video=video and can_read,
+            face=settings.face,
+        )
+
+    listener = _listen(settings.host, settings.port)
+    try:
+        description: dict[str, Any] = {
+            "model": recognizer.name,
+            "modalities": list(recognizer.config.modalities),
+            "chunk_ms": settings.chunk_ms,
+            "look_ahead_ms": settings.look_ahead_ms,
+            "latency_ms": _try(open_session),
+        }
+        access = Access(settings.host, settings.token)
+        app = create_app(
+            Live(open_session=open_session, description=description), limits=settings.limits, access=access
+        )
+        config = uvicorn.Config(
+            app,
+            http=HttpTransport,
+            ws=WebSocketTransport,
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            access_log=False,  # addresses may hold a token
+            server_header=False,
+            proxy_headers=False,
+            ws_max_size=2 * settings.limits.message_bytes,  # what is between is refused with our own words
+            ws_per_message_deflate=False,  # a small message could become a very large one
+            timeout_graceful_shutdown=SHUTDOWN_S,
+        )
+    except BaseException:
+        listener.close()
+        raise
+    # Its warnings are about what clients do wrong, which is theirs to see and would be noise here.
+    if not logging.getLogger("avsr").isEnabledFor(logging.DEBUG):
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    return Prepared(uvicorn.Server(config), listener, access.url(listener.getsockname()[1]))
+
+
+def serve(recognizer: LiveRecognizer, settings: Settings, *, on_ready: Callable[[str], None]) -> None:
+    """Serve until a signal. on_ready(url) is called when the page can be opened. Raises what `prepare` does."""
+    import torch
+
+    # Every session computes in threads of its own; more of them for each would only get into each other's way.
+    torch.set_num_threads(1)
+    prepared = prepare(recognizer, settings)
+    on_ready(prepared.url)
+    prepared.run()
+
+
+def _try(open_session: Callable[[bool], LiveSession]) -> float:
+    """Run a session for a moment, so that what cannot work fails now and the first client does not wait for what is
+    loaded at first use. Returns its latency."""
+    with open_session(True) as session:
+        session.push_video(np.zeros((480, 640, 3), np.uint8), 0.0)
+        session.push_audio(np.zeros(16000, np.float32), 0.0)
+        latency_ms = session.latency_ms
+        session.finish()
+    return latency_ms
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise AvsrError(f"--host {host}: is no address of this machine", got=error) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        remedy = "choose another with --port, or 0 for any that is free"
+        raise AvsrError(f"cannot listen at {host}, port {port}", got=error, remedy=remedy) from error
+    return listener

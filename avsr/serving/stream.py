@@ -1,0 +1,233 @@
+"""One client's session, fed from bounded queues by two threads of its own.
+
+Nothing here ever waits for the client, and the client never waits for the recogniser: what does not fit is dropped and
+counted, pictures before sound and the oldest first. So one that sends too much costs its own session alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from avsr.serving.limits import Limits
+from avsr.serving.pictures import decode_jpeg
+from avsr.serving.protocol import Picture, Sound
+
+if TYPE_CHECKING:
+    from avsr.features.lips import LipSlot
+    from avsr.streaming.events import Event
+
+logger = logging.getLogger(__name__)
+
+PIECE_SAMPLES = 1600  # of sound at a time: 100 ms, so that time goes on in small steps also for large blocks
+MAX_BROKEN_PICTURES = 10  # in a row; then the client is told
+STATUS_S = 1.0
+SLOT_S = 0.04
+
+_numbers = itertools.count(1)
+
+
+class LiveSession(Protocol):
+    """What is needed of a session; `avsr.streaming.session.Session` is one."""
+
+    def push_audio(self, samples: npt.NDArray[np.float32], t: float | None = None) -> list[Event]: ...
+    def push_video(self, picture: npt.NDArray[np.uint8], t: float) -> list[Event]: ...
+    def finish(self) -> list[Event]: ...
+    @property
+    def counters(self) -> dict[str, int]: ...
+    @property
+    def latency_ms(self) -> float: ...
+    @property
+    def recent_lips(self) -> list[LipSlot]: ...
+    def __enter__(self) -> LiveSession: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class BrokenPicturesError(Exception):
+    """Too many pictures in a row could not be decoded; str() says why the last one."""
+
+
+class LiveStream:
+    """A session and its threads.
+
+    open_session: makes the session; called in a thread. say(document) gets each event for the client, ended(error) is
+    called once, at the very end, error None where all went well. Both are called from threads and must not block.
+    """
+
+    def __init__(
+        self,
+        open_session: Callable[[], LiveSession],
+        *,
+        say: Callable[[dict[str, Any]], None],
+        ended: Callable[[BaseException | None], None],
+        limits: Limits,
+    ) -> None:
+        self._open_session, self._say, self._ended, self._limits = open_session, say, ended, limits
+        self._sound: deque[Sound] = deque()
+        self._sound_s = 0.0  # in the queue
+        self._pictures: deque[Picture] = deque()
+        self._wake = threading.Condition()
+        self._finishing = self._closing = False
+        self._dropped = {"pictures_dropped": 0, "pictures_broken": 0, "samples_dropped": 0}
+        self._failure: BaseException | None = None
+        self._started_s = time.monotonic()
+        self._telling = threading.Lock()
+        self._status_due_s = 0.0
+        self._last_slot = -1
+        number = next(_numbers)
+        self._hearing = threading.Thread(target=self._hear, name=f"avsr-sound-{number}", daemon=True)
+        self._seeing_name = f"avsr-lips-{number}"
+
+    # -- for the connection -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin."""
+        self._hearing.start()
+
+    def add(self, item: Sound | Picture) -> None:
+        """Take what came; never waits."""
+        with self._wake:
+            if self._finishing or self._closing:
+                return
+            if isinstance(item, Picture):
+                self._pictures.append(item)
+                while len(self._pictures) > self._limits.queued_pictures:
+                    self._pictures.popleft()
+                    self._dropped["pictures_dropped"] += 1
+            else:
+                self._sound.append(item)
+                self._sound_s += item.seconds
+                while self._sound_s > self._limits.queued_sound_s:
+                    oldest = self._sound.popleft()
+                    self._sound_s -= oldest.seconds
+                    self._dropped["samples_dropped"] += len(oldest.samples)
+            self._wake.notify_all()
+
+    def finish(self) -> None:
+        """Nothing more comes: recognise what is left, say it, and end."""
+        with self._wake:
+            self._finishing = True
+            self._wake.notify_all()
+
+    def close(self) -> None:
+        """End as soon as may be, and say nothing more."""
+        with self._wake:
+            self._closing = True
+            self._sound.clear()
+            self._pictures.clear()
+            self._wake.notify_all()
+
+    # -- the threads --------------------------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        try:
+            with self._open_session() as session:
+                seeing = threading.Thread(target=self._see, args=(session,), name=self._seeing_name, daemon=True)
+                seeing.start()
+                try:
+                    while (sound := self._next_sound()) is not None:
+                        for first in range(0, len(sound.samples), PIECE_SAMPLES):
+                            piece = sound.samples[first : first + PIECE_SAMPLES]
+                            time_s = sound.time_s + first / 16000
+                            self._tell(session, session.push_audio(piece, time_s))
+                finally:
+                    self.finish()  # whatever happened here, the other thread must end before the session does
+                    seeing.join()
+                if self._failure is None and not self._closing:
+                    self._tell(session, session.finish())
+        except Exception as error:
+            self._failure = self._failure or error
+        self._ended(self._failure)
+
+    def _see(self, session: LiveSession) -> None:
+        broken = 0
+        try:
+            while (picture := self._next_picture()) is not None:
+                try:
+                    rgb = decode_jpeg(picture.jpeg)
+                except ValueError as error:
+                    broken += 1
+                    with self._wake:
+                        self._dropped["pictures_broken"] += 1
+                    if broken >= MAX_BROKEN_PICTURES:
+                        raise BrokenPicturesError(str(error)) from error
+                    continue
+                broken = 0
+                self._tell(session, session.push_video(rgb, picture.time_s))
+        except Exception as error:
+            self._failure = error
+            self.close()
+
+    def _next_sound(self) -> Sound | None:
+        with self._wake:
+            while not self._sound:
+                if self._finishing or self._closing:
+                    return None
+                self._wake.wait()
+            sound = self._sound.popleft()
+            self._sound_s -= sound.seconds
+            return sound
+
+    def _next_picture(self) -> Picture | None:
+        with self._wake:
+            while True:
+                if self._sound_s > self._limits.hurry_s:  # the sound has to catch up first
+                    self._dropped["pictures_dropped"] += len(self._pictures)
+                    self._pictures.clear()
+                if self._pictures:
+                    return self._pictures.popleft()
+                if self._finishing or self._closing:
+                    return None
+                self._wake.wait()
+
+    # -- what the client is told --------------------------------------------------------------------------------------
+
+    def _tell(self, session: LiveSession, events: list[Event]) -> None:
+        with self._telling:
+            if self._closing:
+                return
+            for event in events:
+                self._say(event.document())
+            for slot in session.recent_lips:
+                if slot.index > self._last_slot:
+                    self._last_slot = slot.index
+                    self._say(_lips_document(slot))
+            now_s = time.monotonic()
+            if now_s >= self._status_due_s:
+                self._status_due_s = now_s + STATUS_S
+                self._say(self._status(session, now_s))
+
+    def _status(self, session: LiveSession, now_s: float) -> dict[str, Any]:
+        counters = session.counters
+        with self._wake:
+            counters = counters | self._dropped
+            backlog_s = self._sound_s
+        return {
+            "event": "status",
+            "seconds": round(now_s - self._started_s, 1),
+            "latency_ms": round(session.latency_ms, 1),
+            "backlog_ms": round(1000 * backlog_s),
+            "counters": counters,
+        }
+
+
+def _lips_document(slot: LipSlot) -> dict[str, Any]:
+    import cv2
+
+    document: dict[str, Any] = {"event": "lips", "time": round(slot.index * SLOT_S, 3)}
+    document |= {"present": slot.present, "reason": slot.reason, "face": slot.face}
+    if slot.present:
+        document["png"] = base64.b64encode(cv2.imencode(".png", slot.crop)[1].tobytes()).decode()
+    return document

@@ -1,0 +1,95 @@
+"""What happens below HTTP and WebSockets: connections that stall, flood or never read are cut.
+
+uvicorn has no limit for a request that never ends, for control frames, or for a peer that reads nothing while it is
+being answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.transports import BaseTransport
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+MAX_CONNECTIONS = 64
+REQUEST_S = 10.0
+STALLED_S = 10.0  # without a peer reading, while more waits to be sent than fits on the way
+PINGS_PER_S = 5.0
+PINGS_AT_ONCE = 20
+
+
+class HttpTransport(H11Protocol):
+    """HTTP, with a number of connections and a time for each request, from its first byte to its answered last."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        is_full = len(self.connections) >= MAX_CONNECTIONS
+        super().connection_made(transport)
+        self._wait_anew()
+        if is_full:
+            transport.abort()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._wait_no_more()
+        super().handle_websocket_upgrade(event)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait_anew()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def _wait_anew(self) -> None:
+        self._wait_no_more()
+        self._patience = self.loop.call_later(REQUEST_S, self.transport.abort)
+
+    def _wait_no_more(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+
+class WebSocketTransport(WebSocketsSansIOProtocol):
+    """A WebSocket that is cut when its peer stops reading or sends control frames without end."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._stalled: asyncio.TimerHandle | None = None
+        self._pings_left, self._pings_since_s = float(PINGS_AT_ONCE), 0.0
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=256 * 1024)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unstall()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unstall()
+        super().connection_lost(exc)
+
+    def handle_ping(self) -> None:
+        now_s = self.loop.time()
+        left = self._pings_left + PINGS_PER_S * (now_s - self._pings_since_s)
+        self._pings_left, self._pings_since_s = min(left, PINGS_AT_ONCE) - 1, now_s
+        if self._pings_left < 0:
+            self.transport.abort()
+            return
+        super().handle_ping()
+
+    def _unstall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None

@@ -1,0 +1,119 @@
+"""Faults of a live source, rehearsed: what cameras, networks and clocks do, the same every time.
+
+Each kind of fault draws from a generator of its own, seeded by (seed, kind): switching one on leaves the others as they
+were. What is lost, and what comes twice or late, follows from the seed alone, at any speed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import math
+from collections.abc import Iterable, Iterator
+
+from avsr.datasets.randomness import generator
+from avsr.errors import ConfigError
+from avsr.streaming.source import Picture, Sound
+
+MAX_DELAY_MS = 10_000.0
+MAX_DRIFT_PPM = 10_000.0
+MAX_FPS = 240.0
+_ROUNDING_S = 1e-6
+
+Span = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Faults:
+    """What goes wrong.
+
+    drop_video, drop_audio: spans (start, end) in media seconds of which nothing comes. delay_video_ms, delay_audio_ms:
+    all of it comes later, with the same time stamps. jitter_ms: each thing comes up to so much later still; pictures
+    may overtake each other, sound stays in order. drop_frames, duplicate_frames: share of pictures that are lost, or
+    come twice. skew_ms: the camera's time stamps are ahead by so much; drift_ppm: and run fast by so many parts in a
+    million. video_fps: pictures are left out or repeated to so many a second. seed: of all that is drawn. Raises
+    ConfigError for what makes no sense.
+    """
+
+    drop_video: tuple[Span, ...] = ()
+    drop_audio: tuple[Span, ...] = ()
+    delay_video_ms: float = 0.0
+    delay_audio_ms: float = 0.0
+    jitter_ms: float = 0.0
+    drop_frames: float = 0.0
+    duplicate_frames: float = 0.0
+    skew_ms: float = 0.0
+    drift_ppm: float = 0.0
+    video_fps: float | None = None
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("drop_video", "drop_audio"):
+            for start_s, end_s in getattr(self, name):
+                if not 0 <= start_s < end_s:
+                    raise ConfigError(f"wrong {name}", got=f"{start_s:g}:{end_s:g}", expected="START:END, START first")
+        for name, low, high in (
+            ("delay_video_ms", 0.0, MAX_DELAY_MS),
+            ("delay_audio_ms", 0.0, MAX_DELAY_MS),
+            ("jitter_ms", 0.0, MAX_DELAY_MS),
+            ("drop_frames", 0.0, 1.0),
+            ("duplicate_frames", 0.0, 1.0),
+            ("skew_ms", -MAX_DELAY_MS, MAX_DELAY_MS),
+            ("drift_ppm", -MAX_DRIFT_PPM, MAX_DRIFT_PPM),
+        ):
+            if not low <= getattr(self, name) <= high:  # so written that NaN is refused
+                raise ConfigError(f"wrong {name}", got=f"{getattr(self, name):g}", expected=f"{low:g} to {high:g}")
+        if self.video_fps is not None and not 0.1 <= self.video_fps <= MAX_FPS:
+            raise ConfigError("wrong video_fps", got=f"{self.video_fps:g}", expected=f"0.1 to {MAX_FPS:g}")
+
+    def of_sound(self, sound: Iterable[Sound]) -> Iterator[Sound]:
+        """What comes of the sound, in order of arrival."""
+        jitter = generator("faults", self.seed, "sound jitter")
+        last_s = -math.inf
+        for block in sound:
+            late_s = (self.delay_audio_ms + self.jitter_ms * jitter.random()) / 1000
+            if not _is_in(block.time_s, self.drop_audio):
+                last_s = max(last_s, block.arrival_s + late_s)
+                yield block._replace(arrival_s=last_s)
+
+    def of_pictures(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+        """What comes of the pictures, in order of arrival."""
+        drop, twice, jitter = (generator("faults", self.seed, what) for what in ("drop", "twice", "jitter"))
+        waiting: list[tuple[float, int, Picture]] = []  # only as many as may still be overtaken
+        count = 0
+        for picture in self._at_rate(pictures):
+            soonest_s = picture.arrival_s + self.delay_video_ms / 1000
+            while waiting and waiting[0][0] <= soonest_s:
+                yield heapq.heappop(waiting)[2]
+            is_lost = drop.random() < self.drop_frames or _is_in(picture.time_s, self.drop_video)
+            copies = 2 if twice.random() < self.duplicate_frames else 1
+            stamp_s = picture.time_s * (1 + self.drift_ppm * 1e-6) + self.skew_ms / 1000
+            for _ in range(copies):
+                arrival_s = soonest_s + self.jitter_ms / 1000 * jitter.random()
+                if not is_lost:
+                    heapq.heappush(waiting, (arrival_s, count, Picture(arrival_s, stamp_s, picture.rgb)))
+                count += 1
+        while waiting:
+            yield heapq.heappop(waiting)[2]
+
+    def _at_rate(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+        """At each tick the newest picture, with its own time, or that of the tick where it is repeated."""
+        if self.video_fps is None:
+            yield from pictures
+            return
+        tick = 0
+        newest: Picture | None = None
+        is_new = False
+        for picture in pictures:
+            if newest is None:
+                tick = math.ceil(picture.time_s * self.video_fps - _ROUNDING_S)
+            while newest is not None and (tick_s := tick / self.video_fps) < picture.time_s - _ROUNDING_S:
+                yield newest if is_new else Picture(tick_s, tick_s, newest.rgb)
+                tick, is_new = tick + 1, False
+            newest, is_new = picture, True
+        if newest is not None and is_new and tick / self.video_fps <= newest.time_s + 1 / self.video_fps:
+            yield newest
+
+
+def _is_in(time_s: float, spans: tuple[Span, ...]) -> bool:
+    return any(start_s <= time_s < end_s for start_s, end_s in spans)

@@ -1,0 +1,110 @@
+"""What a live session is fed with: sound in small blocks and pictures, each with its time and when it arrives.
+
+All times are seconds of one clock. `time_s` is when something was said or seen and goes to the session; `arrival_s` is
+when it gets here, and decides the order. A file as a live source arrives without delay: a block of sound when its last
+sample was spoken, a picture when it was taken.
+
+A source is an iterator. One that waits for a device gives None now and then, so that whoever reads it can stop.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsr.media import SAMPLE_RATE, WarningSink, iter_audio, iter_frames
+
+BLOCK_S = 0.02
+BLOCK_SAMPLES = round(BLOCK_S * SAMPLE_RATE)
+
+
+class Sound(NamedTuple):
+    """A block of sound. time_s: of its first sample. samples: float32 [S], mono, 16 kHz."""
+
+    arrival_s: float
+    time_s: float
+    samples: NDArray[np.float32]
+
+
+class Picture(NamedTuple):
+    """A picture. time_s: when it was taken. rgb: uint8 [H, W, 3], or a lip crop [96, 96], or None: no lips."""
+
+    arrival_s: float
+    time_s: float
+    rgb: NDArray[np.uint8] | None
+
+
+Item = TypeVar("Item", Sound, Picture)
+
+
+def file_sound(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[Sound]:
+    """The sound of a file in blocks of 20 ms, the last one shorter. Raises MediaError where it has none."""
+    return blocks(iter_audio(path, on_warning=on_warning))
+
+
+def blocks(sound: Iterable[NDArray[np.float32]]) -> Iterator[Sound]:
+    """Consecutive samples, cut into blocks of 20 ms, from time 0 on."""
+    rest = np.zeros(0, np.float32)
+    position = 0
+
+    def block(samples: NDArray[np.float32]) -> Sound:
+        nonlocal position
+        start, position = position, position + len(samples)
+        return Sound(position / SAMPLE_RATE, start / SAMPLE_RATE, samples)
+
+    for samples in sound:
+        rest = np.concatenate((rest, samples))
+        whole = len(rest) // BLOCK_SAMPLES * BLOCK_SAMPLES
+        for start in range(0, whole, BLOCK_SAMPLES):
+            yield block(rest[start : start + BLOCK_SAMPLES])
+        rest = rest[whole:].copy()
+    if len(rest):
+        yield block(rest)
+
+
+def file_pictures(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[Picture]:
+    """The pictures of a file. Raises MediaError where it has none."""
+    return (Picture(frame.time_s, frame.time_s, frame.rgb) for frame in iter_frames(path, on_warning=on_warning))
+
+
+def in_order(sound: Iterable[Sound], pictures: Iterable[Picture]) -> Iterator[Sound | Picture]:
+    """Both as they arrive; of what arrives at the same time the picture first, so that no sound waits for it."""
+    return heapq.merge(pictures, sound, key=lambda item: item.arrival_s)  # stable: earlier arguments first
+
+
+class Clock:
+    """Seconds since this was made, the same for all threads and devices."""
+
+    def __init__(self) -> None:
+        self._start_s = time.monotonic()
+
+    def now_s(self) -> float:
+        return time.monotonic() - self._start_s
+
+
+class Pace:
+    """Lets things pass when they are due, by a clock that several threads share."""
+
+    def __init__(self, clock: Clock, stop: threading.Event) -> None:
+        self._clock, self._stop = clock, stop
+        self.lag_s = 0.0
+        """By how much the latest thing was late when it was asked for: more and more where the work takes too long."""
+
+    def follow(self, items: Iterable[Item | None]) -> Iterator[Item | None]:
+        """The same items, none before it arrives; ends early when told to stop."""
+        for item in items:
+            if item is not None:
+                early_s = item.arrival_s - self._clock.now_s()
+                if early_s > 0:
+                    self._stop.wait(early_s)
+                self.lag_s = max(0.0, -early_s)
+            if self._stop.is_set():
+                return
+            yield item
