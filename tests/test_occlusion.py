@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -148,3 +149,15 @@ def test_a_hand_before_a_real_mouth_is_noticed_and_its_leaving_too() -> None:
 
 def test_bare_mouths_are_free() -> None:
     assert "occluded" not in extract_lips(DEMO).reasons
+
+
+def test_one_crop_at_a_time_gives_what_a_batch_gives_in_any_thread() -> None:
+    random = np.random.default_rng(1)
+    crops = random.integers(0, 256, (20, CROP_PX, CROP_PX), np.uint8)
+    crops = np.stack([cv2.GaussianBlur(crop, (0, 0), random.uniform(0.5, 6.0)) for crop in crops])
+    crops[0] = 77
+    expected = cover_log_odds(crops, occlusion_head())
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            one_by_one = np.concatenate(list(pool.map(cover_log_odds, crops[:, None])))
+            np.testing.assert_allclose(one_by_one, expected, rtol=1e-3, atol=1e-3)

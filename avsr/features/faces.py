@@ -44,7 +44,7 @@ MAX_LOST_S = 1.0
 """A face that is found again at its place within this time is the same face."""
 
 _SEARCH_S = 1.0  # between searches of the whole picture while a face is followed; without one it is every picture
-_PART_S = 1.0  # between searches of one part of it while a face is followed
+_PART_S = 1.5  # between searches of one part of it while a face is followed
 _SWEEP_S = 1.0  # at least, between searches of all parts at once, as done at the start and after a cut
 _CHECK_S = 1.2  # between confirmations of a followed face; a search that finds it, as of a large one, is one as well
 _MAX_FAILED_CHECKS = 3
@@ -173,7 +173,7 @@ class FaceFinder:
 
     def _is_cut(self, picture: Picture) -> bool:
         """Whether this picture does not go on from the last one: another shot, another size, or the first."""
-        grid = picture.grid(max(1, picture.width // 128), max(1, picture.height // 72))
+        grid = picture.grid(max(1, picture.width // 96), max(1, picture.height // 54))
         last, self._thumbnail = self._thumbnail, cv2.resize(grid, (32, 18), interpolation=cv2.INTER_AREA)
         size, self._size = self._size, (picture.width, picture.height)
         return (

@@ -38,9 +38,10 @@ LOOK_AHEAD_SLOTS = 1 + MAX_BRIDGED_SLOTS
 _MAX_DISTANCE_S = 0.06  # a picture further away from a slot does not show what the lips did in it
 # A face whose eyes, nose and lips have moved by less than this in two slots, in pixels of the crop, is half-way in the
 # slot between: what is missed is less than the tremble of the mesh.
-_STILL_PX = 1.5
+_STILL_PX = 2.0
 _ROUNDING_S = 1e-6  # of times: must not decide which picture a slot shows
 _ROTATION_SCALE_SLOTS = 13  # causal window for rotation and size: heads turn slowly, and jitter shows as a swaying crop
+_SHARPNESS_SLOTS = 3  # a median needs no more, and each costs as much as half a crop
 _MIN_MOUTH_PX = 10.0
 _MAX_TURN = 0.5  # sideways shift of the nose from the middle between the eyes, in eye distances; profiles give 0.5-0.7
 
@@ -76,7 +77,8 @@ class LipSlot:
     or "late" (no picture near). face: its identity, None where there is no face.
 
     What was measured, NaN where the face is not seen itself (bridged slots among them): opening, of the inner lips, in
-    eye distances; width_px, of the face; sharpness of the crop, see `quality.sharpness`; yaw_deg, as in `Face`.
+    eye distances; width_px, of the face; sharpness of the crop in every third slot, see `quality.sharpness`; yaw_deg,
+    as in `Face`.
     """
 
     index: int
@@ -321,7 +323,7 @@ class LipTracker:
             number,
             opening=_opening(here.face),
             width_px=here.face.box.right - here.face.box.left,
-            sharpness=sharpness(crop) if reason == "ok" else math.nan,
+            sharpness=sharpness(crop) if reason == "ok" and slot.index % _SHARPNESS_SLOTS == 0 else math.nan,
             yaw_deg=here.face.yaw_deg,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -28,11 +29,17 @@ class Picture:
     """
 
     def __init__(
-        self, planes: tuple[Bytes, ...], to_rgb: npt.NDArray[np.float32] | None, *, is_common: bool = False
+        self,
+        planes: tuple[Bytes, ...],
+        to_rgb: npt.NDArray[np.float32] | None,
+        *,
+        is_common: bool = False,
+        convert: Callable[[], Bytes] | None = None,
     ) -> None:
         self._planes = planes  # of RGB [H, W, 3] alone, or of luma [H, W] and of chroma at half the size, blue and red
         self._to_rgb = to_rgb  # [3, 4], from (Y, Cb, Cr, 1)
         self._is_common = is_common  # BT.601 of limited range
+        self._convert = convert
         self._rgb = planes[0] if to_rgb is None else None
         self.height, self.width = planes[0].shape[:2]
 
@@ -42,16 +49,26 @@ class Picture:
         return Picture((rgb,), None)
 
     @staticmethod
-    def of_planes(luma: Bytes, blue: Bytes, red: Bytes, matrix: tuple[float, float], *, full_range: bool) -> Picture:
-        """Of uint8 [H, W] and twice [H / 2, W / 2], rounded up: 4:2:0 of 8 bit. matrix: BT_601 or BT_709."""
+    def of_planes(
+        luma: Bytes,
+        blue: Bytes,
+        red: Bytes,
+        matrix: tuple[float, float],
+        *,
+        full_range: bool,
+        convert: Callable[[], Bytes] | None = None,
+    ) -> Picture:
+        """Of uint8 [H, W] and twice [H / 2, W / 2], rounded up: 4:2:0 of 8 bit. matrix: BT_601 or BT_709. convert: a
+        faster way to all of it in RGB."""
         to_rgb = _to_rgb(matrix, full_range=full_range)
-        return Picture((luma, blue, red), to_rgb, is_common=matrix == BT_601 and not full_range)
+        return Picture((luma, blue, red), to_rgb, is_common=matrix == BT_601 and not full_range, convert=convert)
 
     @property
     def rgb(self) -> Bytes:
         """All of it, uint8 [H, W, 3]."""
         if self._rgb is None:
-            self._rgb = self.rgb_part(0, 0, self.width, self.height, (self.width, self.height))
+            size = (self.width, self.height)
+            self._rgb = self._convert() if self._convert is not None else self.rgb_part(0, 0, *size, size)
         return self._rgb
 
     def rgb_part(self, left: int, top: int, right: int, bottom: int, size: tuple[int, int]) -> Bytes:

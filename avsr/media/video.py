@@ -103,21 +103,26 @@ def _upright(frame: av.VideoFrame, sample_aspect_ratio: float) -> Picture:
     shrinks = width < frame.width or height < frame.height
     interpolation = Interpolation.AREA if shrinks else Interpolation.BILINEAR
     turns = quarter_turns(frame)
+
+    def convert() -> npt.NDArray[np.uint8]:
+        rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation=interpolation).to_ndarray()
+        return np.ascontiguousarray(np.rot90(rgb, turns), dtype=np.uint8)  # a copy only where it is turned
+
+    name = frame.format.name
     matrix = _MATRICES.get(int(frame.colorspace))
-    if frame.format.name in _PLANAR and matrix is not None and not (turns and (width % 2 or height % 2)):
-        full_range = frame.format.name == "yuvj420p" or int(frame.color_range) == _FULL_RANGE
-        if frame.format.name == "yuv420p10le" or (width, height) != (frame.width, frame.height):
-            name = "yuvj420p" if frame.format.name == "yuvj420p" else "yuv420p"
-            frame = frame.reformat(width=width, height=height, format=name, interpolation=interpolation)
-        sizes = ((width, height), *[((width + 1) // 2, (height + 1) // 2)] * 2)
-        planes = [_plane(plane, *size) for plane, size in zip(frame.planes, sizes, strict=True)]
-        if turns:
-            planes = [np.asarray(cv2.rotate(plane, _TURNS[turns]), np.uint8) for plane in planes]
-        luma, blue, red = planes
-        return Picture.of_planes(luma, blue, red, matrix, full_range=full_range)
-    rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation=interpolation).to_ndarray()
-    # A copy only where it is turned.
-    return Picture.of_rgb(np.ascontiguousarray(np.rot90(rgb, turns), dtype=np.uint8))
+    if name not in _PLANAR or matrix is None or (turns and (width % 2 or height % 2)):
+        return Picture.of_rgb(convert())
+    planar = frame
+    if name == "yuv420p10le" or (width, height) != (frame.width, frame.height):
+        eight_bit = "yuvj420p" if name == "yuvj420p" else "yuv420p"
+        planar = frame.reformat(width=width, height=height, format=eight_bit, interpolation=interpolation)
+    sizes = ((width, height), *[((width + 1) // 2, (height + 1) // 2)] * 2)
+    planes = [_plane(plane, *size) for plane, size in zip(planar.planes, sizes, strict=True)]
+    if turns:
+        planes = [np.asarray(cv2.rotate(plane, _TURNS[turns]), np.uint8) for plane in planes]
+    full_range = name == "yuvj420p" or int(frame.color_range) == _FULL_RANGE
+    luma, blue, red = planes
+    return Picture.of_planes(luma, blue, red, matrix, full_range=full_range, convert=convert)
 
 
 def _plane(plane: av.video.plane.VideoPlane, width: int, height: int) -> npt.NDArray[np.uint8]:
