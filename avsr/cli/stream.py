@@ -58,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--max-video-lag-ms", type=_natural, default=320, metavar="MS", help="sound waits so long for lips; default 320"
     )
+    add(
+        "--threads",
+        type=positive_integer,
+        default=1,
+        metavar="N",
+        help="of the network; default 1: for a small model others only wait for it, and take the faces' core",
+    )
     add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
     add_quiet(parser)
     faults = parser.add_argument_group("faults of a FILE, to see what they do").add_argument
@@ -90,8 +97,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> None:
+def _load(arguments: argparse.Namespace) -> Recognizer:
+    import torch
+
     import avsr
+
+    recognizer = avsr.load(arguments.model, device=arguments.device)
+    torch.set_num_threads(arguments.threads)
+    return recognizer
+
+
+def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> None:
     from avsr.media import probe
     from avsr.streaming.source import file_pictures, file_sound
 
@@ -105,7 +121,7 @@ def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> N
         )
     if info.video is None and arguments.modality == "av":
         raise MediaError(f"{path}: has no video", expected="video for modality av", remedy="use modality a")
-    recognizer = avsr.load(arguments.model, device=arguments.device)
+    recognizer = _load(arguments)
 
     def warn(line: str) -> None:
         live.warn(f"{path}: warning: {without_name(line, path)}")
@@ -119,11 +135,10 @@ def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> N
 
 
 def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:
-    import avsr
     from avsr.streaming.devices import Camera, Microphone
     from avsr.streaming.source import Clock
 
-    recognizer = avsr.load(arguments.model, device=arguments.device)
+    recognizer = _load(arguments)
     clock = Clock()
     name = arguments.mic_device
     number_or_name = int(name) if name is not None and name.isdigit() else name

@@ -91,7 +91,7 @@ def cover_log_odds(crops_BHW: NDArray[np.uint8], head: OcclusionHead | None = No
 
 
 # So few crops are left to OpenCV. Torch, and numpy's products of matrices, wake a thread for each core for a fraction
-# of a millisecond: they spin while they wait, and on busy cores a crop cost up to 60 ms of CPU time. Here it is 0.06 ms.
+# of a millisecond: they spin while they wait, and on busy cores a crop cost up to 60 ms of CPU time. Here: 0.06 ms.
 _BATCH_FROM = 8
 
 _of_thread = threading.local()  # an OpenCV network serves one thread at a time
