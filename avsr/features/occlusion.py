@@ -90,8 +90,8 @@ def cover_log_odds(crops_BHW: NDArray[np.uint8], head: OcclusionHead | None = No
     return log_odds
 
 
-# So few crops are left to OpenCV. Torch, and numpy's products of matrices, wake a thread for each core for a fraction of
-# a millisecond: they spin while they wait, and on busy cores a crop cost up to 60 ms of CPU time. Here it is 0.06 ms.
+# So few crops are left to OpenCV. Torch, and matrix products of numpy, wake a thread for each core for a fraction of a
+# millisecond: they spin while they wait, and on busy cores a crop cost up to 60 ms of CPU time. Here it is 0.06 ms.
 _BATCH_FROM = 8
 
 _of_thread = threading.local()  # an OpenCV network serves one thread at a time
