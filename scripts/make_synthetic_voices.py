@@ -35,7 +35,7 @@ GRAMMAR = (
     ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     ("again", "now", "please", "soon"),
 )
-DEMO_SENTENCE = "set green at b four please"
+DEMO_SENTENCE = "place blue by r nine again"
 """The sentence of the demo clip, never among the synthetic ones."""
 
 SAMPLE_RATE = 16_000
