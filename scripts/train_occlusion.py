@@ -32,7 +32,15 @@ import avsr
 from avsr.augment.video import occlude
 from avsr.datasets.manifest import load_lips, read_manifest
 from avsr.features.lips import CROP_PX
-from avsr.features.occlusion import CoverState, OcclusionHead, cover_log_odds, follow_cover, head_input, occlusion_head
+from avsr.features.occlusion import (
+    LOOK_EVERY_SLOTS,
+    CoverState,
+    OcclusionHead,
+    cover_log_odds,
+    follow_cover,
+    head_input,
+    occlusion_head,
+)
 
 TRAIN_SPLITS = ("train", "train_other", "video_only_other")
 BATCH = 64
@@ -538,8 +546,9 @@ def verdicts(crops_THW: NDArray[np.uint8], head: OcclusionHead) -> NDArray[np.bo
     """Which slots of a clip count as covered."""
     state = CoverState()
     found = []
-    for value in cover_log_odds(crops_THW, head):
-        state = follow_cover(state, float(value))
+    for slot, value in enumerate(cover_log_odds(crops_THW, head)):
+        if slot % LOOK_EVERY_SLOTS == 0:
+            state = follow_cover(state, float(value))
         found.append(state.is_covered)
     return np.array(found)
 

@@ -47,7 +47,7 @@ from avsr.media.container import check_is_file
 logger = logging.getLogger(__name__)
 
 # Part of every record: raise it when the same source would give other files.
-PREPARATION_VERSION = 3
+PREPARATION_VERSION = 4
 
 CORPORA = ("grid",)
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from avsr.features.choice import face_choice
 from avsr.features.face_models import LEFT_EYE, NUM_POINTS, RIGHT_EYE, box_of, mean_of
 from avsr.features.faces import Face, FaceFinder
-from avsr.features.occlusion import CoverState, cover_log_odds, follow_cover
+from avsr.features.occlusion import LOOK_EVERY_SLOTS, CoverState, cover_log_odds, follow_cover
 from avsr.features.quality import sharpness
 from avsr.media import Picture, VideoFrame, WarningSink, iter_frames, probe, read_ahead
 
@@ -309,8 +309,10 @@ class LipTracker:
             transform = sum(transforms) / len(transforms)
             centres = [there.anchors[3] for there in (before, here, after) if there is not None]
             crop = _warp(slot.frame.picture, complex(transform), complex(sum(centres) / len(centres)))
-            cover = follow_cover(self._covers.get(number, CoverState()), float(cover_log_odds(crop[None])[0]))
-            self._covers[number] = cover
+            cover = self._covers.get(number)
+            if cover is None or slot.index % LOOK_EVERY_SLOTS == 0:
+                cover = follow_cover(cover or CoverState(), float(cover_log_odds(crop[None])[0]))
+                self._covers[number] = cover
             if cover.is_covered:
                 crop, reason = _no_crop(), "occluded"
         if here.face is None:
