@@ -30,10 +30,7 @@ CLIPS = {
 
 @pytest.fixture(scope="module")
 def recognizer() -> Recognizer:
-    model = avsr.load("grid-tiny", device="cpu")
-    if not model.config.chunk_contexts:
-        pytest.skip("the shipped model does not work live")
-    return model
+    return avsr.load("grid-tiny", device="cpu")
 
 
 def finals(events: list[Event]) -> str:
