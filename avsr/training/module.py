@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from avsr.datasets.randomness import generator, stable_seed
 from avsr.decoding.greedy import greedy
-from avsr.decoding.tokenizer import WordTokenizer
+from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError
 from avsr.features.mel import LogMel
 from avsr.models.network import Network, NetworkOutput
@@ -27,7 +27,7 @@ from avsr.training.data import IGNORED_FRAME, Batch, Example, TrainingSet, train
 class TrainingModule(lightning.LightningModule):
     """Trains a `Network` on `Batch`es; logs WER per modality as `dev/wer_a`, `dev/wer_v`, `dev/wer_av`."""
 
-    def __init__(self, config: TrainConfig, network: Network, tokenizer: WordTokenizer, data: TrainingSet) -> None:
+    def __init__(self, config: TrainConfig, network: Network, tokenizer: Tokenizer, data: TrainingSet) -> None:
         super().__init__()
         self.config, self.network, self.tokenizer, self.data = config, network, tokenizer, data
         self.log_mel = LogMel(config.model.mel)

@@ -21,7 +21,7 @@ import yaml
 from avsr.checkpoints.auto_avsr import load_visual_trunk
 from avsr.checkpoints.native import load_checkpoint, read_weights, save_checkpoint
 from avsr.config import apply_overrides, as_mapping, build, read_yaml
-from avsr.decoding.tokenizer import WordTokenizer
+from avsr.decoding.tokenizer import Tokenizer, read_vocabulary
 from avsr.errors import AvsrError, ConfigError
 from avsr.models.network import Network
 from avsr.models.visual_encoder import ResNetTrunk
@@ -54,12 +54,12 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
     apply_overrides(content, overrides)
     config = build(TrainConfig, content, str(config_path))
     output = Path(config.output)
-    tokenizer = WordTokenizer.read(Path(config.vocabulary))
+    tokenizer = read_vocabulary(Path(config.vocabulary))
     if len(tokenizer) != config.model.vocabulary_size:
         raise ConfigError(
             f"{config_path}: model.vocabulary_size",
             got=config.model.vocabulary_size,
-            expected=f"{len(tokenizer)}, the words in {config.vocabulary}",
+            expected=f"{len(tokenizer)}, the units of {config.vocabulary}",
         )
     torch.manual_seed(config.seed)
     network = _network(config, str(config_path))
@@ -76,9 +76,10 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
     for corpus in data.corpora:
         hours = sum(utterance.duration for utterance in corpus.utterances) / 3600
         drawn = corpus.config.per_epoch or len(corpus.utterances)
+        left_out = f", {corpus.too_long} longer ones left out" if corpus.too_long else ""
         on_message(
             f"data: {corpus.config.manifest} {corpus.config.split}: {len(corpus.utterances)} utterances, "
-            f"{hours:.2f} h, {min(drawn, len(corpus.utterances))} an epoch"
+            f"{hours:.2f} h, {min(drawn, len(corpus.utterances))} an epoch{left_out}"
         )
     used = [corpus.config for corpus in data.corpora]
     for optional in (corpus for corpus in config.train if corpus not in used):
@@ -151,7 +152,7 @@ def _finish(
     config: TrainConfig,
     output: Path,
     network: Network,
-    tokenizer: WordTokenizer,
+    tokenizer: Tokenizer,
     measure: Callable[[], Sequence[Mapping[str, float]]],
     say: Message,
 ) -> Path:
