@@ -182,11 +182,15 @@ class TrainingSet(Dataset[Example]):
         # Joined ones are twice as long: batches of their own, half as many in each.
         for groups, size in (
             (single, self.config.optimizer.batch_size),
-            (joined, self.config.optimizer.batch_size // 2),
+            (joined, max(1, self.config.optimizer.batch_size // 2)),
         ):
-            batches += [[(epoch, group) for group in groups[i : i + size]] for i in range(0, len(groups), max(1, size))]
+            batches += [[(epoch, group) for group in groups[i : i + size]] for i in range(0, len(groups), size)]
         random.shuffle(batches)
         return batches
+
+    def duration_s(self, key: Key) -> float:
+        """How long an example is before its speed is changed."""
+        return sum(self.entries[index][1].duration for index in key[1])
 
     def __getitem__(self, key: Key) -> Example:
         epoch, indices = key

@@ -53,6 +53,14 @@ class TrainingModule(lightning.LightningModule):
             getattr(self.network, part).eval()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        total, losses = self.loss(batch, batch_index)
+        for name, value in losses.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.texts))
+        self.log("train/loss", total, on_step=False, on_epoch=True, batch_size=len(batch.texts))
+        return total
+
+    def loss(self, batch: Batch, batch_index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one batch, and the losses that it is the weighted sum of."""
         # Dropout depends on epoch and batch alone, so a resumed run equals one that was never interrupted.
         torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, batch_index, "dropout"))
         mel, lengths = self.log_mel(batch.samples, batch.sample_counts)
@@ -64,10 +72,8 @@ class TrainingModule(lightning.LightningModule):
         # Of a batch without sound whose lips are all hidden nothing can be learnt; the step still needs a gradient.
         total = mel.new_zeros(()) if losses else 0.0 * output.log_probs.sum()
         for name, value in losses.items():
-            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.texts))
             total = total + getattr(weights, name) * value
-        self.log("train/loss", total, on_step=False, on_epoch=True, batch_size=len(batch.texts))
-        return total
+        return total, losses
 
     def draw_attention(self, batch_index: int) -> AttentionContext | None:
         """What a batch is trained with: each of the contexts that the model is for is as likely as its first."""
