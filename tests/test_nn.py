@@ -309,6 +309,7 @@ def test_attention_in_blocks_equals_attention_at_once(
         whole, _ = attention(x, x, Sight(context, 61, valid))
         assert len(list(Sight(context, 61, valid).blocks())) == 1
         monkeypatch.setattr("avsr.nn.masks.MIN_BLOCK_QUERIES", queries)
+        monkeypatch.setattr("avsr.nn.masks.LONG_BLOCK_QUERIES", queries)
         monkeypatch.setattr("avsr.nn.masks.BLOCK_SCORES", 1)
         blocks, _ = attention(x, x, Sight(context, 61, valid))
         monkeypatch.setattr("avsr.nn.attention.MANY_SCORES", 1)
@@ -318,7 +319,14 @@ def test_attention_in_blocks_equals_attention_at_once(
                 if isinstance(part, Packable):
                     part.pack(torch.float32)
         packed, _ = attention(x, x, Sight(context, 61, valid))
-    for got in (blocks, heads, packed):
+        monkeypatch.setattr("avsr.nn.attention.LONGEST_ROW", 3)
+        monkeypatch.setattr("avsr.nn.attention.KEYS_AT_ONCE", 2)
+        in_pieces, _ = attention(x, x, Sight(context, 61, valid))
+        for part in attention.modules():
+            if isinstance(part, Packable):
+                part.unpack()
+        in_pieces_too, _ = attention(x, x, Sight(context, 61, valid))
+    for got in (blocks, heads, packed, in_pieces, in_pieces_too):
         torch.testing.assert_close(got[valid], whole[valid], atol=1e-5, rtol=0)
 
 
@@ -333,6 +341,7 @@ def test_gradients_flow_through_attention_in_blocks(monkeypatch: pytest.MonkeyPa
     attention = randomised(RelativeAttention(8, 2)).double()
     x = torch.randn(1, 7, 8, dtype=torch.float64, requires_grad=True)
     monkeypatch.setattr("avsr.nn.masks.MIN_BLOCK_QUERIES", 2)
+    monkeypatch.setattr("avsr.nn.masks.LONG_BLOCK_QUERIES", 2)
     monkeypatch.setattr("avsr.nn.masks.BLOCK_SCORES", 1)
     context = AttentionContext(left=2, right=1)
     assert torch.autograd.gradcheck(lambda y: attention(y, y, Sight(context, 7))[0], (x,))

@@ -105,8 +105,11 @@ def test_an_epoch_is_a_function_of_seed_and_number(config_file: Path) -> None:
         assert (one.text, one.heard, one.read) == (other.text, other.heard, other.read)
 
 
-def test_every_utterance_comes_once_an_epoch_joined_or_not(config_file: Path) -> None:
-    data = TrainingSet(load_config(config_file), tiny_tokenizer())
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_every_utterance_comes_once_an_epoch_joined_or_not(config_file: Path, batch_size: int) -> None:
+    overrides = [f"optimizer.batch_size={batch_size}"]
+    data = TrainingSet(build(TrainConfig, _overridden(config_file, overrides), "here"), tiny_tokenizer())
+    assert all(data.epoch(0))
     indices = sorted(index for batch in data.epoch(0) for _, group in batch for index in group)
     assert indices == [0, 1, 2, 3]
     assert any(len(group) == 2 for batch in data.epoch(0) for _, group in batch)

@@ -15,11 +15,19 @@ DESCRIPTION = (
     "Cut the lips out of a corpus's videos and write them with sound, text and a manifest into\n"
     "OUT. Clips that are of no use are listed in OUT/rejected.jsonl with the reason. The same\n"
     "command goes on with an interrupted preparation. Prints the path of the manifest.\n\n"
-    "GRID as distributed is split by a fixed rule: of each speaker an eighth of the clips is\n"
-    "test_seen, 3 in 40 are dev, the rest train; held-out speakers are test_unseen. A folder\n"
-    "with a clips.jsonl says its own splits."
+    "folder: any folder of videos with NAME.txt beside NAME.mp4 (or mkv, mov, webm, avi, mpg),\n"
+    "plain text or as in LRS2 and LRS3, whose word times are kept. The speaker is the folder\n"
+    "that holds the video. Split by SRC/train.txt, val.txt, test.txt and pretrain.txt (LRS2) or\n"
+    "by the first folder below SRC, if one is called so (LRS3); else all is train. val is called\n"
+    "dev. Where there is no dev, a fixed draw of speakers with a twentieth of the clips of train\n"
+    "(of trainval, of pretrain) becomes dev; what they say in other training splits becomes\n"
+    "dev_pretrain. Of a single speaker clips are drawn.\n\n"
+    "grid: GRID as distributed is split by a fixed rule: of each speaker an eighth of the clips\n"
+    "is test_seen, 3 in 40 are dev, the rest train. A folder with a clips.jsonl says its own\n"
+    "splits.\n\n"
+    "Held-out speakers, of a corpus without splits of its own, are test_unseen."
 )
-EXAMPLE = "avsr prepare grid ~/corpora/grid work/grid --workers 8"
+EXAMPLE = "avsr prepare folder ~/corpora/lrs3 work/lrs3 --workers 8"
 
 MAX_REASONS = 5
 """Rejected clips that are named on the console; all are in rejected.jsonl."""
@@ -28,7 +36,7 @@ MAX_REASONS = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr prepare`."""
     add = parser.add_argument
-    add("corpus", metavar="CORPUS", help="kind of corpus: grid")
+    add("corpus", metavar="CORPUS", help="kind of corpus: grid or folder")
     add("src", metavar="SRC", help="folder that holds the corpus")
     add("out", metavar="OUT", help="folder for the prepared data")
     add(

@@ -22,7 +22,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from avsr.datasets.prepare import SourceClip
+from avsr.datasets.source import SourceClip
 from avsr.errors import DataError
 
 _COMMANDS = {"b": "bin", "l": "lay", "p": "place", "s": "set"}

@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from avsr.datasets.folder import read_folder
+from avsr.datasets.grid import read_grid
 from avsr.datasets.manifest import (
     Utterance,
     parse_utterance,
@@ -38,6 +40,7 @@ from avsr.datasets.manifest import (
     write_manifest,
 )
 from avsr.datasets.processes import exit_with_parent
+from avsr.datasets.source import CorpusReader, SourceClip
 from avsr.errors import AvsrError, ConfigError, DataError, MediaError, nearest
 from avsr.features.faces import FaceFinder
 from avsr.features.lips import SLOT_S, LipTrack, extract_lips
@@ -49,27 +52,11 @@ logger = logging.getLogger(__name__)
 # Part of every record: raise it when the same source would give other files.
 PREPARATION_VERSION = 4
 
-CORPORA = ("grid",)
+CORPORA: Mapping[str, CorpusReader] = {"grid": read_grid, "folder": read_folder}
+"""The reader of each kind of corpus."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of clips done and of all clips."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SourceClip:
-    """One clip of a corpus as its reader found it.
-
-    text: what is said. words: (word, start, end) in seconds. problem: why the clip cannot be used, as far as its
-    reader can tell, None where it can.
-    """
-
-    id: str
-    speaker: str
-    split: str
-    path: Path
-    text: str
-    words: tuple[tuple[str, float, float], ...] = ()
-    problem: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +97,14 @@ def prepare(
     `if __name__ == "__main__":`. Damaged clips are rejected, not repaired.
     Raises ConfigError for an unknown corpus, DataError where `src` is not a copy of it or `out` cannot be written.
     """
-    clips = list(_read_corpus(corpus, Path(src), held_out))
+    out = Path(out)
+    # What an earlier preparation wrote is not part of the corpus, though it may lie in its folder.
+    inside = Path(os.path.abspath(out))
+    clips = [
+        clip for clip in _reader(corpus)(Path(src), held_out) if inside not in Path(os.path.abspath(clip.path)).parents
+    ]
+    if not clips:
+        raise DataError(f"{src}: no clips found", expected=f"a copy of the corpus, besides {out}")
     ids = collections.Counter(clip.id for clip in clips)
     clip_id, count = ids.most_common(1)[0]
     if count > 1:
@@ -118,7 +112,6 @@ def prepare(
     for clip in clips:  # ids become paths
         if Path(clip.id).is_absolute() or ".." in Path(clip.id).parts:
             raise DataError(f"{src}: an id leads out of the folder", got=clip.id, expected="speaker/name")
-    out = Path(out)
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file", expected="a folder for the prepared data")
     try:
@@ -178,12 +171,9 @@ def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
     )
 
 
-def _read_corpus(corpus: str, src: Path, held_out: Collection[str]) -> Iterator[SourceClip]:
-    match corpus:
-        case "grid":
-            from avsr.datasets.grid import read_grid
-
-            return read_grid(src, held_out)
+def _reader(corpus: str) -> CorpusReader:
+    if corpus in CORPORA:
+        return CORPORA[corpus]
     close = nearest(corpus, CORPORA)
     raise ConfigError(
         "unknown corpus", got=corpus, expected=", ".join(CORPORA), remedy=f"did you mean {close}?" if close else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from avsr.errors import DataError, ModelError, nearest
@@ -88,12 +90,51 @@ class SentencePieceTokenizer:
             self._alone.append(self._processor.is_unknown(index))
 
     @classmethod
+    def train(cls, texts: Iterable[str], size: int) -> SentencePieceTokenizer:
+        """`size` pieces, the unknown one included, by a unigram model of `texts`; the same for the same texts.
+
+        Every letter of the texts has a piece. Raises DataError when they cannot make so many, or so few.
+        """
+        import sentencepiece
+
+        texts = sorted(text for text in texts if text)
+        if not texts:
+            raise DataError("no text to make a vocabulary of")
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=model,
+                model_type="unigram",
+                vocab_size=size,
+                character_coverage=1.0,
+                normalization_rule_name="identity",
+                bos_id=-1,
+                eos_id=-1,
+                max_sentence_length=max(len(text.encode()) for text in texts),  # longer ones would be left out
+                num_threads=1,  # sums of several come in another order
+                minloglevel=2,
+            )
+        except (RuntimeError, OSError) as error:
+            most, least = (re.search(form, str(error)) for form in (r"value <= (\d+)", r"required_chars. \d+ vs (\d+)"))
+            if most is None and least is None:
+                raise DataError("vocabulary cannot be made", got=error) from None
+            bound = f"{most[1]} at most" if most else f"{least[1]} at least" if least else ""
+            remedy = "ask for fewer, or give more text" if most else "ask for more"
+            raise DataError(
+                "vocabulary does not fit the text", got=f"{size} pieces", expected=bound, remedy=remedy
+            ) from None
+        return cls(model.getvalue())
+
+    @classmethod
     def read(cls, path: Path) -> SentencePieceTokenizer:
         """Raises ModelError when the file is missing or wrong."""
         try:
             return cls(path.read_bytes())
         except OSError as error:
             raise ModelError(f"{path}: tokenizer cannot be read", got=error.strerror) from None
+        except ModelError as error:
+            raise ModelError(f"{path}: {error.what}", got=error.got, expected=error.expected) from None
 
     def data(self) -> bytes:
         """What `read` reads back."""
@@ -127,6 +168,11 @@ class SentencePieceTokenizer:
 
 
 Tokenizer = WordTokenizer | SentencePieceTokenizer
+
+
+def read_vocabulary(path: Path) -> Tokenizer:
+    """A SentencePiece model where the name ends in .model, else a list of words. Raises ModelError."""
+    return SentencePieceTokenizer.read(path) if path.suffix == ".model" else WordTokenizer.read(path)
 
 
 def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:

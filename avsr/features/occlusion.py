@@ -12,18 +12,16 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avsr.errors import ModelError
+from avsr.features.heads import with_shipped_weights
 
 INPUT_PX = 48
 """Side of what the head sees: the whole lip crop at half its resolution."""
@@ -38,7 +36,6 @@ LOOK_EVERY_SLOTS = 2
 _NEW_WEIGHT = 0.6  # of the newest look in the smoothed log odds: a cover is noticed after some 100 ms
 _MAX_LOG_ODDS = 6.0  # no single look makes a cover
 
-_WEIGHTS = Path(__file__).parent.parent / "assets" / "occlusion" / "model.safetensors"
 _CONTRAST_FLOOR = 2.0  # grey levels: noise of a flat crop is not blown up to a picture
 
 
@@ -75,13 +72,7 @@ def head_input(crops_BHW: Tensor) -> Tensor:
 @functools.cache
 def occlusion_head() -> OcclusionHead:
     """The trained head that comes with the package, in float32, for evaluation; one a process."""
-    head = OcclusionHead()
-    try:
-        weights = safetensors.torch.load_file(_WEIGHTS)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ModelError(f"{_WEIGHTS}: cannot be read", got=error, remedy="install avsr again") from error
-    head.load_state_dict(weights)
-    return head.eval()
+    return with_shipped_weights(OcclusionHead(), "occlusion")
 
 
 @torch.inference_mode()

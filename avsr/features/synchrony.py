@@ -18,17 +18,15 @@ import collections
 import functools
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avsr.errors import ModelError
+from avsr.features.heads import with_shipped_weights
 from avsr.features.mel import HOP_SAMPLES, LogMel, MelConfig
 
 SLOT_MS = 40
@@ -55,7 +53,6 @@ LAG_NATS = 2.0  # what it takes to believe that sound and lips are not in time
 _PEAK_SLOTS = 3  # lags so near to the most likely one belong to its peak
 _FAIR_HEIGHT, _HEIGHT_STEP = 3.8, 0.4  # at which height of the peak it is as likely right as not, and how steeply so
 
-_WEIGHTS = Path(__file__).parent.parent / "assets" / "synchrony" / "model.safetensors"
 _NUM_MELS = 40
 _MEL_RANGE = 10.0  # nats below the loudest value: what is quieter, digital silence too, counts as silence
 _CONTRAST_FLOOR = 4.0  # grey levels: no noise of a camera is blown up to a moving mouth
@@ -168,13 +165,7 @@ def mouth_pixels(crops: Tensor) -> Tensor:
 @functools.cache
 def synchrony_head() -> SynchronyHead:
     """The trained head that comes with the package, in float32, for evaluation; one a process."""
-    head = SynchronyHead()
-    try:
-        weights = safetensors.torch.load_file(_WEIGHTS)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ModelError(f"{_WEIGHTS}: cannot be read", got=error, remedy="install avsr again") from error
-    head.load_state_dict(weights)
-    return head.eval()
+    return with_shipped_weights(SynchronyHead(), "synchrony")
 
 
 class SlotEvidence(NamedTuple):

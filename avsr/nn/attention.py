@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,7 +18,12 @@ from avsr.nn.packing import Linear, Packable, PackedWeight, pack_as_one, product
 MASKED_SCORE = -10000.0
 PIECE_FRAMES = 8  # of a state; new frames join the last piece as long as they fit
 MANY_SCORES = 96 * 1024  # in a block of one head, worth an operation of their own
+LONGEST_ROW = 2048  # keys whose scores go through one softmax; more are worked through ...
+KEYS_AT_ONCE = 1536  # ... so many at a time
 MAX_KEPT_POSITIONS = 256  # of a packed module: the projections of so few, as of streams, are kept for the next pass
+
+
+_Multiply = Callable[..., Tensor]
 
 
 class AttentionState(NamedTuple):
@@ -244,6 +250,8 @@ class RelativeAttention(Packable):
         positions."""
         multiply = product if alone and self._packed else _products
         n, w, S = len(content_nwE), content_nwE.shape[1], seen.keys_nSE.shape[1]
+        if alone and S > LONGEST_ROW:
+            return _attend_piecewise(content_nwE, distance_mvE, seen, multiply)
         distance_nwR = multiply(distance_mvE, seen.positions_mRE.transpose(1, 2)).view(n, w, -1)
         if w > 1:
             # The column of key j for query i is w - 1 - i + j: reading the flattened rows one element short each shifts
@@ -342,6 +350,33 @@ class RelativeAttention(Packable):
     def _heads(self, x_BTD: Tensor) -> Tensor:
         """[N, B, T, E]"""
         return x_BTD.unflatten(-1, (self.heads, self.head_width)).permute(2, 0, 1, 3)
+
+
+def _attend_piecewise(content_1wE: Tensor, distance_1wE: Tensor, seen: _Seen, multiply: _Multiply) -> Tensor:
+    """What a block of queries of one head gathers, [1, w, E], from so many keys that their scores would not stay in the
+    cache: some keys after others, with the greatest score and the sum of weights so far (Milakov and Gimelshein, arXiv
+    1805.02867, section 3.1)."""
+    w, S = content_1wE.shape[1], seen.keys_nSE.shape[1]
+    greatest_1w1 = content_1wE.new_full((1, w, 1), -math.inf)
+    total_1w1 = content_1wE.new_zeros(1, w, 1)
+    gathered_1wE = torch.zeros_like(content_1wE)
+    for first in range(0, S, KEYS_AT_ONCE):
+        s = min(KEYS_AT_ONCE, S - first)
+        positions_1RE = seen.positions_mRE[:, first : first + w - 1 + s]  # as in `_attend`, for these keys
+        scores_1ws = multiply(distance_1wE, positions_1RE.transpose(1, 2))
+        if w > 1:
+            R = scores_1ws.shape[2]
+            scores_1ws = scores_1ws.flatten(1)[:, w - 1 : w - 1 + w * (R - 1)].unflatten(1, (w, R - 1))[..., :s]
+        scores_1ws = multiply(content_1wE, seen.keys_nSE[:, first : first + s].transpose(1, 2), scores_1ws)
+        if seen.allowed is not None:
+            scores_1ws = scores_1ws.masked_fill(~seen.allowed[..., first : first + s], MASKED_SCORE)
+        before_1w1 = greatest_1w1
+        greatest_1w1 = torch.maximum(before_1w1, scores_1ws.amax(dim=-1, keepdim=True))
+        weights_1ws = scores_1ws.sub_(greatest_1w1).exp_()
+        fading_1w1 = (before_1w1 - greatest_1w1).exp_()
+        total_1w1 = total_1w1 * fading_1w1 + weights_1ws.sum(dim=-1, keepdim=True)
+        gathered_1wE = multiply(weights_1ws, seen.values_nSE[:, first : first + s], gathered_1wE * fading_1w1)
+    return gathered_1wE / total_1w1
 
 
 def _products(a_nXY: Tensor, b_nYZ: Tensor, plus_nXZ: Tensor | None = None) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 # Scores of one head at a time, queries times keys: few enough to stay in the processor's cache between the product, the
 # softmax and the sum, and to bound the memory by the length of a recording and not its square.
 BLOCK_SCORES = 384 * 1024
-MIN_BLOCK_QUERIES = 32  # fewer make slow products, and of all keys fewer than four times so many, ...
-MAX_BLOCK_SCORES = 3 * 1024 * 1024  # ... but the memory of very long recordings is bounded first
+MIN_BLOCK_QUERIES = 32  # fewer make slow products, ...
+LONG_BLOCK_QUERIES = 256  # ... and where there are very many keys, so that they are worked through in pieces, these do
 MAX_KEPT_MASK = 1 << 24  # elements
 
 
@@ -185,7 +185,7 @@ class Sight:
         back, ahead = context.back, context.ahead
         if back is None or ahead is None:
             keys = max(1, self.num_keys)
-            size = max(BLOCK_SCORES // keys, min(4 * MIN_BLOCK_QUERIES, MAX_BLOCK_SCORES // keys))
+            size = max(BLOCK_SCORES // keys, LONG_BLOCK_QUERIES)
         else:
             size = max(MIN_BLOCK_QUERIES, (back + ahead) // 2)
         self._block_size = max(1, min(size, num_queries))

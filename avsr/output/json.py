@@ -43,11 +43,12 @@ def _segment(segment: Segment) -> dict[str, Any]:
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
         "text": segment.text,
-        "words": [_word(word) for word in segment.words],
+        "words": [word_document(word) for word in segment.words],
     }
 
 
-def _word(word: Word) -> dict[str, Any]:
+def word_document(word: Word) -> dict[str, Any]:
+    """One word as JSON, here and in the events of a stream."""
     return {
         "word": word.word,
         "start": round(word.start, 3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, NamedTuple
 
+from avsr.output.json import word_document
 from avsr.transcript import Word
 
 Kind = Literal["partial", "final", "mode", "counters"]
@@ -69,15 +70,5 @@ class Event:
             known["latency_ms"] = round(self.latency_ms, 1)
             known["compute_ms"] = round(self.compute_ms, 1)
             known["changed"] = self.changed
-            known["words"] = [
-                {
-                    "word": word.word,
-                    "start": round(word.start, 3),
-                    "end": round(word.end, 3),
-                    "confidence": round(word.confidence, 3),
-                    "modality": word.modality,
-                    "face": word.face,
-                }
-                for word in self.words
-            ]
+            known["words"] = [word_document(word) for word in self.words]
         return known | {"reason": self.reason}

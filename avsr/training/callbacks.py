@@ -17,13 +17,13 @@ import lightning
 from tqdm import tqdm
 
 from avsr.checkpoints.native import save_checkpoint
-from avsr.decoding.tokenizer import WordTokenizer
+from avsr.decoding.tokenizer import Tokenizer
 
 
 class KeepEpochWeights(lightning.Callback):
     """After each epoch: everything needed to go on (`last.ckpt`), and the weights of the last few epochs."""
 
-    def __init__(self, folder: Path, tokenizer: WordTokenizer, keep: int) -> None:
+    def __init__(self, folder: Path, tokenizer: Tokenizer, keep: int) -> None:
         self.folder, self.tokenizer, self.keep = folder, tokenizer, keep
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:

@@ -19,16 +19,20 @@ class CorpusConfig:
 
     manifest: path of a manifest, relative to the working directory. split: which of its splits. per_epoch: how many of
     them to draw each epoch, other ones each time; None for all. optional: go on without where there is no such split.
+    max_duration_s: leave out longer utterances; None for none.
     """
 
     manifest: str
     split: str = "train"
     per_epoch: int | None = None
     optional: bool = False
+    max_duration_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.per_epoch is not None and self.per_epoch < 1:
             raise ValueError(f"per_epoch: got {self.per_epoch}, expected 1 or more")
+        if self.max_duration_s is not None and not self.max_duration_s > 0:
+            raise ValueError(f"max_duration_s: got {self.max_duration_s}, expected more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +117,7 @@ class LossConfig:
     word_times: share of each loss that is not CTC but frame-by-frame cross-entropy against the corpus's word times, at
     the beginning and after `word_times_epochs`. With CTC from the start a small model recites the grammar at the end of
     each utterance and never learns to listen; starting from word times avoids that, and keeping some keeps times true.
+    Units that are pieces of words share the frames of their word evenly.
     word_times_live: whether they are taught in chunks too, where a frame does not know what comes: words then come out
     before they are understood, and the wrong ones too. peak_first: weight of a term that makes words come out earlier
     (`peak_first_loss`).
@@ -169,7 +174,8 @@ class OptimizerConfig:
 class TrainConfig:
     """One training run.
 
-    output: run folder. vocabulary: file with one word a line. model: what is trained. train: its corpora. dev:
+    output: run folder. vocabulary: file with one word a line, or a SentencePiece model, NAME.model. model: what is
+    trained. train: its corpora. dev:
     manifest and split that WER is measured on after each `dev_every` epochs. initialize: part -> checkpoint folder to
     take it from; "fused_head" may be taken from a checkpoint's audio head, and "visual_trunk", where it is a ResNet-18,
     from the `.pth` file of an Auto-AVSR model. freeze: parts that stay as they are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from avsr.datasets.noise import (
 )
 from avsr.datasets.noise_folders import find_noises
 from avsr.datasets.randomness import generator
-from avsr.decoding.tokenizer import Tokenizer, WordTokenizer
+from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError, DataError
 from avsr.features.mel import SAMPLE_RATE_HZ
 from avsr.models.config import LIP_INPUT_PX, SLOT_MS
@@ -107,8 +108,19 @@ class Corpus:
         self.config = config
         self.root = Path(config.manifest).parent
         all_utterances = read_manifest(Path(config.manifest))
-        self.utterances = [utterance for utterance in all_utterances if utterance.split == config.split]
-        if not self.utterances and not config.optional:
+        in_split = [utterance for utterance in all_utterances if utterance.split == config.split]
+        longest_s = config.max_duration_s or math.inf
+        self.utterances = [utterance for utterance in in_split if utterance.duration <= longest_s]
+        self.too_long = len(in_split) - len(self.utterances)
+        if in_split and not self.utterances:
+            shortest_s = min(utterance.duration for utterance in in_split)
+            raise DataError(
+                f"{config.manifest}: all utterances of split {config.split!r} are too long",
+                got=f"{shortest_s:.1f} s at least",
+                expected=f"max_duration_s {longest_s} at most",
+                remedy="raise max_duration_s",
+            )
+        if not in_split and not config.optional:
             splits = sorted({utterance.split for utterance in all_utterances})
             raise DataError(
                 f"{config.manifest}: no utterance of split {config.split!r}",
@@ -131,7 +143,7 @@ class Corpus:
 class TrainingSet(Dataset[Example]):
     """Augmented training examples, by `Key`."""
 
-    def __init__(self, config: TrainConfig, tokenizer: WordTokenizer) -> None:
+    def __init__(self, config: TrainConfig, tokenizer: Tokenizer) -> None:
         self.config, self.augment, self.tokenizer = config, config.augment, tokenizer
         self.corpora = [corpus for corpus in map(Corpus, config.train) if corpus.utterances]
         if not self.corpora:
@@ -173,11 +185,15 @@ class TrainingSet(Dataset[Example]):
         # Joined ones are twice as long: batches of their own, half as many in each.
         for groups, size in (
             (single, self.config.optimizer.batch_size),
-            (joined, self.config.optimizer.batch_size // 2),
+            (joined, max(1, self.config.optimizer.batch_size // 2)),
         ):
-            batches += [[(epoch, group) for group in groups[i : i + size]] for i in range(0, len(groups), max(1, size))]
+            batches += [[(epoch, group) for group in groups[i : i + size]] for i in range(0, len(groups), size)]
         random.shuffle(batches)
         return batches
+
+    def duration_s(self, key: Key) -> float:
+        """How long an example is before its speed is changed."""
+        return sum(self.entries[index][1].duration for index in key[1])
 
     def __getitem__(self, key: Key) -> Example:
         epoch, indices = key
@@ -391,7 +407,9 @@ def _example(
         middle_s = (np.arange(len(targets)) + 0.5) * 2 * SLOT_MS / 1000
         targets[:] = len(tokenizer)  # the blank, unless a word is spoken
         for word, start, end in words:
-            targets[(middle_s >= start) & (middle_s < end)] = tokenizer.encode(word)[0]
+            inside = np.flatnonzero((middle_s >= start) & (middle_s < end))
+            units = np.asarray(tokenizer.encode(word))
+            targets[inside] = units[np.arange(len(inside)) * len(units) // max(1, len(inside))]
     return Example(samples, lips, presence, heard, read, tokenizer.encode(text), targets, text, effects, changes or {})
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from avsr.datasets.randomness import generator, stable_seed
 from avsr.decoding.greedy import greedy
-from avsr.decoding.tokenizer import WordTokenizer
+from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError
 from avsr.features.mel import LogMel
 from avsr.models.network import Network, NetworkOutput
@@ -27,7 +27,7 @@ from avsr.training.data import IGNORED_FRAME, Batch, Example, TrainingSet, train
 class TrainingModule(lightning.LightningModule):
     """Trains a `Network` on `Batch`es; logs WER per modality as `dev/wer_a`, `dev/wer_v`, `dev/wer_av`."""
 
-    def __init__(self, config: TrainConfig, network: Network, tokenizer: WordTokenizer, data: TrainingSet) -> None:
+    def __init__(self, config: TrainConfig, network: Network, tokenizer: Tokenizer, data: TrainingSet) -> None:
         super().__init__()
         self.config, self.network, self.tokenizer, self.data = config, network, tokenizer, data
         self.log_mel = LogMel(config.model.mel)
@@ -53,6 +53,14 @@ class TrainingModule(lightning.LightningModule):
             getattr(self.network, part).eval()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        total, losses = self.loss(batch, batch_index)
+        for name, value in losses.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.texts))
+        self.log("train/loss", total, on_step=False, on_epoch=True, batch_size=len(batch.texts))
+        return total
+
+    def loss(self, batch: Batch, batch_index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one batch, and the losses that it is the weighted sum of."""
         # Dropout depends on epoch and batch alone, so a resumed run equals one that was never interrupted.
         torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, batch_index, "dropout"))
         mel, lengths = self.log_mel(batch.samples, batch.sample_counts)
@@ -64,10 +72,8 @@ class TrainingModule(lightning.LightningModule):
         # Of a batch without sound whose lips are all hidden nothing can be learnt; the step still needs a gradient.
         total = mel.new_zeros(()) if losses else 0.0 * output.log_probs.sum()
         for name, value in losses.items():
-            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.texts))
             total = total + getattr(weights, name) * value
-        self.log("train/loss", total, on_step=False, on_epoch=True, batch_size=len(batch.texts))
-        return total
+        return total, losses
 
     def draw_attention(self, batch_index: int) -> AttentionContext | None:
         """What a batch is trained with: each of the contexts that the model is for is as likely as its first."""

@@ -14,18 +14,22 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from avsr.checkpoints.auto_avsr import load_visual_trunk
 from avsr.checkpoints.native import load_checkpoint, read_weights, save_checkpoint
 from avsr.config import apply_overrides, as_mapping, build, read_yaml
-from avsr.decoding.tokenizer import WordTokenizer
+from avsr.decoding.tokenizer import Tokenizer, read_vocabulary
 from avsr.errors import AvsrError, ConfigError
 from avsr.models.network import Network
 from avsr.models.visual_encoder import ResNetTrunk
 from avsr.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from avsr.training.data import TrainingSet
+    from avsr.training.module import TrainingModule
 
 ESTIMATE_AFTER_STEPS = 8
 Message = Callable[[str], None]
@@ -38,55 +42,17 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
     folder of the trained checkpoint, `OUTPUT/model`. Raises ConfigError, DataError, ModelError; and AvsrError with the
     install command when the training extra is missing.
     """
-    try:
-        import lightning
-        import tensorboard  # noqa: F401
-    except ImportError as error:
-        raise AvsrError(f"training needs the package {error.name}", remedy="pip install 'avsr[train]'") from None
-    import torch
+    ready = set_up(config_path, overrides)
+    config, tokenizer, network, data, module = ready
+    import lightning
     from lightning.pytorch.loggers import TensorBoardLogger
 
     from avsr.training.callbacks import KeepEpochWeights, Narrator, StopBetweenBatches
-    from avsr.training.data import TrainingSet
-    from avsr.training.module import TrainingModule, trainable
 
-    content = read_yaml(config_path)
-    apply_overrides(content, overrides)
-    config = build(TrainConfig, content, str(config_path))
     output = Path(config.output)
-    tokenizer = WordTokenizer.read(Path(config.vocabulary))
-    if len(tokenizer) != config.model.vocabulary_size:
-        raise ConfigError(
-            f"{config_path}: model.vocabulary_size",
-            got=config.model.vocabulary_size,
-            expected=f"{len(tokenizer)}, the words in {config.vocabulary}",
-        )
-    torch.manual_seed(config.seed)
-    network = _network(config, str(config_path))
-    for part, folder in config.initialize.items():
-        _initialize(network, part, Path(folder))
-
-    data = TrainingSet(config, tokenizer)
-    module = TrainingModule(config, network, tokenizer, data)
     dev_loaders = _dev_loaders(config, module)
     _claim(output, config, str(config_path))  # only now: a run that cannot start leaves nothing behind
-    device = "GPU" if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    precision = _precision(config)
-    on_message(f"run {output}: model {config.model.name}, seed {config.seed}, {device}, precision {precision}")
-    for corpus in data.corpora:
-        hours = sum(utterance.duration for utterance in corpus.utterances) / 3600
-        drawn = corpus.config.per_epoch or len(corpus.utterances)
-        on_message(
-            f"data: {corpus.config.manifest} {corpus.config.split}: {len(corpus.utterances)} utterances, "
-            f"{hours:.2f} h, {min(drawn, len(corpus.utterances))} an epoch"
-        )
-    used = [corpus.config for corpus in data.corpora]
-    for optional in (corpus for corpus in config.train if corpus not in used):
-        on_message(f"data: {optional.manifest} {optional.split}: there is none, left out")
-    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
-    parts = ", ".join(f"{name} {size / 1e6:.2f} M" for name, size in sizes.items())
-    total, trained = sum(sizes.values()) / 1e6, trainable(network.parameters()) / 1e6
-    on_message(f"parameters: {total:.2f} M ({parts}), {trained:.2f} M trained")
+    announce(ready, on_message)
     steps = len(data.epoch(0))
     size = config.optimizer.batch_size
     on_message(
@@ -100,7 +66,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
             max_epochs=config.optimizer.epochs,
             accumulate_grad_batches=config.optimizer.accumulate,
             gradient_clip_val=config.optimizer.clip,
-            precision=precision,
+            precision=precision(config),
             reload_dataloaders_every_n_epochs=1,
             check_val_every_n_epoch=config.dev_every,
             num_sanity_val_steps=0,
@@ -124,6 +90,72 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
         return _finish(
             config, output, network, tokenizer, lambda: trainer.validate(module, dev_loaders, verbose=False), on_message
         )
+
+
+class Ready(NamedTuple):
+    """All that a run needs, made and checked before anything is written."""
+
+    config: TrainConfig
+    tokenizer: Tokenizer
+    network: Network
+    data: TrainingSet
+    module: TrainingModule
+
+
+def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Ready:
+    """Read and make what the configuration names. Raises as `train` does; writes nothing."""
+    try:
+        import lightning  # noqa: F401
+        import tensorboard  # noqa: F401
+    except ImportError as error:
+        raise AvsrError(f"training needs the package {error.name}", remedy="pip install 'avsr[train]'") from None
+    import torch
+
+    from avsr.training.data import TrainingSet
+    from avsr.training.module import TrainingModule
+
+    content = read_yaml(config_path)
+    apply_overrides(content, overrides)
+    config = build(TrainConfig, content, str(config_path))
+    tokenizer = read_vocabulary(Path(config.vocabulary))
+    if len(tokenizer) != config.model.vocabulary_size:
+        raise ConfigError(
+            f"{config_path}: model.vocabulary_size",
+            got=config.model.vocabulary_size,
+            expected=f"{len(tokenizer)}, the units of {config.vocabulary}",
+        )
+    torch.manual_seed(config.seed)
+    network = _network(config, str(config_path))
+    for part, folder in config.initialize.items():
+        _initialize(network, part, Path(folder))
+    data = TrainingSet(config, tokenizer)
+    return Ready(config, tokenizer, network, data, TrainingModule(config, network, tokenizer, data))
+
+
+def announce(ready: Ready, say: Message) -> None:
+    """Say where it runs, on what data, and what sizes the model has."""
+    import torch
+
+    from avsr.training.module import trainable
+
+    config, _, network, data, _ = ready
+    device = "GPU" if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    say(f"run {config.output}: model {config.model.name}, seed {config.seed}, {device}, precision {precision(config)}")
+    for corpus in data.corpora:
+        hours = sum(utterance.duration for utterance in corpus.utterances) / 3600
+        drawn = corpus.config.per_epoch or len(corpus.utterances)
+        left_out = f", {corpus.too_long} longer ones left out" if corpus.too_long else ""
+        say(
+            f"data: {corpus.config.manifest} {corpus.config.split}: {len(corpus.utterances)} utterances, "
+            f"{hours:.2f} h, {min(drawn, len(corpus.utterances))} an epoch{left_out}"
+        )
+    used = [corpus.config for corpus in data.corpora]
+    for optional in (corpus for corpus in config.train if corpus not in used):
+        say(f"data: {optional.manifest} {optional.split}: there is none, left out")
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    parts = ", ".join(f"{name} {size / 1e6:.2f} M" for name, size in sizes.items())
+    total, trained = sum(sizes.values()) / 1e6, trainable(network.parameters()) / 1e6
+    say(f"parameters: {total:.2f} M ({parts}), {trained:.2f} M trained")
 
 
 def _network(config: TrainConfig, config_path: str) -> Network:
@@ -151,7 +183,7 @@ def _finish(
     config: TrainConfig,
     output: Path,
     network: Network,
-    tokenizer: WordTokenizer,
+    tokenizer: Tokenizer,
     measure: Callable[[], Sequence[Mapping[str, float]]],
     say: Message,
 ) -> Path:
@@ -192,7 +224,7 @@ def describe(figures: dict[str, float]) -> str:
     return "dev WER " + ", ".join(phrases) if phrases else ""
 
 
-def _dev_loaders(config: TrainConfig, module: Any) -> list[Any]:
+def _dev_loaders(config: TrainConfig, module: TrainingModule) -> list[Any]:
     """The development set clean, and at 0 dB where noise is trained."""
     from torch.utils.data import DataLoader
 
@@ -205,14 +237,14 @@ def _dev_loaders(config: TrainConfig, module: Any) -> list[Any]:
     return [DataLoader(s, batch_size=config.optimizer.batch_size, collate_fn=collate) for s in sets]
 
 
-def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
-    """Make the run folder, or check that it is a run of the same configuration."""
+def check_output(output: Path, config: TrainConfig) -> bool:
+    """Whether the run folder is there already. Raises ConfigError where it is that of another configuration."""
     record = output / "config.yaml"
     if record.exists():
         # Read and not compared as text: settings that came later are not in older records.
         known = build(TrainConfig, read_yaml(record), str(record))
         if known == config:
-            return
+            return True
         changed = ", ".join(_differences(as_mapping(known), as_mapping(config)))
         longer = dataclasses.replace(known.optimizer, epochs=config.optimizer.epochs)
         if dataclasses.replace(known, optimizer=longer) == config:
@@ -227,6 +259,13 @@ def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
             got=changed,
             remedy=f"give another output, delete {output}, or undo the change",
         )
+    return False
+
+
+def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
+    """Make the run folder, or check that it is a run of the same configuration."""
+    if check_output(output, config):
+        return
     import torch
     import torchaudio
     import torchvision
@@ -248,6 +287,7 @@ def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
     }
     (output / "command.txt").write_text(shlex.join(sys.argv) + f"\n# configuration: {config_path}\n", encoding="utf-8")
     (output / "versions.json").write_text(json.dumps(versions, indent=1) + "\n", encoding="utf-8")
+    record = output / "config.yaml"
     temporary = record.with_suffix(".partial")
     temporary.write_text(yaml.safe_dump(as_mapping(config), sort_keys=False), encoding="utf-8")
     os.replace(temporary, record)
@@ -291,7 +331,8 @@ def _initialize(network: Network, part: str, folder: Path) -> None:
         ) from None
 
 
-def _precision(config: TrainConfig) -> Any:
+def precision(config: TrainConfig) -> Any:
+    """As Lightning names it."""
     import torch
 
     match config.optimizer.precision:

@@ -1,0 +1,218 @@
+"""Reader of a folder of talking-face videos with transcripts, among them LRS2 and LRS3.
+
+Every video NAME.mp4 (or mkv, mov, webm, avi, mpg) anywhere below SRC has its transcript NAME.txt beside it: plain text,
+or the form of LRS2 and LRS3 (Afouras et al., arXiv 1809.00496), whose first line is "Text:" and what is said, followed
+by lines that are left alone ("Conf:", face boxes) and, in parts, by a table WORD START END ASDSCORE, which gives the
+times of the words. The speaker of a clip is the folder that holds it. Its split is
+
+- that of the list that names it, where SRC has train.txt, val.txt, test.txt or pretrain.txt: a line begins with the
+  clip as "folder/number", below SRC itself, SRC/main or the folder that is called as the list (LRS2);
+- else the first folder below SRC, where one of these is called train, trainval, pretrain, dev, val or test (LRS3);
+- else "train".
+
+"val", "valid" and "validation" are called "dev". Where there is no such split, `carve_dev` makes one.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import math
+import os
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from avsr.datasets.source import SourceClip
+from avsr.errors import DataError
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".mpg")
+DEV_SHARE = 1 / 20
+
+_TRAINING_SPLITS = ("train", "trainval", "pretrain")
+_SPLITS = {name: name for name in (*_TRAINING_SPLITS, "dev", "test")} | dict.fromkeys(
+    ("val", "valid", "validation"), "dev"
+)
+
+
+def read_folder(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceClip]:
+    """The clips of a folder, in order of their ids, which are their paths below it. held_out: speakers to test with, of
+    a folder that has no splits; their clips are "test_unseen".
+
+    Raises DataError where there is no such folder or no video, where the lists contradict each other, and where a
+    speaker to hold out is unknown or the folder has splits.
+    """
+    if not src.is_dir():
+        problem = "is a file" if src.exists() else "no such folder"
+        raise DataError(f"{src}: {problem}", expected="a folder of videos with transcripts")
+    paths: dict[str, list[Path]] = collections.defaultdict(list)
+    for path in _videos(src):
+        paths[path.relative_to(src).with_suffix("").as_posix()].append(path)
+    if not paths:
+        raise DataError(f"{src}: no videos found", expected=f"NAME.txt beside NAME{', '.join(VIDEO_SUFFIXES)}")
+    lists = [name for name in _SPLITS if (src / f"{name}.txt").is_file() and name not in paths]
+    first_folders = {name.partition("/")[0] for name in paths if "/" in name}
+    if held_out and (lists or first_folders & _SPLITS.keys()):
+        raise DataError(f"{src} has splits of its own", got="held-out speakers", remedy="leave them out")
+    clips = []
+    listed = _read_lists(src, lists, paths)
+    for name, (path, *doubles) in paths.items():
+        split, problem = "train", ""
+        if lists:
+            split = listed.pop(name, "")
+            problem = "" if split else f"is in none of the lists {', '.join(f'{list}.txt' for list in lists)}"
+        elif first_folders & _SPLITS.keys() and "/" in name:
+            first = name.partition("/")[0]
+            split = _SPLITS.get(first, first)
+        clips.append(_clip(name, split, path, src, problem))
+        for double in doubles:
+            # Its id has to be another one.
+            problem = f"{path.name} has the same name"
+            clips.append(_clip(double.relative_to(src).as_posix(), split, double, src, problem))
+    for name, split in listed.items():
+        clips.append(_clip(name, split, src / name, src, "is in a list, but there is no such video"))
+    return iter(sorted(carve_dev(_hold_out(clips, held_out)), key=lambda clip: clip.id))
+
+
+def carve_dev(clips: Iterable[SourceClip]) -> list[SourceClip]:
+    """The same clips; where none is "dev", speakers with a twentieth of the clips of "train" (or else "trainval", or
+    else "pretrain") are.
+
+    Speakers are taken in the order of the SHA-1 of "folder-dev-1:" and their name until there are enough, and one
+    always stays. What they say in other splits than tests becomes "dev_" and the split: nobody trains with them by
+    accident. Of a single speaker clips are taken instead, in the order of their ids' hashes.
+    """
+    clips = list(clips)
+    splits = {clip.split for clip in clips}
+    source = next((name for name in _TRAINING_SPLITS if name in splits), None)
+    if source is None or "dev" in splits:
+        return clips
+    of_speakers = len({clip.speaker for clip in clips if clip.split == source and clip.problem is None}) > 1
+
+    def group(clip: SourceClip) -> str:
+        return clip.speaker if of_speakers else clip.id
+
+    def digest(name: str) -> str:
+        return hashlib.sha1(f"folder-dev-1:{name}".encode(errors="surrogateescape")).hexdigest()
+
+    sizes = collections.Counter(group(clip) for clip in clips if clip.split == source and clip.problem is None)
+    taken: set[str] = set()
+    count = 0
+    for name in sorted(sizes, key=digest)[:-1]:
+        if count >= DEV_SHARE * sum(sizes.values()):
+            break
+        taken.add(name)
+        count += sizes[name]
+    return [
+        dataclasses.replace(clip, split="dev" if clip.split == source else f"dev_{clip.split}")
+        if group(clip) in taken and not clip.split.startswith("test")
+        else clip
+        for clip in clips
+    ]
+
+
+def normalise_text(text: str) -> str:
+    """Lower-case letters, digits and apostrophes, in words with single spaces between them; all else parts words."""
+    text = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
+    # M: marks that letters of many scripts are written with.
+    kept = "".join(letter if letter == "'" or unicodedata.category(letter)[0] in "LMN" else " " for letter in text)
+    return " ".join(word for word in kept.split() if word.strip("'"))
+
+
+def read_transcript(path: Path) -> tuple[str, tuple[tuple[str, float, float], ...]]:
+    """What is said, normalised, and its words with start and end in seconds.
+
+    No words where the transcript has no times, or times of another text. Raises DataError where it cannot be read.
+    """
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError("no transcript", expected=f"{path.name} beside it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: transcript cannot be read", got=error) from error
+    head, _, rest = content.strip().partition("\n")
+    if not head.startswith("Text:"):
+        return normalise_text(content), ()
+    text = normalise_text(head.removeprefix("Text:"))
+    words = _word_times(rest.splitlines())
+    return text, words if " ".join(word for word, _, _ in words) == text else ()
+
+
+def _word_times(lines: list[str]) -> tuple[tuple[str, float, float], ...]:
+    """The rows of the table of word times; none where one of them is wrong."""
+    rows = [line.split() for line in lines if line.strip()]
+    heads = [index for index, row in enumerate(rows) if row[:3] == ["WORD", "START", "END"]]
+    words = []
+    for row in rows[heads[0] + 1 :] if heads else []:
+        try:
+            word, start_s, end_s = normalise_text(row[0]), float(row[1]), float(row[2])
+        except (ValueError, IndexError):
+            return ()
+        if not 0 <= start_s <= end_s < math.inf:
+            return ()
+        if word:
+            words.append((word, start_s, end_s))
+    return tuple(words)
+
+
+def _videos(src: Path) -> Iterator[Path]:
+    """All videos below `src` in a fixed order, through links too; hidden files and folders are left alone."""
+    for folder, folders, files in os.walk(src, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+                yield Path(folder, name)
+
+
+def _read_lists(src: Path, lists: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """The split of every clip that a list names, by its id; below SRC where there is no such video."""
+    splits: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    for name in lists:
+        path = src / f"{name}.txt"
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read", got=error) from error
+        # The same "folder/number" may be in pretrain and in main, as other stretches of the same recording.
+        folders = [f"{name}/", ""] if name == "pretrain" else [f"{name}/", "main/", ""]
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            entry = line.split()[0]
+            if entry.lower().endswith(VIDEO_SUFFIXES):
+                entry = entry[: entry.rindex(".")]
+            clip_id = next((folder + entry for folder in folders if folder + entry in known), entry)
+            where = f"{path.name}:{number}"
+            if splits.setdefault(clip_id, _SPLITS[name]) != _SPLITS[name]:
+                raise DataError(
+                    f"{src / where}: a clip is in two lists",
+                    got=f"{clip_id}, also in {origins[clip_id]}",
+                    expected="one split for each clip",
+                )
+            origins.setdefault(clip_id, where)
+    return splits
+
+
+def _hold_out(clips: list[SourceClip], held_out: Collection[str]) -> list[SourceClip]:
+    speakers = sorted({clip.speaker for clip in clips})
+    for speaker in held_out:
+        if speaker not in speakers:
+            some = ", ".join(speakers[:10]) + (f" and {len(speakers) - 10} more" if len(speakers) > 10 else "")
+            raise DataError("no clips of a held-out speaker", got=speaker, expected=some)
+    return [dataclasses.replace(clip, split="test_unseen") if clip.speaker in held_out else clip for clip in clips]
+
+
+def _clip(name: str, split: str, path: Path, src: Path, problem: str = "") -> SourceClip:
+    text = ""
+    words: tuple[tuple[str, float, float], ...] = ()
+    if not problem:
+        try:
+            text, words = read_transcript(path.with_suffix(".txt"))
+        except DataError as error:
+            problem = str(error)
+        else:
+            problem = "" if text else "transcript has no words"
+    speaker = path.parent.name or src.resolve().name
+    return SourceClip(id=name, speaker=speaker, split=split, path=path, text=text, words=words, problem=problem or None)
