@@ -16,6 +16,7 @@ from avsr.evaluation.statistics import (
     paired_test,
     resampled_rates,
     resampling,
+    snr_gain_db,
     word_error_rate,
 )
 
@@ -136,3 +137,15 @@ def test_real_differences_are_found() -> None:
 def test_one_utterance_proves_nothing() -> None:
     result = paired_test(np.array([[0.0]]), np.array([[5.0]]), np.array([6.0]), resampling(1, 100))
     assert (result.p[0], result.p_family[0]) == (1.0, 1.0)
+
+
+def test_snr_gain_is_read_off_between_levels() -> None:
+    levels_db = [-10.0, -5.0, 0.0, 5.0]
+    heard = [80.0, 60.0, 30.0, 10.0]
+    assert snr_gain_db(levels_db, heard, heard, 0.0) == 0.0
+    assert snr_gain_db(levels_db, heard, [50.0, 40.0, 20.0, 5.0], 0.0) == pytest.approx(2.5)
+    assert snr_gain_db(levels_db, heard, [9.0, 8.0, 7.0, 6.0], 5.0) == 15.0  # at least: there is no lower level
+    assert snr_gain_db(levels_db, heard, [90.0, 70.0, 40.0, 20.0], 0.0) == pytest.approx(-2.5)
+    assert snr_gain_db(levels_db, heard, [99.0, 98.0, 97.0, 96.0], 0.0) == -5.0
+    with pytest.raises(ValueError, match="got 1 dB, expected one of the levels"):
+        snr_gain_db(levels_db, heard, heard, 1.0)

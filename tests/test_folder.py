@@ -160,7 +160,9 @@ def test_clips_of_no_use_say_why(tmp_path: Path) -> None:
     put(tmp_path, "a/3.mp4", "a/3.webm")
     put(tmp_path, "a/4.mp4")
     (tmp_path / "a/4.txt").write_bytes(b"\xff\xfe\x00")
+    put(tmp_path, "a/5.mp4", text="word " * 300_000)
     found = problems(tmp_path)
+    assert "5.txt: too long for a transcript" in found["a/5"]
     assert found["a/1"] == "no transcript: expected 1.txt beside it"
     assert found["a/2"] == "transcript has no words"
     assert found["a/3.webm"] == "3.mp4 has the same name"

@@ -131,7 +131,36 @@ def test_word_times_follow_joining_and_speed(config_file: Path) -> None:
             frames = example.samples[: len(example.samples) // 1280 * 1280].reshape(-1, 1280)
             loud = np.sqrt((frames**2).mean(1)) > 0.05
             targets = example.frame_targets[: len(loud)] != len(WORDS)
-            assert (loud == targets).mean() > 0.8
+            agreement = [(np.roll(loud, shift) == targets).mean() for shift in (-1, 0, 1)]
+            assert agreement[1] > 0.7  # half a frame is lost at either end of a word
+            assert agreement[1] == max(agreement)
+
+
+def test_spliced_utterances_are_one_and_then_another(config_file: Path) -> None:
+    config = load_config(config_file)
+    plain = dataclasses.replace(config, augment=AugmentConfig(), modalities=ModalityConfig(a=0, v=0, av=1))
+    data = TrainingSet(dataclasses.replace(plain, augment=AugmentConfig(spliced=1.0)), tiny_tokenizer())
+    all_words = [utterance.text.split() for _, utterance in data.entries]  # of one speaker
+    changed = 0
+    for epoch in range(6):
+        for index, own in enumerate(all_words):
+            example = data[epoch, (index,)]
+            words = example.text.split()
+            assert any(words == own[:n] + other[n:] for other in all_words for n in range(1, len(own)))
+            changed += words != own
+            # Sound, lips and word times were cut at the same place: each word shows and sounds as it does alone.
+            assert (
+                example.lips is not None and len(example.lips) == len(example.presence) == len(example.samples) // 640
+            )
+            columns = example.lips[:, 30:60].mean(axis=1)
+            spectra = np.abs(np.fft.rfft(example.samples[: len(example.lips) * 640].reshape(-1, 640)))
+            heard, seen = spectra.argmax(axis=1) * 25 / 300 - 1, (columns.argmax(axis=1) + 4 - 10) // 12
+            for slot in np.flatnonzero((columns.max(axis=1) > 200) & (spectra.max(axis=1) > 60)):
+                assert heard[slot] == seen[slot] and WORDS[seen[slot]] in words
+            spoken = [int(target) for target in example.frame_targets if target != len(WORDS)]
+            in_order = [WORDS[unit] for n, unit in enumerate(spoken) if n == 0 or unit != spoken[n - 1]]
+            assert in_order == [word for n, word in enumerate(words) if n == 0 or word != words[n - 1]]
+    assert changed
 
 
 def test_an_optional_split_may_be_missing(config_file: Path) -> None:

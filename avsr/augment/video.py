@@ -12,10 +12,7 @@ from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transform
 
 from avsr.models.config import LIP_INPUT_PX
 
@@ -107,30 +104,31 @@ def vary_lips(crops_THW: Crops, strength: float, random: np.random.Generator) ->
     The whole clip is shifted (to 5 px), turned (to 8 degrees), scaled (to 12 %) and mirrored or not, the same in each
     frame; one clip in five is blurred. strength in [0, 1] scales the ranges.
     """
-    clip_TCHW = torch.from_numpy(crops_THW)[:, None]
     mirrored = bool(random.random() < 0.5)
-    if mirrored:
-        clip_TCHW = transform.horizontal_flip(clip_TCHW)
     shift_px = [float(value) for value in random.uniform(-5, 5, 2) * strength]
     angle_deg = float(random.uniform(-8, 8) * strength)
     scale = float(1 + random.uniform(-0.12, 0.12) * strength)
-    clip_TCHW = transform.affine(
-        clip_TCHW,
-        angle=angle_deg,
-        translate=shift_px,
-        scale=scale,
-        shear=[0.0, 0.0],
-        interpolation=InterpolationMode.BILINEAR,
-        fill=[float(crops_THW.mean())],
-    )
-    clip_TCHW = transform.center_crop(clip_TCHW, [LIP_INPUT_PX, LIP_INPUT_PX])
     done: Effect = {"effect": "view", "mirrored": mirrored, "angle_deg": round(angle_deg, 3), "scale": round(scale, 3)}
     done["shift_px"] = [round(value, 3) for value in shift_px]
-    if random.random() < 0.2 * strength:
-        done["side_px"] = small = int(random.integers(24, 56))
-        clip_TCHW = transform.resize(clip_TCHW, [small, small], antialias=True)
-        clip_TCHW = transform.resize(clip_TCHW, [LIP_INPUT_PX, LIP_INPUT_PX], antialias=False)
-    return clip_TCHW[:, 0].numpy(), done
+    # One linear map of positions does it all. OpenCV takes a seventh of the time of torchvision's affine.
+    side = crops_THW.shape[-1]
+    middle = (side - 1) / 2
+    to_view_23 = cv2.getRotationMatrix2D((middle, middle), -angle_deg, scale)
+    if mirrored:
+        to_view_23 = to_view_23 @ np.array([[-1.0, 0.0, side - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    to_view_23[:, 2] += np.array(shift_px) - (side - LIP_INPUT_PX) / 2
+    small = int(random.integers(24, 56)) if random.random() < 0.2 * strength else None
+    fill = float(crops_THW.mean())
+    views = []
+    for crop in crops_THW:
+        view = cv2.warpAffine(crop, to_view_23, (LIP_INPUT_PX, LIP_INPUT_PX), borderValue=fill)
+        if small is not None:
+            view = cv2.resize(view, (small, small), interpolation=cv2.INTER_AREA)
+            view = cv2.resize(view, (LIP_INPUT_PX, LIP_INPUT_PX), interpolation=cv2.INTER_LINEAR)
+        views.append(view)
+    if small is not None:
+        done["side_px"] = small
+    return np.stack(views) if views else crops_THW[:, :LIP_INPUT_PX, :LIP_INPUT_PX], done
 
 
 def hide_slots(presence_T: Presence, longest: int, random: np.random.Generator) -> tuple[Presence, Effect]:

@@ -29,6 +29,7 @@ from avsr.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".mpg")
 DEV_SHARE = 1 / 20
+MAX_TRANSCRIPT_BYTES = 1 << 20
 
 _TRAINING_SPLITS = ("train", "trainval", "pretrain")
 _SPLITS = {name: name for name in (*_TRAINING_SPLITS, "dev", "test")} | dict.fromkeys(
@@ -126,7 +127,11 @@ def read_transcript(path: Path) -> tuple[str, tuple[tuple[str, float, float], ..
     No words where the transcript has no times, or times of another text. Raises DataError where it cannot be read.
     """
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            data = file.read(MAX_TRANSCRIPT_BYTES + 1)
+        if len(data) > MAX_TRANSCRIPT_BYTES:
+            raise DataError(f"{path}: too long for a transcript", expected=f"at most {MAX_TRANSCRIPT_BYTES} bytes")
+        content = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError("no transcript", expected=f"{path.name} beside it") from None
     except (OSError, UnicodeDecodeError) as error:

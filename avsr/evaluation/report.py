@@ -38,7 +38,7 @@ from avsr.evaluation.figures import (
 from avsr.evaluation.results import Rates, Results, write_bytes, write_text
 from avsr.evaluation.runner import Evaluation, chosen_utterances
 from avsr.evaluation.sounds import Sounds
-from avsr.evaluation.statistics import TEST_RESAMPLES, PairedTest, aligned_words
+from avsr.evaluation.statistics import TEST_RESAMPLES, PairedTest, aligned_words, snr_gain_db
 
 HTML_NAME, MARKDOWN_NAME = "report.html", "report.md"
 WORST = 8
@@ -108,7 +108,27 @@ def level_table(curves: Sequence[Curve]) -> Table:
     notes += [f"{name} was given other mixtures of the same kinds of noise." for name in strange]
     over = dict.fromkeys(found[1] for _, found in n_wers if found)
     notes += [f"N-WER: mean over -10, -5, 0, 5, 10 dB and {', '.join(names)}." for names in over]
-    return Table(["", *(curve.label for curve in curves)], rows, notes)
+    return Table(["", *(curve.label for curve in curves)], rows, notes + _worth_of_lips(results, noises))
+
+
+def _worth_of_lips(results: Results, noises: Sequence[str]) -> list[str]:
+    """By how much louder noise may be with the lips, for as many errors as by the sound alone."""
+    rates: dict[Modality, dict[float, float]] = {"a": {}, "av": {}}
+    sides: tuple[tuple[Modality, str], ...] = (("a", UNUSED), ("av", INTACT))
+    for modality, picture in sides:
+        for snr_db in levels_of(results):
+            group = groups_over_noises(results, modality, noises, snr_db, picture)
+            if group:
+                rates[modality][snr_db] = results.rates([group])[0].wer
+    levels_db = sorted(rates["a"].keys() & rates["av"].keys())
+    notes = []
+    for at_db in (5.0, 0.0):
+        if at_db in levels_db and levels_db[0] < at_db:
+            heard, both = ([curve[level] for level in levels_db] for curve in (rates["a"], rates["av"]))
+            gain_db = snr_gain_db(levels_db, heard, both, at_db)
+            least = "at least " if gain_db >= at_db - levels_db[0] else ""
+            notes.append(f"At {at_db:g} dB lips are worth {least}{gain_db:.1f} dB: the SNR at which AV has A's errors.")
+    return notes
 
 
 def noise_table(curves: Sequence[Curve]) -> Table:

@@ -168,3 +168,25 @@ def word_error_rate(
     low_1, high_1 = intervals(errors_1N, words_N, resampling(len(counts), resamples, seed))
     percent = error_rate(sum(count.errors for count in counts), sum(count.words for count in counts))
     return WordErrorRate(percent, float(low_1[0]), float(high_1[0]), len(counts), int(words_N.sum()))
+
+
+def snr_gain_db(levels_db: Sequence[float], without: Sequence[float], with_: Sequence[float], at_db: float) -> float:
+    """How many dB lower the SNR may be with something for as many errors as without it at `at_db`.
+
+    The effective SNR gain of Potamianos et al., Proc. IEEE 91(9), 2003. without, with_: error rates at the levels,
+    which rise; between levels they are interpolated. Where errors stay below
+    down to the lowest level, the gain is at least what is returned; it is negative where there are more errors.
+    Raises ValueError when `at_db` is no level.
+    """
+    levels, rates = np.asarray(levels_db, float), np.asarray(with_, float)
+    if at_db not in levels_db:
+        raise ValueError(f"got {at_db:g} dB, expected one of the levels {list(levels_db)}")
+    allowed = float(without[list(levels_db).index(at_db)])
+    above = np.flatnonzero(rates > allowed)  # levels at which there are more errors than that
+    if len(above) == 0:
+        return float(at_db - levels[0])
+    last = int(above[-1])
+    if last == len(levels) - 1:
+        return float(at_db - levels[-1])
+    share = (rates[last] - allowed) / (rates[last] - rates[last + 1])
+    return float(at_db - (levels[last] + share * (levels[last + 1] - levels[last])))

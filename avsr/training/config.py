@@ -61,8 +61,10 @@ class AugmentConfig:
     time_masks, time_mask_share: SpecAugment (arXiv 1904.08779), the last as a share of the length. lips: strength of
     geometric changes, 0 to 1. lip_effects: how often lips are blurred, covered, dropped and so on. hidden_slots:
     longest stretch of lips taken away. offset_slots: largest shift of lips against sound. wrong_lips: share of well
-    audible utterances that get another utterance's lips, so that the fusion learns to doubt. joined: share of
-    utterances that are joined to pairs, so that longer recordings are known too.
+    audible utterances that get another utterance's lips, so that the fusion learns to doubt. spliced: share of
+    utterances that go on as another one of the speaker's from some word on, where words have times, so that nothing
+    can be known from having seen the beginning. joined: share of utterances that are joined to pairs, so that longer
+    recordings are known too.
     """
 
     noise_folder: str | None = None
@@ -84,10 +86,11 @@ class AugmentConfig:
     offset_slots: int = 0
     wrong_lips: float = 0.0
     lip_effects: LipEffects = field(default_factory=LipEffects)
+    spliced: float = 0.0
     joined: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("noise_share", "lips", "wrong_lips", "joined", "time_mask_share"):
+        for name in ("noise_share", "lips", "wrong_lips", "spliced", "joined", "time_mask_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 to 1")
         for name in (

@@ -154,6 +154,9 @@ class TrainingSet(Dataset[Example]):
                 tokenizer.encode(utterance.text)
             except DataError as error:
                 raise DataError(f"{corpus.config.manifest}: {utterance.id}: {error}") from None
+        self._kin: dict[tuple[Any, ...], list[int]] = {}
+        for index in range(len(self.entries)):
+            self._kin.setdefault(self._kind(index), []).append(index)
         self.noise = noise_bank(self.augment, self.corpora, config.seed)
         self.effects = parse_effects(self.augment.effects)
         self.impulse_responses = _impulse_responses(self.augment)
@@ -197,14 +200,13 @@ class TrainingSet(Dataset[Example]):
         name = "+".join(self.entries[index][1].id for index in indices)
         random = generator(self.config.seed, epoch, name, "augment")
         modality = self._draw_modality(random)
+        splices = generator(self.config.seed, epoch, name, "splice")
         items = []
         for index in indices:
-            corpus, utterance = self.entries[index]
-            item = corpus.load(
-                utterance,
-                sound=modality != "v" or utterance.video is None,
-                lips=modality != "a" or utterance.audio is None,
-            )
+            item = self._load(index, modality)
+            if splices.random() < self.augment.spliced:
+                kin = self._kin[self._kind(index)]
+                item = _splice(item, self._load(kin[int(splices.integers(len(kin)))], modality), splices)
             items.append(_change_start(item, random))
         item = items[0] if len(items) == 1 else _join(items)
         heard = item.samples is not None
@@ -244,6 +246,20 @@ class TrainingSet(Dataset[Example]):
                 effects.append(hidden)
         words = [(word, start / stretch, end / stretch) for word, start, end in item.words]
         return _example(samples, lips, presence, heard, read, words, item.text, self.tokenizer, effects, changes)
+
+    def _load(self, index: int, modality: str) -> Item:
+        """What `modality` needs of an utterance, or all that it has."""
+        corpus, utterance = self.entries[index]
+        return corpus.load(
+            utterance,
+            sound=modality != "v" or utterance.video is None,
+            lips=modality != "a" or utterance.audio is None,
+        )
+
+    def _kind(self, index: int) -> tuple[Any, ...]:
+        """What utterances have in common that one could go on as another: corpus, speaker, and what there is."""
+        corpus, utterance = self.entries[index]
+        return id(corpus), utterance.speaker, utterance.audio is None, utterance.video is None
 
     def _draw_modality(self, random: np.random.Generator) -> str:
         odds = self.config.modalities
@@ -447,6 +463,39 @@ def _change_start(item: Item, random: np.random.Generator) -> Item:
     )
 
 
+def _splice(item: Item, other: Item, random: np.random.Generator) -> Item:
+    """One utterance up to a word, then another from the word of that number on. `item` where words have no times."""
+    count = min(len(item.words), len(other.words))
+    if count < 2:
+        return item
+    word = int(random.integers(1, count))
+
+    def cut(of: Item) -> int:
+        return round((of.words[word - 1][2] + of.words[word][1]) / 2 * 1000 / SLOT_MS)
+
+    return _join(
+        [_part(item, 0, cut(item), item.words[:word]), _part(other, cut(other), _slots_of(other), other.words[word:])]
+    )
+
+
+def _part(item: Item, first: int, end: int, words: list[tuple[str, float, float]]) -> Item:
+    """The slots from `first` to before `end`, in which `words` lie."""
+    start_s = first * SLOT_MS / 1000
+    return Item(
+        None if item.samples is None else item.samples[first * SLOT_SAMPLES : end * SLOT_SAMPLES],
+        None if item.crops is None else item.crops[first:end],
+        None if item.presence is None else item.presence[first:end],
+        [(word, start - start_s, end - start_s) for word, start, end in words],
+        " ".join(word for word, _, _ in words),
+        (end - first) * SLOT_MS / 1000,
+    )
+
+
+def _slots_of(item: Item) -> int:
+    """Whole slots of an utterance, which a duration in seconds may miss by a rounding."""
+    return int((item.duration * 1000 + 1e-6) // SLOT_MS)
+
+
 def _join(items: Sequence[Item]) -> Item:
     """Utterances one after the other; a side that one of them lacks is silent or absent there."""
     samples, crops, presence, words = [], [], [], []
@@ -454,7 +503,7 @@ def _join(items: Sequence[Item]) -> Item:
     with_sound = any(item.samples is not None for item in items)
     with_lips = any(item.crops is not None for item in items)
     for item in items:
-        slots = int(item.duration * 1000 // SLOT_MS)
+        slots = _slots_of(item)
         samples.append(_fit(item.samples, slots * SLOT_SAMPLES, (), np.float32))
         crops.append(_fit(item.crops, slots, (96, 96), np.uint8))
         presence.append(_fit(item.presence, slots, (), bool))
