@@ -113,6 +113,26 @@ def test_lips_vary_alike_in_every_frame() -> None:
     assert not np.array_equal(varied, video.vary_lips(clip, 1.0, generator("lips", 4))[0])
 
 
+def test_a_view_is_what_its_record_says() -> None:
+    clip = np.zeros((1, 96, 96), np.uint8)
+    clip[0, 58:63, 28:33] = 250  # about x 30, y 60
+    seen = 0
+    for index in range(12):
+        varied, done = video.vary_lips(clip, 1.0, generator("view", index))
+        x, y = (95 - 30 if done["mirrored"] else 30) - 47.5, 60 - 47.5
+        angle, scale = np.radians(float(done["angle_deg"])), float(done["scale"])  # clockwise, as pictures have it
+        shift_x, shift_y = done["shift_px"]
+        expected_x = 47.5 + scale * (np.cos(angle) * x - np.sin(angle) * y) + shift_x - 4
+        expected_y = 47.5 + scale * (np.sin(angle) * x + np.cos(angle) * y) + shift_y - 4
+        weights = np.where(varied[0] > 40, varied[0], 0).astype(float)
+        rows, columns = np.indices(weights.shape)
+        if "side_px" not in done:
+            seen += 1
+            assert (columns * weights).sum() / weights.sum() == pytest.approx(expected_x, abs=0.5)
+            assert (rows * weights).sum() / weights.sum() == pytest.approx(expected_y, abs=0.5)
+    assert seen > 5
+
+
 def test_centre_crop_and_hidden_slots() -> None:
     clip = np.arange(96 * 96).reshape(1, 96, 96).astype(np.uint8)
     np.testing.assert_array_equal(video.centre_crop(clip), clip[:, 4:92, 4:92])

@@ -114,7 +114,8 @@ def level_table(curves: Sequence[Curve]) -> Table:
 def _worth_of_lips(results: Results, noises: Sequence[str]) -> list[str]:
     """By how much louder noise may be with the lips, for as many errors as by the sound alone."""
     rates: dict[Modality, dict[float, float]] = {"a": {}, "av": {}}
-    for modality, picture in (("a", UNUSED), ("av", INTACT)):
+    sides: tuple[tuple[Modality, str], ...] = (("a", UNUSED), ("av", INTACT))
+    for modality, picture in sides:
         for snr_db in levels_of(results):
             group = groups_over_noises(results, modality, noises, snr_db, picture)
             if group:
@@ -123,7 +124,7 @@ def _worth_of_lips(results: Results, noises: Sequence[str]) -> list[str]:
     notes = []
     for at_db in (5.0, 0.0):
         if at_db in levels_db and levels_db[0] < at_db:
-            heard, both = ([rates[modality][level] for level in levels_db] for modality in ("a", "av"))
+            heard, both = ([curve[level] for level in levels_db] for curve in (rates["a"], rates["av"]))
             gain_db = snr_gain_db(levels_db, heard, both, at_db)
             least = "at least " if gain_db >= at_db - levels_db[0] else ""
             notes.append(f"At {at_db:g} dB lips are worth {least}{gain_db:.1f} dB: the SNR at which AV has A's errors.")
