@@ -31,7 +31,8 @@ def choose(utterances: Sequence[Utterance], splits: Sequence[str], manifest: Pat
         if split.startswith(("dev", "val", "test")):
             raise DataError(f"{split}: a vocabulary is made from training text", remedy="name training splits alone")
         if split not in known:
-            raise DataError(f"{manifest}: no utterance of split {split!r}", expected=f"some of {', '.join(known)}")
+            expected = f"some of {', '.join(known)}" if known else "utterances, but the manifest is empty"
+            raise DataError(f"{manifest}: no utterance of split {split!r}", expected=expected)
     return [utterance for utterance in utterances if utterance.split in splits]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -22,11 +23,12 @@ from avsr.decoding.greedy import greedy
 from avsr.errors import AvsrError, ConfigError, DataError, ModelError
 from avsr.evaluation.compare import compare
 from avsr.evaluation.conditions import Condition, Modality, make_grid
+from avsr.evaluation.figures import curves_of, with_whole_lips
 from avsr.evaluation.report import write_report
 from avsr.evaluation.results import COLUMNS, Results, Spoken, make_cell, read_results
 from avsr.evaluation.runner import Evaluation, evaluate, make_batches, plain_text
 from avsr.evaluation.sounds import NoiseSource
-from avsr.evaluation.statistics import count_errors
+from avsr.evaluation.statistics import count_errors, snr_gain_db
 from avsr.evaluation.systems import SystemSource
 from tests.corpus import make_corpus
 from tests.tiny import tiny_network, tiny_tokenizer
@@ -370,6 +372,20 @@ class TestSystems:
 
 
 class TestReport:
+    def test_what_lips_are_worth(self, manifest: Path, model: Path, tmp_path: Path) -> None:
+        system = SystemSource("model", str(model), "cpu")
+        levels = evaluation(manifest, system, ("a", "av"), snrs_db=(None, -10.0, 0.0), pictures=("intact",), seeds=(1,))
+        results = measured(levels, tmp_path / "run")
+        table = write_report(tmp_path / "run", results)
+        found = re.search(r"At 0 dB lips are worth (?:at least )?(-?[\d.]+) dB: the SNR", table)
+        assert found is not None
+        rates = {
+            curve.modality: [results.rates([with_whole_lips(curve, "white", level)])[0].wer for level in (-10.0, 0.0)]
+            for curve in curves_of(results, ())
+        }
+        expected_db = snr_gain_db([-10.0, 0.0], rates["a"], rates["av"], 0.0)
+        assert float(found[1]) == pytest.approx(expected_db, abs=0.06)
+
     def test_page_holds_everything_and_needs_nothing(self, manifest: Path, model: Path, whole: Path) -> None:
         results = read_results(whole)
         table = write_report(whole, results, media=all_modalities(manifest, model))

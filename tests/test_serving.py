@@ -279,10 +279,10 @@ class TestLimits:
                 client.send(message)
                 assert refusal(client)[0] == code
         with open_socket(served) as client:  # not even read
-            with pytest.raises(ConnectionClosed):
-                client.send(bytes(2_000_000))
-                events_until_closed(client)
-                raise ConnectionClosed(None, None)
+            # Only the head of the frame is sent, for a server that closes with bytes unread resets the connection, and
+            # the reset may overtake the code.
+            client.socket.sendall(b"\x82\xff" + struct.pack(">Q", 2_000_000) + bytes(4))
+            events_until_closed(client)
             assert client.close_code == 1009
 
     def test_rate_of_messages(self, served: Prepared) -> None:

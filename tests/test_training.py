@@ -148,6 +148,7 @@ def test_spliced_utterances_are_one_and_then_another(config_file: Path) -> None:
             words = example.text.split()
             assert any(words == own[:n] + other[n:] for other in all_words for n in range(1, len(own)))
             changed += words != own
+            assert len(example.changes["spliced"]) == 1
             # Sound, lips and word times were cut at the same place: each word shows and sounds as it does alone.
             assert (
                 example.lips is not None and len(example.lips) == len(example.presence) == len(example.samples) // 640

@@ -201,12 +201,14 @@ class TrainingSet(Dataset[Example]):
         random = generator(self.config.seed, epoch, name, "augment")
         modality = self._draw_modality(random)
         splices = generator(self.config.seed, epoch, name, "splice")
-        items = []
+        items, others = [], []
         for index in indices:
             item = self._load(index, modality)
             if splices.random() < self.augment.spliced:
                 kin = self._kin[self._kind(index)]
-                item = _splice(item, self._load(kin[int(splices.integers(len(kin)))], modality), splices)
+                other = kin[int(splices.integers(len(kin)))]
+                others.append(self.entries[other][1].id)
+                item = _splice(item, self._load(other, modality), splices)
             items.append(_change_start(item, random))
         item = items[0] if len(items) == 1 else _join(items)
         heard = item.samples is not None
@@ -218,6 +220,8 @@ class TrainingSet(Dataset[Example]):
             samples = audio.change_speed(samples, stretch)
         snr_db = -float("inf")
         changes: dict[str, Any] = {"speed": stretch} if self.augment.speed else {}
+        if others:
+            changes["spliced"] = others
         if heard:
             samples, snr_db = self._vary_sound(samples, random, changes)
         lips, presence, read = None, np.zeros(_slots(samples), bool), False
