@@ -56,11 +56,11 @@ def test_damage_is_named(folder: Path) -> None:
         with pytest.raises(AvsrError, match=message):
             load_checkpoint(folder)
 
-    rewrite_weights(folder, lambda w: w.pop("fused_head.project.bias"))
-    check("weight fused_head.project.bias is missing; download the model again")
-    rewrite_weights(folder, lambda w: w.update({"fused_head.project.bias": torch.zeros(3)}))
-    check(r"weight fused_head.project.bias has another shape: got \(3,\), expected \(7,\)")
-    rewrite_weights(folder, lambda w: w.update({"fused_head.project.bias": torch.zeros(7), "extra": torch.zeros(1)}))
+    rewrite_weights(folder, lambda w: w.pop("visual_head.project.bias"))
+    check("weight visual_head.project.bias is missing; download the model again")
+    rewrite_weights(folder, lambda w: w.update({"visual_head.project.bias": torch.zeros(3)}))
+    check(r"weight visual_head.project.bias has another shape: got \(3,\), expected \(7,\)")
+    rewrite_weights(folder, lambda w: w.update({"visual_head.project.bias": torch.zeros(7), "extra": torch.zeros(1)}))
     check("unknown weight: got extra")
     (folder / "model.safetensors").write_bytes(b"\xff" * 100)
     check("weights cannot be read")

@@ -27,6 +27,7 @@ def network(request: pytest.FixtureRequest) -> Network:
 def test_absent_lips_are_bit_for_bit_no_lips(network: Network) -> None:
     mel, lengths = random_mel(2, 160), torch.tensor([160, 100])
     alone = network(mel, lengths)
+    assert torch.equal(alone.log_probs, alone.audio_log_probs)  # the audio encoder and its head, nothing else
     lips = random_lips(2, 40)  # whatever the crops hold
     absent = network(mel, lengths, lips, torch.zeros(2, 40, dtype=torch.bool))
     assert torch.equal(alone.log_probs, absent.log_probs)
@@ -49,8 +50,9 @@ def test_gates_can_silence_either_side() -> None:
     shut(slice(0, width))  # no lips, and all of the sound
     for layer in network.fusion.layers:
         layer.lips.gates[2].weight[width:], layer.lips.gates[2].bias[width:] = 0.0, 100.0
-    alone = network(mel, lengths).log_probs
-    torch.testing.assert_close(network(mel, lengths, lips).log_probs, alone, atol=1e-5, rtol=0)
+    blind = network(mel, lengths, lips).log_probs
+    torch.testing.assert_close(network(mel, lengths, 1 - lips).log_probs, blind, atol=1e-5, rtol=0)
+    assert not torch.allclose(network(random_mel(1, 160, seed=9), lengths, lips).log_probs, blind, atol=1e-2)
     shut(slice(width, None))  # nor any sound: all frames are alike
     nothing = network(mel, lengths, lips).log_probs
     torch.testing.assert_close(nothing, nothing[:, :1].expand_as(nothing), atol=1e-5, rtol=0)

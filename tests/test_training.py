@@ -266,6 +266,10 @@ def test_a_model_knows_what_it_was_trained_for(config_file: Path) -> None:
     assert trained(LossConfig(fused=0, audio=0), v=1) == (("v",), "sides")
     assert trained(LossConfig(fused=0), av=1) == (("a", "v"), "sides")
     assert trained(LossConfig(), a=1, av=1) == (("a", "av"), "fused")
+    assert trained(LossConfig(audio=0), av=1) == (("av",), "fused")
+    assert trained(LossConfig(), av=1) == (("a", "av"), "fused")
+    config = dataclasses.replace(config, freeze=("audio_encoder", "audio_head"))
+    assert trained(LossConfig(audio=0), av=1) == (("a", "av"), "fused")
 
 
 def test_epochs_without_measurement_claim_none() -> None:
@@ -364,7 +368,7 @@ def test_parts_are_initialised_and_frozen(config_file: Path, tmp_path: Path) -> 
     for name in before:
         if name.startswith(("audio_encoder", "visual_encoder")):
             assert torch.equal(before[name], after[name]), name
-    assert not torch.equal(before["fused_head.project.weight"], after["fused_head.project.weight"])
+    assert not torch.equal(before["audio_head.project.weight"], after["audio_head.project.weight"])
 
 
 def test_the_trunk_is_initialised_from_a_published_file_and_frozen(

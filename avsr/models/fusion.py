@@ -95,8 +95,11 @@ class FusionLayer(nn.Module):
         sound_sight: Sight,
         lips_BTD: Tensor | None,
         lips_sight: Sight | None,
+        fused_BT: Tensor | None,
         state: FusionLayerState | None,
     ) -> tuple[Tensor, FusionLayerState | None]:
+        """fused_BT: the frames that it works on; the others stay as they are. None for all."""
+        given_BTD = x_BTD
         lips_state = None if state is None else state.lips
         if lips_BTD is not None and lips_sight is not None:
             x_BTD, lips_state = self.lips(x_BTD, lips_BTD, lips_sight, lips_state)
@@ -106,6 +109,8 @@ class FusionLayer(nn.Module):
         )
         x_BTD = x_BTD + self.dropout(attended_BTD)
         x_BTD = x_BTD + self.dropout(self.feed_forward(self.norm_feed_forward(x_BTD)))
+        if fused_BT is not None:
+            x_BTD = torch.where(fused_BT[..., None], x_BTD, given_BTD)
         if lips_state is None or sound_state is None:
             return x_BTD, None
         return x_BTD, FusionLayerState(lips_state, sound_state)
@@ -114,9 +119,11 @@ class FusionLayer(nn.Module):
 class FusionTransformer(nn.Module):
     """Audio frames [B, T, D], lip frames [B, T, D] or None -> fused frames [B, T, D], next state.
 
-    seen_BT says which lip frames were seen. `heard_BT`, where given, is False on frames without sound: they start
-    from one learned vector instead of the audio encoder's output. attention: the context that the encoders ran with,
-    None for their own. With a state, lips must be given (absent ones at need), since their caches move on with time.
+    A frame that is heard and has no lips in its window comes out as it came in, so that without lips there is the audio
+    encoder and nothing else: its head reads fused frames too. seen_BT says which lip frames were seen. `heard_BT`,
+    where given, is False on frames without sound: they start from one learned vector instead of the audio encoder's
+    output. attention: the context that the encoders ran with, None for their own. With a state, lips must be given
+    (absent ones at need), since their caches move on with time.
     """
 
     def __init__(self, width: int, config: FusionConfig) -> None:
@@ -165,10 +172,15 @@ class FusionTransformer(nn.Module):
             lips_sight = Sight(lips_context, T, seen_BT, None if state is None else state.lips_history)
         elif state is not None:
             raise ValueError("a stream needs its lips: give absent ones while none are seen")
+        elif heard_BT is None:
+            return x_BTD, None
+        fused_BT = torch.zeros_like(x_BTD[..., 0], dtype=torch.bool) if lips_sight is None else lips_sight.seen()
+        if fused_BT is not None and heard_BT is not None:
+            fused_BT = fused_BT | ~heard_BT
         next_states = []
         for index, layer in enumerate(self.layers):
             x_BTD, next_state = layer(
-                x_BTD, sound_sight, lips_BTD, lips_sight, None if state is None else state.layers[index]
+                x_BTD, sound_sight, lips_BTD, lips_sight, fused_BT, None if state is None else state.layers[index]
             )
             next_states.append(next_state)
         if state is None or lips_sight is None:
