@@ -1,11 +1,11 @@
 """What each part of the recipe of grid-tiny is worth: short runs that differ in one thing, on the development split.
 
     python scripts/ablations.py --noise work/corpora/noise/noise_train
-    python scripts/ablations.py --noise work/corpora/noise/noise_train --only gated joined --epochs 12
+    python scripts/ablations.py --noise work/corpora/noise/noise_train --only gated concatenated --epochs 12
 
-Steps 1 to 3 of the recipe must have been trained (README, "Train your own"). Each row trains --epochs epochs from
-there, or a side from nothing, and is then evaluated with `avsr evaluate` in babble, white noise and recordings of the
-training folder, one seed: test noise is not touched. Runs lie in runs/ablations; what is done is not done again.
+All steps of the recipe but the last must have been trained (README, "Train your own"). Each row trains --epochs epochs
+from there, or a side from nothing, and is then evaluated with `avsr evaluate` in babble, white noise and recordings of
+the training folder, one seed: test noise is not touched. Runs lie in runs/ablations; what is done is not done again.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ FOUR_TIMES = (
     "model.audio_encoder.subsampling=4",
     "model.audio_encoder.attention={style: regular, left: 32, right: 32}",
 )
+SOUND_TOO = ("freeze=[]", "loss.audio=0.5", "modalities={a: 0.2, v: 0.2, av: 0.6}")
 ABLATIONS = {
     "gated": Ablation("grid-tiny"),
-    "joined": Ablation("grid-tiny", ["model.fusion.gated=false"]),
-    "no-modality-dropout": Ablation("grid-tiny", ["modalities.a=0", "modalities.v=0", "modalities.av=1"]),
+    "concatenated": Ablation("grid-tiny", ["model.fusion.gated=false"]),
+    "no-modality-dropout": Ablation("grid-tiny", ["modalities={a: 0, v: 0, av: 1}"]),
     "no-noise": Ablation("grid-tiny", ["augment.noise_share=0"]),
-    "from-scratch": Ablation("grid-tiny", ["initialize={}"]),
+    "sound-trained-on": Ablation("grid-tiny", SOUND_TOO),
+    "from-scratch": Ablation("grid-tiny", ["initialize={}", *SOUND_TOO]),
     "no-splicing": Ablation("grid-tiny", ["augment.spliced=0"]),
     "clear-lips": Ablation("grid-tiny", ["augment.lip_effects={}", "augment.wrong_lips=0"]),
-    "whole-only": Ablation("grid-tiny", ["model.audio_encoder.attention_choices=[]"]),
     "audio-8x": Ablation("grid-tiny-audio"),
     "audio-4x": Ablation("grid-tiny-audio", FOUR_TIMES),
     "trunk-light": Ablation("grid-tiny-visual", epochs=3),

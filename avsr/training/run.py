@@ -117,6 +117,13 @@ def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Rea
     content = read_yaml(config_path)
     apply_overrides(content, overrides)
     config = build(TrainConfig, content, str(config_path))
+    if config.vocabulary.endswith(".model") and not Path(config.vocabulary).exists():
+        raise ConfigError(
+            f"{config_path}: vocabulary",
+            got=f"{config.vocabulary}, which is not there",
+            expected="a SentencePiece model",
+            remedy="make one with scripts/make_vocabulary.py",
+        )
     tokenizer = read_vocabulary(Path(config.vocabulary))
     if len(tokenizer) != config.model.vocabulary_size:
         raise ConfigError(
