@@ -43,8 +43,8 @@ ABLATIONS = {
     "from-scratch": Ablation("grid-tiny", ["initialize={}", *SOUND_TOO]),
     "no-splicing": Ablation("grid-tiny", ["augment.spliced=0"]),
     "clear-lips": Ablation("grid-tiny", ["augment.lip_effects={}", "augment.wrong_lips=0"]),
-    "audio-8x": Ablation("grid-tiny-audio"),
-    "audio-4x": Ablation("grid-tiny-audio", FOUR_TIMES),
+    "audio-8x": Ablation("grid-tiny-audio", epochs=20),
+    "audio-4x": Ablation("grid-tiny-audio", FOUR_TIMES, epochs=20),
     "trunk-light": Ablation("grid-tiny-visual", epochs=3),
     "trunk-resnet18": Ablation("grid-tiny-visual", ["model.visual_encoder.trunk=resnet18"], epochs=3),
 }
