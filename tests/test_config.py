@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,22 @@ def test_overrides() -> None:
         apply_overrides(content, ["a.b"])
     with pytest.raises(ConfigError, match="is a value"):
         apply_overrides(content, ["a.b.c=1"])
+
+
+def test_each_step_of_the_recipe_begins_with_what_one_before_made() -> None:
+    script = (Path(__file__).parent.parent / "scripts" / "train_grid_tiny.sh").read_text(encoding="utf-8")
+    made: set[str] = set()
+    steps = 0
+    for line in script.replace("\\\n", " ").splitlines():
+        words = [word for word in shlex.split(line, comments=True) if word != "$@"]
+        if words[:2] == ["avsr", "train"]:
+            content = read_yaml(Path(__file__).parent.parent / words[2])
+            apply_overrides(content, words[3:])
+            config = build(TrainConfig, content, words[2])
+            assert set(config.initialize.values()) <= made, line
+            made.add(f"{config.output}/model")
+            steps += 1
+        elif "scripts/average_models.py" in words:
+            assert {word.partition("=")[0] for word in words if "/model=" in word} <= made
+            made.add(words[words.index("--output") + 1])
+    assert steps == 6 and "runs/grid-tiny/model" in made
