@@ -30,7 +30,7 @@ lightning = pytest.importorskip("lightning", reason="training needs the extra 't
 
 from avsr.training import run as training_run  # noqa: E402
 from avsr.training.data import TrainingSet, collate  # noqa: E402
-from avsr.training.module import TrainingModule, ctc_loss, mask_mel, peak_first_loss  # noqa: E402
+from avsr.training.module import TrainingModule, ctc_loss, mask_mel, peak_first_loss, targets_of_frames  # noqa: E402
 
 ALL_AUGMENTATION = AugmentConfig(
     noise_share=0.7,
@@ -189,6 +189,23 @@ def test_ctc_loss_ignores_padding_and_counts_a_unit() -> None:
     one = ctc_loss(log_probs[:1], lengths[:1], tokens[:1], counts[:1])
     other = ctc_loss(log_probs[1:, :6], lengths[1:], tokens[1:, :1], counts[1:])
     torch.testing.assert_close(whole, (one + other) / 2)
+
+
+def test_word_times_for_other_frames_than_80_ms(config_file: Path, tmp_path: Path) -> None:
+    targets = torch.tensor([[3, 1, 2]])
+    assert targets_of_frames(targets, 3, 8).tolist() == [[3, 1, 2]]
+    assert targets_of_frames(targets, 5, 4).tolist() == [[3, 3, 1, 1, 2]]
+    assert targets_of_frames(targets, 2, 16).tolist() == [[1, 2]]
+    overrides = [
+        f"output={tmp_path / 'short frames'}",
+        "optimizer.epochs=1",
+        "model.audio_encoder.subsampling=4",
+        "model.visual_encoder=null",
+        "model.fusion=null",
+        "modalities={a: 1, v: 0, av: 0}",
+        "loss={audio: 1, word_times: [0.5, 0.5]}",
+    ]
+    assert training_run.train(config_file, overrides, on_message=quietly).exists()
 
 
 def test_masks_cover_at_most_what_is_configured() -> None:
