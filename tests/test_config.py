@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -123,20 +124,30 @@ def test_overrides() -> None:
         apply_overrides(content, ["a.b.c=1"])
 
 
-def test_each_step_of_the_recipe_begins_with_what_one_before_made() -> None:
-    script = (Path(__file__).parent.parent / "scripts" / "train_grid_tiny.sh").read_text(encoding="utf-8")
+def test_each_step_of_the_recipe_begins_with_what_one_before_made(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[1]
+    for program in ("avsr", "python"):
+        (tmp_path / program).write_text(
+            f'#!/bin/sh\nprintf "%s\\t" {program} "$@" >> {tmp_path}/log; echo >> {tmp_path}/log\n'
+        )
+        (tmp_path / program).chmod(0o755)
+    script = root / "scripts" / "train_grid_tiny.sh"
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", script, "workers=0"], check=True, cwd=tmp_path, env={**os.environ, "PATH": path})
     made: set[str] = set()
-    steps = 0
-    for line in script.replace("\\\n", " ").splitlines():
-        words = [word for word in shlex.split(line, comments=True) if word != "$@"]
+    runs = 0
+    for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines():
+        words = line.rstrip("\t").split("\t")
         if words[:2] == ["avsr", "train"]:
-            content = read_yaml(Path(__file__).parent.parent / words[2])
+            content = read_yaml(root / words[2])
             apply_overrides(content, words[3:])
             config = build(TrainConfig, content, words[2])
             assert set(config.initialize.values()) <= made, line
+            assert config.workers == 0
             made.add(f"{config.output}/model")
-            steps += 1
-        elif "scripts/average_models.py" in words:
-            assert {word.partition("=")[0] for word in words if "/model=" in word} <= made
+            runs += 1
+        else:
+            assert words[:2] == ["python", "scripts/average_models.py"]
+            assert {word.partition("=")[0] for word in words[2:] if "=" in word} <= made, line
             made.add(words[words.index("--output") + 1])
-    assert steps == 6 and "runs/grid-tiny/model" in made
+    assert runs == 8 and "runs/grid-tiny-last/model" in made
