@@ -17,16 +17,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from avsr.config import read_yaml
+from avsr.datasets.manifest import read_manifest, write_manifest
+
 LEVELS_DB = ("clean", "5", "0", "-5", "-10")
 RUNS = Path("runs/ablations")
 
 
 class Ablation(NamedTuple):
-    """A configuration and what is changed in it; `epochs`: instead of as many as asked for."""
+    """A configuration and what is changed in it.
+
+    epochs: instead of as many as asked for. share: of the training clips, with as many steps in all as with all.
+    """
 
     config: str
     changes: Sequence[str] = ()
     epochs: int | None = None
+    share: float = 1.0
 
 
 FOUR_TIMES = (
@@ -43,10 +50,14 @@ ABLATIONS = {
     "from-scratch": Ablation("grid-tiny", ["initialize={}", *SOUND_TOO]),
     "no-splicing": Ablation("grid-tiny", ["augment.spliced=0"]),
     "clear-lips": Ablation("grid-tiny", ["augment.lip_effects={}", "augment.wrong_lips=0"]),
-    "audio-8x": Ablation("grid-tiny-audio", epochs=20),
+    "audio": Ablation("grid-tiny-audio", epochs=20),
     "audio-4x": Ablation("grid-tiny-audio", FOUR_TIMES, epochs=20),
-    "trunk-light": Ablation("grid-tiny-visual", epochs=3),
-    "trunk-resnet18": Ablation("grid-tiny-visual", ["model.visual_encoder.trunk=resnet18"], epochs=3),
+    "audio-half": Ablation("grid-tiny-audio", epochs=20, share=0.5),
+    "audio-quarter": Ablation("grid-tiny-audio", epochs=20, share=0.25),
+    "visual": Ablation("grid-tiny-visual", epochs=15),
+    "visual-half": Ablation("grid-tiny-visual", epochs=15, share=0.5),
+    "visual-quarter": Ablation("grid-tiny-visual", epochs=15, share=0.25),
+    "visual-resnet18": Ablation("grid-tiny-visual", ["model.visual_encoder.trunk=resnet18"], epochs=15),
 }
 
 
@@ -55,13 +66,30 @@ def run(words: Sequence[str]) -> None:
     subprocess.run([sys.executable, "-m", "avsr", *words], check=True)
 
 
+def fewer_clips(config: str, share: float) -> list[str]:
+    """The settings that train with a share of the speaker's clips, and as much less of what is drawn each epoch."""
+    corpora = read_yaml(config)["train"]
+    manifest = Path(corpora[0]["manifest"])
+    fewer = manifest.with_name(f"train-{share:g}.jsonl")
+    utterances = [u for u in read_manifest(manifest) if u.split == corpora[0].get("split", "train")]
+    write_manifest(fewer, utterances[:: round(1 / share)])
+    settings = [f"train.0.manifest={fewer}"]
+    for index, corpus in enumerate(corpora):
+        if "per_epoch" in corpus:
+            settings.append(f"train.{index}.per_epoch={round(corpus['per_epoch'] * share)}")
+    return settings
+
+
 def measure(name: str, epochs: int, noise: str) -> dict[str, list[str]]:
     """modality -> WER at each level, of one ablation; trained and evaluated first where that is not done."""
     ablation = ABLATIONS[name]
     epochs = ablation.epochs or epochs
     folder = RUNS / f"{name}-{epochs}"
     if not (folder / "model").exists():
-        few = ["optimizer.epochs=" + str(epochs), "optimizer.average_last=2", f"loss.word_times_epochs={epochs // 2}"]
+        passes = round(epochs / ablation.share)
+        few = [f"optimizer.epochs={passes}", "optimizer.average_last=2", f"loss.word_times_epochs={passes // 2}"]
+        if ablation.share < 1:
+            few += fewer_clips(f"configs/{ablation.config}.yaml", ablation.share)
         run(["train", f"configs/{ablation.config}.yaml", f"output={folder}", *few, *ablation.changes])
     results = folder / "dev" / "results.json"
     if not results.exists():
