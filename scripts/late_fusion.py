@@ -94,14 +94,17 @@ def main() -> None:
     for level_db in LEVELS_DB:
         texts: list[list[str]] = [[] for _ in range(len(WEIGHTS) + 1)]
         for utterance in utterances:
-            samples, (lips, presence) = load_samples(utterance, root), load_lips(utterance, root)
+            samples, lips, presence = load_samples(utterance, root), None, None
+            if _recognizer().network.visual_encoder is not None:  # else every column is that of the sound
+                lips, presence = load_lips(utterance, root)
             if level_db is not None:
                 drawn, _ = noise.draw(len(samples), generator("late fusion", utterance.id, level_db))
                 samples = mix_at_snr(samples, drawn, level_db)
             heard, seen = sides(samples, lips, presence)
             for index, weight in enumerate(WEIGHTS):
                 texts[index].append(text(heard, seen, weight))
-            log_probs, _ = _recognizer().log_probs([samples], [lips], [presence])
+            seen_too = () if lips is None or presence is None else ([lips], [presence])
+            log_probs, _ = _recognizer().log_probs([samples], *seen_too)
             ids = greedy(log_probs[0], _recognizer().network.blank_id)
             texts[-1].append(_recognizer().tokenizer.decode(ids))
         rates = np.array([100 * jiwer.wer(references, of_weight) for of_weight in texts])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -56,11 +59,11 @@ def test_damage_is_named(folder: Path) -> None:
         with pytest.raises(AvsrError, match=message):
             load_checkpoint(folder)
 
-    rewrite_weights(folder, lambda w: w.pop("fused_head.project.bias"))
-    check("weight fused_head.project.bias is missing; download the model again")
-    rewrite_weights(folder, lambda w: w.update({"fused_head.project.bias": torch.zeros(3)}))
-    check(r"weight fused_head.project.bias has another shape: got \(3,\), expected \(7,\)")
-    rewrite_weights(folder, lambda w: w.update({"fused_head.project.bias": torch.zeros(7), "extra": torch.zeros(1)}))
+    rewrite_weights(folder, lambda w: w.pop("visual_head.project.bias"))
+    check("weight visual_head.project.bias is missing; download the model again")
+    rewrite_weights(folder, lambda w: w.update({"visual_head.project.bias": torch.zeros(3)}))
+    check(r"weight visual_head.project.bias has another shape: got \(3,\), expected \(7,\)")
+    rewrite_weights(folder, lambda w: w.update({"visual_head.project.bias": torch.zeros(7), "extra": torch.zeros(1)}))
     check("unknown weight: got extra")
     (folder / "model.safetensors").write_bytes(b"\xff" * 100)
     check("weights cannot be read")
@@ -115,3 +118,48 @@ def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="weights cannot be read"):
         load_checkpoint(folder)
     assert folder.exists()
+
+
+@pytest.fixture(scope="module")
+def averaging() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "average_models", Path(__file__).resolve().parents[1] / "scripts" / "average_models.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_mean_of_models(folder: Path, tmp_path: Path, averaging: ModuleType) -> None:
+    other = save_checkpoint(tmp_path / "other", tiny_network(seed=1), tiny_tokenizer(), card="# other\n")
+    assert averaging.main([f"{folder}=0.25", f"{other}=0.75", "--output", str(tmp_path / "mean")]) == 0
+    mean = load_checkpoint(tmp_path / "mean")[0].state_dict()
+    ours, theirs = (load_checkpoint(path)[0].state_dict() for path in (folder, other))
+    for name, tensor in mean.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, 0.25 * ours[name] + 0.75 * theirs[name])
+    assert "0.75 of" in (tmp_path / "mean" / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_has_no_mean(
+    folder: Path, tmp_path: Path, averaging: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = tiny_network()
+    other = save_checkpoint(
+        tmp_path / "other",
+        type(network)(dataclasses.replace(network.config, name="other")),
+        tiny_tokenizer(),
+        card="# other\n",
+    )
+    for shares, message in (
+        ([f"{folder}=0.5", f"{folder}=0.4"], "the shares do not add up to 1: got 0.9"),
+        ([f"{folder}=0.5", f"{other}=0.5"], "other: another model than"),
+        ([f"{folder}=0.5", "nowhere=0.5"], "nowhere"),
+    ):
+        assert averaging.main([*shares, "--output", str(tmp_path / "mean")]) == 1
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "mean").exists()
+    with pytest.raises(SystemExit):
+        averaging.main([str(folder), "--output", "x"])
+    assert "expected FOLDER=SHARE" in capsys.readouterr().err

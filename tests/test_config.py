@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,32 @@ def test_overrides() -> None:
         apply_overrides(content, ["a.b"])
     with pytest.raises(ConfigError, match="is a value"):
         apply_overrides(content, ["a.b.c=1"])
+
+
+def test_each_step_of_the_recipe_begins_with_what_one_before_made(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[1]
+    for program in ("avsr", "python"):
+        (tmp_path / program).write_text(
+            f'#!/bin/sh\nprintf "%s\\t" {program} "$@" >> {tmp_path}/log; echo >> {tmp_path}/log\n'
+        )
+        (tmp_path / program).chmod(0o755)
+    script = root / "scripts" / "train_grid_tiny.sh"
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", script, "workers=0"], check=True, cwd=tmp_path, env={**os.environ, "PATH": path})
+    made: set[str] = set()
+    runs = 0
+    for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines():
+        words = line.rstrip("\t").split("\t")
+        if words[:2] == ["avsr", "train"]:
+            content = read_yaml(root / words[2])
+            apply_overrides(content, words[3:])
+            config = build(TrainConfig, content, words[2])
+            assert set(config.initialize.values()) <= made, line
+            assert config.workers == 0
+            made.add(f"{config.output}/model")
+            runs += 1
+        else:
+            assert words[:2] == ["python", "scripts/average_models.py"]
+            assert {word.partition("=")[0] for word in words[2:] if "=" in word} <= made, line
+            made.add(words[words.index("--output") + 1])
+    assert runs == 8 and "runs/grid-tiny-last/model" in made

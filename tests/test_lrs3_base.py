@@ -178,3 +178,9 @@ def test_the_last_stage_needs_the_ones_before(prepared: Path, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="initialize: audio_encoder cannot be taken: runs/lrs3-base-audio/model"):
         training_run.train(CONFIG, [*commands()[-1][3:], *SMALL, *SMALL_LIPS], on_message=print)
+
+
+def test_missing_pieces_name_the_script_that_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"vocabulary: got work/lrs3/pieces\.model, .*make_vocabulary\.py"):
+        training_run.train(CONFIG, [], on_message=print)

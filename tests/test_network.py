@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from avsr.models.config import LIP_INPUT_PX
 from avsr.models.network import Network
-from tests.tiny import random_lips, random_mel, tiny_network
+from tests.tiny import random_lips, random_mel, random_network, tiny_config, tiny_network
 
 
-@pytest.fixture(scope="module")
-def network() -> Network:
-    return tiny_network()
+def joined_without_gates() -> Network:
+    config = tiny_config()
+    assert config.fusion is not None
+    return random_network(dataclasses.replace(config, fusion=dataclasses.replace(config.fusion, gated=False)))
+
+
+@pytest.fixture(scope="module", params=["gated", "joined"])
+def network(request: pytest.FixtureRequest) -> Network:
+    return tiny_network() if request.param == "gated" else joined_without_gates()
 
 
 @torch.no_grad()
 def test_absent_lips_are_bit_for_bit_no_lips(network: Network) -> None:
     mel, lengths = random_mel(2, 160), torch.tensor([160, 100])
     alone = network(mel, lengths)
+    assert torch.equal(alone.log_probs, alone.audio_log_probs)  # the audio encoder and its head, nothing else
     lips = random_lips(2, 40)  # whatever the crops hold
     absent = network(mel, lengths, lips, torch.zeros(2, 40, dtype=torch.bool))
     assert torch.equal(alone.log_probs, absent.log_probs)
     present = network(mel, lengths, lips, torch.ones(2, 40, dtype=torch.bool))
     assert not torch.allclose(alone.log_probs, present.log_probs, atol=1e-3)
+
+
+@torch.no_grad()
+def test_gates_can_silence_either_side() -> None:
+    network = tiny_network()
+    assert network.fusion is not None
+    lips, mel, lengths = random_lips(1, 40), random_mel(1, 160), torch.tensor([160])
+    width = network.config.audio_encoder.conformer.width
+
+    def shut(half: slice) -> None:
+        for layer in network.fusion.layers:
+            opening = layer.lips.gates[2]
+            opening.weight[half], opening.bias[half] = 0.0, -100.0
+
+    shut(slice(0, width))  # no lips, and all of the sound
+    for layer in network.fusion.layers:
+        layer.lips.gates[2].weight[width:], layer.lips.gates[2].bias[width:] = 0.0, 100.0
+    blind = network(mel, lengths, lips).log_probs
+    torch.testing.assert_close(network(mel, lengths, 1 - lips).log_probs, blind, atol=1e-5, rtol=0)
+    assert not torch.allclose(network(random_mel(1, 160, seed=9), lengths, lips).log_probs, blind, atol=1e-2)
+    shut(slice(width, None))  # nor any sound: all frames are alike
+    nothing = network(mel, lengths, lips).log_probs
+    torch.testing.assert_close(nothing, nothing[:, :1].expand_as(nothing), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

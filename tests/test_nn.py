@@ -61,6 +61,30 @@ def test_attention_equals_the_formula_written_as_loops() -> None:
     torch.testing.assert_close(got[0], torch.stack(rows), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "context",
+    [
+        AttentionContext(),
+        AttentionContext(left=3, right=0),
+        AttentionContext(left=-1, right=2),
+        AttentionContext(style="chunked", left=4, right=1),
+        AttentionContext(style="local", left=2, right=1, global_tokens=1, global_spacing=3),
+    ],
+)
+def test_a_finer_context_sees_the_same_stretches_of_time(context: AttentionContext) -> None:
+    frames, slots = torch.arange(12), torch.arange(0, 24, 2)
+    fine = context.finer(2)
+    assert torch.equal(fine.visible(slots, slots), context.visible(frames, frames))
+    assert (fine.style, fine.streamable, fine.global_tokens) == (
+        context.style,
+        context.streamable,
+        context.global_tokens,
+    )
+    assert fine.global_spacing == 2 * context.global_spacing
+    if context.chunk is not None:
+        assert fine.chunk == 2 * context.chunk
+
+
 def test_a_sight_reports_rows_without_a_visible_key() -> None:
     sight = Sight(AttentionContext(left=1, right=0), 4, torch.tensor([[True, False, False, False]]))
     seen = sight.seen()

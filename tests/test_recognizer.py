@@ -144,10 +144,8 @@ def speaking(words: int = 3) -> Recognizer:
     """A model that says its words whatever it gets, as a trained one does with silence."""
     network = tiny_network()
     with torch.no_grad():
-        for head in (network.fused_head, network.audio_head):
-            assert head is not None
-            head.project.weight.normal_(std=3.0, generator=torch.Generator().manual_seed(1))
-            head.project.bias[-1] = -30.0
+        network.audio_head.project.weight.normal_(std=3.0, generator=torch.Generator().manual_seed(1))
+        network.audio_head.project.bias[-1] = -30.0
     return Recognizer(network, tiny_tokenizer())
 
 

@@ -240,8 +240,9 @@ def test_words_of_a_real_face_and_without_it(tmp_path: Path) -> None:
     clip = shared_corpus(CLIP)
     pictures = [frame.rgb for frame in iter_frames(clip)]
     samples = read_audio(clip)[: len(pictures) * 640]
-    pause = np.zeros(16000, np.float32)
-    camera = [pictures[0]] * 25 + pictures + [pictures[-1]] * 25 + [np.zeros_like(pictures[0])] * (len(pictures) + 75)
+    pause = np.resize(samples[:8000], 16000)  # the room before the first word; zeros would be a microphone that is off
+    # Chromium opens the camera a third of a second after the microphone.
+    camera = [pictures[0]] * 16 + pictures + [pictures[-1]] * 25 + [np.zeros_like(pictures[0])] * (len(pictures) + 75)
     devices = media_flags(
         write_camera(tmp_path / "camera.y4m", camera),
         write_microphone(tmp_path / "microphone.wav", np.concatenate((pause, samples, pause, pause, samples, pause))),

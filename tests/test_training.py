@@ -30,7 +30,7 @@ lightning = pytest.importorskip("lightning", reason="training needs the extra 't
 
 from avsr.training import run as training_run  # noqa: E402
 from avsr.training.data import TrainingSet, collate  # noqa: E402
-from avsr.training.module import TrainingModule, ctc_loss, mask_mel, peak_first_loss  # noqa: E402
+from avsr.training.module import TrainingModule, ctc_loss, mask_mel, peak_first_loss, targets_of_frames  # noqa: E402
 
 ALL_AUGMENTATION = AugmentConfig(
     noise_share=0.7,
@@ -191,6 +191,23 @@ def test_ctc_loss_ignores_padding_and_counts_a_unit() -> None:
     torch.testing.assert_close(whole, (one + other) / 2)
 
 
+def test_word_times_for_other_frames_than_80_ms(config_file: Path, tmp_path: Path) -> None:
+    targets = torch.tensor([[3, 1, 2]])
+    assert targets_of_frames(targets, 3, 8).tolist() == [[3, 1, 2]]
+    assert targets_of_frames(targets, 5, 4).tolist() == [[3, 3, 1, 1, 2]]
+    assert targets_of_frames(targets, 2, 16).tolist() == [[1, 2]]
+    overrides = [
+        f"output={tmp_path / 'short frames'}",
+        "optimizer.epochs=1",
+        "model.audio_encoder.subsampling=4",
+        "model.visual_encoder=null",
+        "model.fusion=null",
+        "modalities={a: 1, v: 0, av: 0}",
+        "loss={audio: 1, word_times: [0.5, 0.5]}",
+    ]
+    assert training_run.train(config_file, overrides, on_message=quietly).exists()
+
+
 def test_masks_cover_at_most_what_is_configured() -> None:
     masked = mask_mel(torch.ones(4, 80, 100), torch.tensor([100, 100, 100, 60]), ALL_AUGMENTATION)
     assert (masked[3, :, 60:] == 0).all()
@@ -266,6 +283,10 @@ def test_a_model_knows_what_it_was_trained_for(config_file: Path) -> None:
     assert trained(LossConfig(fused=0, audio=0), v=1) == (("v",), "sides")
     assert trained(LossConfig(fused=0), av=1) == (("a", "v"), "sides")
     assert trained(LossConfig(), a=1, av=1) == (("a", "av"), "fused")
+    assert trained(LossConfig(audio=0), av=1) == (("av",), "fused")
+    assert trained(LossConfig(), av=1) == (("a", "av"), "fused")
+    config = dataclasses.replace(config, freeze=("audio_encoder", "audio_head"))
+    assert trained(LossConfig(audio=0), av=1) == (("a", "av"), "fused")
 
 
 def test_epochs_without_measurement_claim_none() -> None:
@@ -364,7 +385,7 @@ def test_parts_are_initialised_and_frozen(config_file: Path, tmp_path: Path) -> 
     for name in before:
         if name.startswith(("audio_encoder", "visual_encoder")):
             assert torch.equal(before[name], after[name]), name
-    assert not torch.equal(before["fused_head.project.weight"], after["fused_head.project.weight"])
+    assert not torch.equal(before["audio_head.project.weight"], after["audio_head.project.weight"])
 
 
 def test_the_trunk_is_initialised_from_a_published_file_and_frozen(

@@ -52,8 +52,9 @@ class VisualEncoderConfig:
     trunk: "light", four convolutions for CPUs, or "resnet18", the front end of Auto-AVSR at 60 times the cost.
     channels: of the stages of the light one. The first layer reads `stem_slots` neighbouring crops at once, of which
     `stem_look_ahead` lie in the future. normalize: each crop by its own mean and deviation ("each"), or all by `mean`
-    and `std` of the grey in [0, 1] ("fixed"; the published Auto-AVSR weights expect the defaults). conformer,
-    attention: the blocks over pairs of 40 ms slots.
+    and `std` of the grey in [0, 1] ("fixed"; the published Auto-AVSR weights expect the defaults). conformer: the
+    blocks over slots of 40 ms, whose outputs are joined two by two. attention: how far they look, in frames of 80 ms as
+    everywhere else.
     """
 
     conformer: ConformerShape
@@ -82,7 +83,8 @@ class FusionConfig:
     """Transformer over 80 ms frames that may look at the lips.
 
     layers, heads, expansion, dropout: of the transformer. attention: over the sound. lips: the window of lip frames
-    around each frame; mouths lead the sound by 100 to 300 ms, so it reaches further back than ahead.
+    around each frame; mouths lead the sound by 100 to 300 ms, so it reaches further back than ahead. gated: sound and
+    lips each pass a gate; without, both are joined by one linear map, which is there to be compared with.
     """
 
     layers: int = 2
@@ -91,6 +93,7 @@ class FusionConfig:
     dropout: float = 0.1
     attention: AttentionContext = field(default_factory=AttentionContext)
     lips: AttentionContext = field(default_factory=lambda: AttentionContext(left=5, right=3))
+    gated: bool = True
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "expansion"):

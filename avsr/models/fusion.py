@@ -13,7 +13,8 @@ from avsr.nn.conformer import FeedForward
 from avsr.nn.masks import AttentionContext, History, Sight, initial_history, padding_mask
 from avsr.nn.packing import Linear
 
-GATE_BIAS = -2.0  # sigmoid(-2) = 0.12: lips start as a whisper
+LIPS_BIAS = -2.0  # sigmoid(-2) = 0.12: lips start as a whisper ...
+SOUND_BIAS = 4.0  # ... beside sound that stays as it is, sigmoid(4) = 0.98
 
 
 class FusionLayerState(NamedTuple):
@@ -32,19 +33,26 @@ class FusionState(NamedTuple):
 
 
 class GatedLipAttention(nn.Module):
-    """Adds what each audio frame reads from the lips around it, times a gate of its own.
+    """What each audio frame keeps of itself, and what it takes from the lips around it, each times a gate of its own.
 
-    The gate sees the sound and what was gathered, so that it can follow how bad the sound is and how well the two
-    agree. A frame that sees no lips gets exactly zero added.
+    The gates see the sound and what was gathered, so that they can follow how bad the sound is and how well the two
+    agree. Lips that are only ever added could not silence a sound that noise has made sure of the wrong word. A frame
+    that sees no lips stays exactly as it is. Without gates both are joined by one linear map.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, gated: bool = True) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = RelativeAttention(width, heads, dropout=dropout)
-        opening = Linear(width, width)
-        nn.init.constant_(opening.bias, GATE_BIAS)
-        self.gate = nn.Sequential(Linear(2 * width, width), nn.SiLU(), opening)
+        self.dropout = nn.Dropout(dropout)
+        if gated:
+            opening = Linear(width, 2 * width)
+            nn.init.constant_(opening.bias[:width], LIPS_BIAS)
+            nn.init.constant_(opening.bias[width:], SOUND_BIAS)
+            self.gates = nn.Sequential(Linear(2 * width, width), nn.SiLU(), opening)
+        else:
+            self.join = Linear(2 * width, width)
+        self.gated = gated
 
     def forward(
         self,
@@ -55,10 +63,14 @@ class GatedLipAttention(nn.Module):
     ) -> tuple[Tensor, AttentionState | None]:
         normed_BTD = self.norm(x_BTD)
         gathered_BTD, next_state = self.attention(normed_BTD, lips_BTD, sight, state)
-        gate_BTD = torch.sigmoid(self.gate(torch.cat((normed_BTD, gathered_BTD), dim=-1)))
-        added_BTD = gate_BTD * gathered_BTD
+        both_BTE = torch.cat((normed_BTD, gathered_BTD), dim=-1)
+        if self.gated:
+            lips_BTD, sound_BTD = torch.sigmoid(self.gates(both_BTE)).chunk(2, dim=-1)
+            mixed_BTD = sound_BTD * x_BTD + self.dropout(lips_BTD * gathered_BTD)
+        else:
+            mixed_BTD = self.dropout(self.join(both_BTE))
         any_BT = sight.seen()
-        return added_BTD if any_BT is None else added_BTD.masked_fill(~any_BT[..., None], 0.0), next_state
+        return mixed_BTD if any_BT is None else torch.where(any_BT[..., None], mixed_BTD, x_BTD), next_state
 
 
 class FusionLayer(nn.Module):
@@ -66,7 +78,7 @@ class FusionLayer(nn.Module):
 
     def __init__(self, width: int, config: FusionConfig) -> None:
         super().__init__()
-        self.lips = GatedLipAttention(width, config.heads, config.dropout)
+        self.lips = GatedLipAttention(width, config.heads, config.dropout, config.gated)
         self.norm_sound = nn.LayerNorm(width)
         self.sound = RelativeAttention(width, config.heads, dropout=config.dropout)
         self.norm_feed_forward = nn.LayerNorm(width)
@@ -83,18 +95,22 @@ class FusionLayer(nn.Module):
         sound_sight: Sight,
         lips_BTD: Tensor | None,
         lips_sight: Sight | None,
+        fused_BT: Tensor | None,
         state: FusionLayerState | None,
     ) -> tuple[Tensor, FusionLayerState | None]:
+        """fused_BT: the frames that it works on; the others stay as they are. None for all."""
+        given_BTD = x_BTD
         lips_state = None if state is None else state.lips
         if lips_BTD is not None and lips_sight is not None:
-            added_BTD, lips_state = self.lips(x_BTD, lips_BTD, lips_sight, lips_state)
-            x_BTD = x_BTD + self.dropout(added_BTD)
+            x_BTD, lips_state = self.lips(x_BTD, lips_BTD, lips_sight, lips_state)
         normed_BTD = self.norm_sound(x_BTD)
         attended_BTD, sound_state = self.sound(
             normed_BTD, normed_BTD, sound_sight, None if state is None else state.sound
         )
         x_BTD = x_BTD + self.dropout(attended_BTD)
         x_BTD = x_BTD + self.dropout(self.feed_forward(self.norm_feed_forward(x_BTD)))
+        if fused_BT is not None:
+            x_BTD = torch.where(fused_BT[..., None], x_BTD, given_BTD)
         if lips_state is None or sound_state is None:
             return x_BTD, None
         return x_BTD, FusionLayerState(lips_state, sound_state)
@@ -103,9 +119,11 @@ class FusionLayer(nn.Module):
 class FusionTransformer(nn.Module):
     """Audio frames [B, T, D], lip frames [B, T, D] or None -> fused frames [B, T, D], next state.
 
-    seen_BT says which lip frames were seen. `heard_BT`, where given, is False on frames without sound: they start
-    from one learned vector instead of the audio encoder's output. attention: the context that the encoders ran with,
-    None for their own. With a state, lips must be given (absent ones at need), since their caches move on with time.
+    A frame that is heard and has no lips in its window comes out as it came in, so that without lips there is the audio
+    encoder and nothing else: its head reads fused frames too. seen_BT says which lip frames were seen. `heard_BT`,
+    where given, is False on frames without sound: they start from one learned vector instead of the audio encoder's
+    output. attention: the context that the encoders ran with, None for their own. With a state, lips must be given
+    (absent ones at need), since their caches move on with time.
     """
 
     def __init__(self, width: int, config: FusionConfig) -> None:
@@ -154,10 +172,15 @@ class FusionTransformer(nn.Module):
             lips_sight = Sight(lips_context, T, seen_BT, None if state is None else state.lips_history)
         elif state is not None:
             raise ValueError("a stream needs its lips: give absent ones while none are seen")
+        elif heard_BT is None:
+            return x_BTD, None
+        fused_BT = torch.zeros_like(x_BTD[..., 0], dtype=torch.bool) if lips_sight is None else lips_sight.seen()
+        if fused_BT is not None and heard_BT is not None:
+            fused_BT = fused_BT | ~heard_BT
         next_states = []
         for index, layer in enumerate(self.layers):
             x_BTD, next_state = layer(
-                x_BTD, sound_sight, lips_BTD, lips_sight, None if state is None else state.layers[index]
+                x_BTD, sound_sight, lips_BTD, lips_sight, fused_BT, None if state is None else state.layers[index]
             )
             next_states.append(next_state)
         if state is None or lips_sight is None:

@@ -47,7 +47,7 @@ class LipFrames(NamedTuple):
 
 
 class Network(nn.Module):
-    """Audio encoder, visual encoder, fusion transformer, and a CTC head on each.
+    """Audio encoder, visual encoder, fusion transformer, and two CTC heads: one for lips, one for sound and for both.
 
     `pack` lays its weights out for inference on the CPU. Whatever trains, saves, moves or lists the weights undoes that
     first, so that nobody needs to know; a recognizer packs anew when it is used again.
@@ -62,7 +62,6 @@ class Network(nn.Module):
         self.visual_encoder = VisualEncoder(config.visual_encoder) if config.visual_encoder else None
         self.visual_head = CTCHead(width, config.vocabulary_size) if config.visual_encoder else None
         self.fusion = FusionTransformer(width, config.fusion) if config.fusion else None
-        self.fused_head = CTCHead(width, config.vocabulary_size) if config.fusion else None
         self._packed = False
 
     def pack(self, dtype: torch.dtype = torch.float32) -> bool:
@@ -236,16 +235,17 @@ class Network(nn.Module):
 
         The same encoded sound may be fused with several lips and the other way round.
         """
-        if self.fusion is None or self.fused_head is None:
+        if self.fusion is None:
             if x_BTD is None:
                 raise ValueError("this model only hears: mel must be given")
             return self.audio_head(x_BTD), None
         if x_BTD is None:
             x_BTD = self.fusion.silence.expand(len(frame_lengths), int(frame_lengths.max()), -1)
+            heard = torch.zeros_like(frame_lengths, dtype=torch.bool)
         frames_BTD, seen_BT = (None, None) if lips is None else lips
         heard_BT = None if heard is None else heard[:, None].expand(x_BTD.shape[:2])
         fused_BTD, state = self.fusion(x_BTD, frame_lengths, frames_BTD, seen_BT, heard_BT, state, attention)
-        return self.fused_head(fused_BTD), state
+        return self.audio_head(fused_BTD), state
 
     def side_log_probs(self, x_BTD: Tensor | None, lips: LipFrames | None) -> Tensor:
         """Log-probabilities of encoded sound by itself, and without sound of encoded lips by themselves."""

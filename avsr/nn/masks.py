@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -92,6 +92,13 @@ class AttentionContext:
     def streamable(self) -> bool:
         """True when chunk after chunk with a finite cache can equal the whole pass."""
         return self.left >= 0 and (self.style == "chunked" or (self.style == "regular" and self.right == 0))
+
+    def finer(self, times: int) -> AttentionContext:
+        """The same stretches of time in frames that are `times` shorter."""
+        left, right = (side if side < 0 else side * times for side in (self.left, self.right))
+        if self.style == "chunked":
+            right = (self.right + 1) * times - 1
+        return replace(self, left=left, right=right, global_spacing=self.global_spacing * times)
 
     def visible(self, query_T: Tensor, key_S: Tensor) -> Tensor:
         """bool [..., T, S]: may the frame at position query (int64 [..., T]) see the one at key (int64 [..., S])?"""

@@ -10,7 +10,7 @@ from avsr.augment.video import LipEffects
 from avsr.models.config import ModelConfig
 from avsr.transcript import Modality
 
-Part = Literal["audio_encoder", "audio_head", "visual_encoder", "visual_trunk", "visual_head", "fusion", "fused_head"]
+Part = Literal["audio_encoder", "audio_head", "visual_encoder", "visual_trunk", "visual_head", "fusion"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,11 +175,10 @@ class TrainConfig:
     """One training run.
 
     output: run folder. vocabulary: file with one word a line, or a SentencePiece model, NAME.model. model: what is
-    trained. train: its corpora. dev:
-    manifest and split that WER is measured on after each `dev_every` epochs. initialize: part -> checkpoint folder to
-    take it from; "fused_head" may be taken from a checkpoint's audio head, and "visual_trunk", where it is a ResNet-18,
-    from the `.pth` file of an Auto-AVSR model. freeze: parts that stay as they are.
-    workers: processes that prepare batches. seed: of everything random. Paths are relative to the working directory.
+    trained. train: its corpora. dev: manifest and split that WER is measured on after each `dev_every` epochs.
+    initialize: part -> checkpoint folder to take it from; "visual_trunk", where it is a ResNet-18, may be taken from
+    the `.pth` file of an Auto-AVSR model. freeze: parts that stay as they are. workers: processes that prepare batches.
+    seed: of everything random. Paths are relative to the working directory.
     """
 
     output: str
@@ -233,7 +232,11 @@ class TrainConfig:
             trained = ["a"] if loss.audio > 0 else []
             decodes: Literal["fused", "sides"] = "fused"
         elif loss.fused > 0:
-            trained = [name for name in ("a", "v", "av") if getattr(odds, name) > 0]
+            # Sound by itself passes by the fusion: its own loss trains it too, or it came trained.
+            comes_trained = {"audio_encoder", "audio_head"} <= set(self.freeze)
+            trained = ["a"] if odds.a > 0 or (heard and loss.audio > 0) or comes_trained else []
+            trained += ["v"] if odds.v > 0 else []
+            trained += ["av"] if odds.av > 0 else []
             decodes = "fused"
         else:
             trained = ["a"] if heard and loss.audio > 0 else []

@@ -115,7 +115,9 @@ class TrainingModule(lightning.LightningModule):
             if log_probs is None or getattr(weights, name) == 0 or not bool(used.any()):
                 continue
             loss = ctc_loss(log_probs[used], output.lengths[used], batch.tokens[used], batch.token_counts[used])
-            targets = batch.frame_targets[used, : log_probs.shape[1]]
+            targets = targets_of_frames(
+                batch.frame_targets[used], log_probs.shape[1], self.config.model.audio_encoder.subsampling
+            )
             if share and bool((targets != IGNORED_FRAME).any()):
                 word_times = F.nll_loss(log_probs[used].flatten(0, 1), targets.flatten(), ignore_index=IGNORED_FRAME)
                 loss = (1 - share) * loss + share * word_times
@@ -186,6 +188,12 @@ class TrainingModule(lightning.LightningModule):
             self.tokenizer.decode(greedy(log_probs[:length], self.network.blank_id))
             for log_probs, length in zip(output.log_probs, output.lengths.tolist(), strict=True)
         ]
+
+
+def targets_of_frames(targets_BT: Tensor, frames: int, subsampling: int) -> Tensor:
+    """What is known of every 80 ms, [B, T], for frames of `subsampling` times 10 ms: the target that each lies in."""
+    middle = (torch.arange(frames, device=targets_BT.device) + 0.5) * subsampling / 8
+    return targets_BT[:, middle.long().clamp(max=targets_BT.shape[1] - 1)]
 
 
 def ctc_loss(log_probs_BTV: Tensor, lengths: Tensor, tokens_BU: Tensor, token_counts: Tensor) -> Tensor:

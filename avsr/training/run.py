@@ -117,6 +117,13 @@ def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Rea
     content = read_yaml(config_path)
     apply_overrides(content, overrides)
     config = build(TrainConfig, content, str(config_path))
+    if config.vocabulary.endswith(".model") and not Path(config.vocabulary).exists():
+        raise ConfigError(
+            f"{config_path}: vocabulary",
+            got=f"{config.vocabulary}, which is not there",
+            expected="a SentencePiece model",
+            remedy="make one with scripts/make_vocabulary.py",
+        )
     tokenizer = read_vocabulary(Path(config.vocabulary))
     if len(tokenizer) != config.model.vocabulary_size:
         raise ConfigError(
@@ -303,7 +310,7 @@ def _differences(known: Any, given: Any, key: str = "") -> Iterator[str]:
 
 
 def _initialize(network: Network, part: str, folder: Path) -> None:
-    """Take one part's weights from a checkpoint. A fused head may start as that checkpoint's audio head."""
+    """Take one part's weights from a checkpoint."""
     target = getattr(network, part, None)
     if part == "visual_trunk" and not folder.is_dir():
         if not isinstance(target, ResNetTrunk):
@@ -316,8 +323,6 @@ def _initialize(network: Network, part: str, folder: Path) -> None:
     except AvsrError as error:
         raise ConfigError(f"initialize: {part} cannot be taken: {error}") from None
     origin = getattr(source, part, None)
-    if part == "fused_head" and origin is None:
-        origin = source.audio_head
     if target is None or origin is None:
         raise ConfigError(
             f"initialize: {part} cannot be taken from {folder}",
