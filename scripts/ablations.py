@@ -3,9 +3,10 @@
     python scripts/ablations.py --noise work/corpora/noise/noise_train
     python scripts/ablations.py --noise work/corpora/noise/noise_train --only gated concatenated --epochs 12
 
-All steps of the recipe but the last must have been trained (README, "Train your own"). Each row trains --epochs epochs
-from there, or a side from nothing, and is then evaluated with `avsr evaluate` in babble, white noise and recordings of
-the training folder, one seed: test noise is not touched. Runs lie in runs/ablations; what is done is not done again.
+The corpora must have been prepared (README, "Train your own"). Rows about the fusion train it anew for --epochs epochs
+between the encoders of the shipped model, others a side from nothing. Each is then evaluated with `avsr evaluate` in
+babble, white noise and recordings of the training folder, one seed: test noise is not touched. Runs lie in
+runs/ablations; what is done is not done again.
 """
 
 from __future__ import annotations
@@ -40,16 +41,23 @@ FOUR_TIMES = (
     "model.audio_encoder.subsampling=4",
     "model.audio_encoder.attention={style: regular, left: 32, right: 32}",
 )
+ENCODERS = (
+    "initialize={"
+    + ", ".join(
+        f"{part}: avsr/assets/grid-tiny" for part in ("audio_encoder", "audio_head", "visual_encoder", "visual_head")
+    )
+    + "}"
+)
 SOUND_TOO = ("freeze=[]", "loss.audio=0.5", "modalities={a: 0.2, v: 0.2, av: 0.6}")
 ABLATIONS = {
-    "gated": Ablation("grid-tiny"),
-    "concatenated": Ablation("grid-tiny", ["model.fusion.gated=false"]),
-    "no-modality-dropout": Ablation("grid-tiny", ["modalities={a: 0, v: 0, av: 1}"]),
-    "no-noise": Ablation("grid-tiny", ["augment.noise_share=0"]),
-    "sound-trained-on": Ablation("grid-tiny", SOUND_TOO),
+    "gated": Ablation("grid-tiny", [ENCODERS]),
+    "concatenated": Ablation("grid-tiny", [ENCODERS, "model.fusion.gated=false"]),
+    "no-modality-dropout": Ablation("grid-tiny", [ENCODERS, "modalities={a: 0, v: 0, av: 1}"]),
+    "no-noise": Ablation("grid-tiny", [ENCODERS, "augment.noise_share=0"]),
+    "sound-trained-on": Ablation("grid-tiny", [ENCODERS, *SOUND_TOO]),
     "from-scratch": Ablation("grid-tiny", ["initialize={}", *SOUND_TOO]),
-    "no-splicing": Ablation("grid-tiny", ["augment.spliced=0"]),
-    "clear-lips": Ablation("grid-tiny", ["augment.lip_effects={}", "augment.wrong_lips=0"]),
+    "no-splicing": Ablation("grid-tiny", [ENCODERS, "augment.spliced=0"]),
+    "clear-lips": Ablation("grid-tiny", [ENCODERS, "augment.lip_effects={}", "augment.wrong_lips=0"]),
     "audio": Ablation("grid-tiny-audio", epochs=20),
     "audio-4x": Ablation("grid-tiny-audio", FOUR_TIMES, epochs=20),
     "audio-half": Ablation("grid-tiny-audio", epochs=20, share=0.5),
@@ -126,7 +134,7 @@ def table(path: Path) -> list[dict[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--noise", required=True, help="folder of training noise")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--only", nargs="+", choices=list(ABLATIONS), default=list(ABLATIONS), help="some of them")
     arguments = parser.parse_args()
     lines = [
