@@ -12,6 +12,7 @@ runs/ablations; what is done is not done again.
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -70,8 +71,10 @@ ABLATIONS = {
 
 
 def run(words: Sequence[str]) -> None:
-    print("$ avsr " + " ".join(words), flush=True)
-    subprocess.run([sys.executable, "-m", "avsr", *words], check=True)
+    print("$ avsr " + shlex.join(words), flush=True)
+    code = subprocess.run([sys.executable, "-m", "avsr", *words], check=False).returncode
+    if code:  # what it was is said already
+        sys.exit(code)
 
 
 def fewer_clips(config: str, share: float) -> list[str]:
@@ -137,6 +140,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--only", nargs="+", choices=list(ABLATIONS), default=list(ABLATIONS), help="some of them")
     arguments = parser.parse_args()
+    if not Path(arguments.noise).is_dir():
+        parser.error(f"argument --noise: got {arguments.noise}, expected a folder of recordings")
     lines = [
         "| | " + " | ".join(f"A {x} | AV {x}" for x in LEVELS_DB) + " | V |",
         "|---" * (2 * len(LEVELS_DB) + 2) + "|",

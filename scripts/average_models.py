@@ -21,10 +21,13 @@ from avsr.errors import AvsrError, ConfigError
 
 
 def average(shares: Sequence[tuple[Path, float]], output: Path) -> None:
-    """Write the mean of checkpoints, with shares that add up to 1, as a checkpoint. Raises AvsrError."""
+    """Write the mean of checkpoints, with shares above 0 that add up to 1, as a checkpoint. Raises AvsrError."""
+    for folder, share in shares:
+        if not 0 < share <= 1:  # nor is nan
+            raise ConfigError(f"{folder}: share out of range", got=f"{share:g}", expected="more than 0, at most 1")
     total = sum(share for _, share in shares)
     if abs(total - 1) > 1e-6:
-        raise ConfigError("the shares do not add up to 1", got=f"{total:g}")
+        raise ConfigError("the shares do not add up to 1", got=f"{total:g}", remedy="change one of them")
     mean, tokenizer = load_checkpoint(shares[0][0])
     weights = {name: torch.zeros_like(t) if t.is_floating_point() else t for name, t in mean.state_dict().items()}
     for folder, share in shares:
@@ -57,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AvsrError as error:
         print(f"average_models.py: {error}", file=sys.stderr)
         return 1
+    print(f"average_models.py: wrote {options.output}", file=sys.stderr)
     return 0
 
 

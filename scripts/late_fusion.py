@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import sys
 from pathlib import Path
 
 import jiwer
@@ -28,6 +29,7 @@ from avsr.augment.audio import mix_at_snr
 from avsr.datasets.manifest import load_lips, load_samples, read_manifest
 from avsr.datasets.randomness import generator
 from avsr.decoding.greedy import greedy
+from avsr.errors import AvsrError
 from avsr.models.recognizer import Recognizer
 from avsr.training.config import AugmentConfig, CorpusConfig
 from avsr.training.data import Corpus, noise_bank
@@ -115,4 +117,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AvsrError as error:
+        sys.exit(f"late_fusion.py: {error}")

@@ -11,11 +11,13 @@ together, each a third; intervals are 95 %, of a bootstrap over utterances.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from avsr.errors import AvsrError
 from avsr.evaluation.conditions import INTACT, UNUSED, Condition, Modality
 from avsr.evaluation.results import Results, read_results
 from avsr.evaluation.statistics import paired_test, snr_gain_db
@@ -177,4 +179,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AvsrError as error:
+        sys.exit(f"results_page.py: {error}")

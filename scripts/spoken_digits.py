@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 
 import avsr
 from avsr.datasets.randomness import generator
+from avsr.errors import AvsrError, DataError
 from avsr.media.audio import read_audio
 from avsr.models.recognizer import Recognizer
 
@@ -57,13 +59,26 @@ def right_by_speaker(recognizer: Recognizer, folder: Path, rows: Sequence[Mappin
     return right
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of the split `train`. Raises DataError where there are none."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [{key: row[key] for key in ("file", "speaker", "words")} for row in rows if row["split"] == "train"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        got = f"no {error}" if isinstance(error, KeyError) else error
+        expected = "one JSON object a line: file, speaker, words, split"
+        raise DataError(f"{path}: the list of digits cannot be read", got=got, expected=expected) from None
+    if not rows:
+        raise DataError(f"{path}: no digits of the split train")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("digits", type=Path)
     parser.add_argument("models", nargs="+", help="checkpoints or shipped models")
     arguments = parser.parse_args()
-    lines = (arguments.digits / "digits.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if row["split"] == "train"]
+    rows = read_rows(arguments.digits / "digits.jsonl")
     print(f"{len(rows)} recordings, share of digits that are right")
     for model in arguments.models:
         right = right_by_speaker(avsr.load(model), arguments.digits, rows)
@@ -73,4 +88,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AvsrError as error:
+        sys.exit(f"spoken_digits.py: {error}")

@@ -154,6 +154,9 @@ def test_what_has_no_mean(
     )
     for shares, message in (
         ([f"{folder}=0.5", f"{folder}=0.4"], "the shares do not add up to 1: got 0.9"),
+        ([f"{folder}=nan", f"{folder}=0.4"], "share out of range: got nan, expected more than 0, at most 1"),
+        ([f"{folder}=-1", f"{folder}=2"], "share out of range: got -1"),
+        ([f"{folder}=0", f"{folder}=1"], "share out of range: got 0"),
         ([f"{folder}=0.5", f"{other}=0.5"], "other: another model than"),
         ([f"{folder}=0.5", "nowhere=0.5"], "nowhere"),
     ):
