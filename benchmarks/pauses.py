@@ -10,6 +10,7 @@ scale, and the first and the last picture of the clip, which stand still.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import avsr
 from avsr.datasets.manifest import load_lips, load_samples, read_manifest
 from avsr.datasets.randomness import generator
 from avsr.decoding.greedy import greedy
+from avsr.errors import AvsrError, DataError
 
 ROOM_RMS = 1e-4
 SLOT_S = 0.04
@@ -38,6 +40,8 @@ def main() -> None:
     if arguments.chunk_ms:
         recognizer = recognizer.in_chunks(arguments.chunk_ms)
     utterances = [u for u in read_manifest(arguments.manifest) if u.split == arguments.split and u.audio and u.video]
+    if not utterances:
+        raise DataError("--split", got=arguments.split, expected="a split with clips that have sound and lips")
     references = [utterance.text for utterance in utterances]
     print(f"{arguments.split}, {len(utterances)} clips: word error rate, and words inserted")
     print("| pause, s | sound | lips | both |\n|---|---|---|---|")
@@ -62,4 +66,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AvsrError as error:
+        sys.exit(f"pauses.py: {error}")
