@@ -13,6 +13,7 @@ from avsr.config import apply_overrides, as_mapping, build, read_yaml
 from avsr.errors import ConfigError
 from avsr.models.config import ModelConfig
 from avsr.training.config import TrainConfig
+from scripts.ablations import ABLATIONS, RUNS
 from tests.tiny import tiny_config
 
 SHAPE = {"width": 32, "layers": 1, "heads": 4}
@@ -122,6 +123,20 @@ def test_overrides() -> None:
         apply_overrides(content, ["a.b"])
     with pytest.raises(ConfigError, match="is a value"):
         apply_overrides(content, ["a.b.c=1"])
+
+
+@pytest.mark.parametrize("name", sorted(ABLATIONS))
+def test_ablations_are_valid_and_differ_from_what_they_change(name: str) -> None:
+    ablation = ABLATIONS[name]
+    path = CONFIGS[0].with_name(f"{ablation.config}.yaml")
+    content = read_yaml(path)
+    apply_overrides(content, ablation.changes)
+    config = build(TrainConfig, content, name)
+    assert (config != build(TrainConfig, read_yaml(path), name)) == bool(ablation.changes)
+    begins_with = {Path(model).parent for model in config.initialize.values()} & {
+        RUNS / f"{other}-{row.epochs}" for other, row in ABLATIONS.items()
+    }
+    assert begins_with == {RUNS / f"{other}-{ABLATIONS[other].epochs}" for other in ablation.after}
 
 
 def test_each_step_of_the_recipe_begins_with_what_one_before_made(tmp_path: Path) -> None:
