@@ -165,4 +165,4 @@ def test_each_step_of_the_recipe_begins_with_what_one_before_made(tmp_path: Path
             assert words[:2] == ["python", "scripts/average_models.py"]
             assert {word.partition("=")[0] for word in words[2:] if "=" in word} <= made, line
             made.add(words[words.index("--output") + 1])
-    assert runs == 8 and "runs/grid-tiny-last/model" in made
+    assert runs == 10 and "runs/grid-tiny-final/model" in made

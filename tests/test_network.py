@@ -12,15 +12,15 @@ from avsr.models.network import Network
 from tests.tiny import random_lips, random_mel, random_network, tiny_config, tiny_network
 
 
-def joined_without_gates() -> Network:
+def with_gates() -> Network:
     config = tiny_config()
     assert config.fusion is not None
-    return random_network(dataclasses.replace(config, fusion=dataclasses.replace(config.fusion, gated=False)))
+    return random_network(dataclasses.replace(config, fusion=dataclasses.replace(config.fusion, gated=True)))
 
 
-@pytest.fixture(scope="module", params=["gated", "joined"])
+@pytest.fixture(scope="module", params=["joined", "gated"])
 def network(request: pytest.FixtureRequest) -> Network:
-    return tiny_network() if request.param == "gated" else joined_without_gates()
+    return tiny_network() if request.param == "joined" else with_gates()
 
 
 @torch.no_grad()
@@ -36,8 +36,25 @@ def test_absent_lips_are_bit_for_bit_no_lips(network: Network) -> None:
 
 
 @torch.no_grad()
-def test_gates_can_silence_either_side() -> None:
+def test_nothing_of_lips_or_sound_goes_round_the_map_that_joins_them() -> None:
     network = tiny_network()
+    assert network.fusion is not None
+    lips, mel, lengths = random_lips(1, 40), random_mel(1, 160), torch.tensor([160])
+    width = network.config.audio_encoder.conformer.width
+    for layer in network.fusion.layers:
+        layer.lips.join.weight[:, width:] = 0.0  # what was gathered from the lips
+    blind = network(mel, lengths, lips).log_probs
+    assert torch.equal(network(mel, lengths, 1 - lips).log_probs, blind)
+    assert not torch.allclose(network(random_mel(1, 160, seed=9), lengths, lips).log_probs, blind, atol=1e-2)
+    for layer in network.fusion.layers:
+        layer.lips.join.weight[:] = 0.0
+    nothing = network(mel, lengths, lips).log_probs
+    torch.testing.assert_close(nothing, nothing[:, :1].expand_as(nothing), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_gates_can_silence_either_side() -> None:
+    network = with_gates()
     assert network.fusion is not None
     lips, mel, lengths = random_lips(1, 40), random_mel(1, 160), torch.tensor([160])
     width = network.config.audio_encoder.conformer.width

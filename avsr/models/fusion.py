@@ -1,4 +1,4 @@
-"""Sound and lips together: a transformer over the audio frames that gathers from the lips through a gate."""
+"""Sound and lips together: a transformer over the audio frames that gathers from the lips."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class FusionState(NamedTuple):
     sound_history: History
 
 
-class GatedLipAttention(nn.Module):
-    """What each audio frame keeps of itself, and what it takes from the lips around it, each times a gate of its own.
+class LipAttention(nn.Module):
+    """An audio frame, and what it gathers from the lips around it, joined by one linear map.
 
-    The gates see the sound and what was gathered, so that they can follow how bad the sound is and how well the two
-    agree. Lips that are only ever added could not silence a sound that noise has made sure of the wrong word. A frame
-    that sees no lips stays exactly as it is. Without gates both are joined by one linear map.
+    Lips that are only ever added could not silence a sound that noise has made sure of the wrong word; so nothing of
+    the frame goes round the map. gated: the sum of both instead, each times a gate that sees both. A frame that sees
+    no lips stays exactly as it is.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float, gated: bool = True) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, gated: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = RelativeAttention(width, heads, dropout=dropout)
@@ -74,17 +74,17 @@ class GatedLipAttention(nn.Module):
 
 
 class FusionLayer(nn.Module):
-    """Gated look at the lips, self-attention, feed-forward; each on its own norm and added."""
+    """A look at the lips, self-attention, feed-forward; each on its own norm, the latter two added."""
 
     def __init__(self, width: int, config: FusionConfig) -> None:
         super().__init__()
-        self.lips = GatedLipAttention(width, config.heads, config.dropout, config.gated)
+        self.lips = LipAttention(width, config.heads, config.dropout, config.gated)
         self.norm_sound = nn.LayerNorm(width)
         self.sound = RelativeAttention(width, config.heads, dropout=config.dropout)
         self.norm_feed_forward = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, config.expansion, dropout=config.dropout, use_bias=True)
         self.dropout = nn.Dropout(config.dropout)
-        # Start as the identity: fusion begins with what the audio encoder already knows.
+        # Start as the identity, so that how to join sound and lips is learnt first.
         for last in (self.sound.to_output, self.feed_forward.project):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
