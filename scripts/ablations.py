@@ -4,7 +4,8 @@
     python scripts/ablations.py --noise work/corpora/noise/noise_train --only gated concatenated --epochs 12
 
 The corpora must have been prepared (README, "Train your own"). Rows about the fusion train it anew for --epochs epochs
-between the encoders of the shipped model, others a side from nothing. Each is then evaluated with `avsr evaluate` in
+between the encoders of the shipped model, others train a side from nothing, "from-scratch" both together, and "staged"
+the fusion between sides of so short runs. Each is then evaluated with `avsr evaluate` in
 babble, white noise and recordings of the training folder, one seed: test noise is not touched. Runs lie in
 runs/ablations; what is done is not done again.
 """

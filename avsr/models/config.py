@@ -84,7 +84,7 @@ class FusionConfig:
 
     layers, heads, expansion, dropout: of the transformer. attention: over the sound. lips: the window of lip frames
     around each frame; mouths lead the sound by 100 to 300 ms, so it reaches further back than ahead. gated: sound and
-    lips each pass a gate, instead of one linear map that joins both and has fewer errors (docs/experiments.md).
+    lips each pass a gate, instead of one linear map that joins both; docs/experiments.md compares them.
     """
 
     layers: int = 2
