@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from avsr.models.recognizer import Recognizer
+    from avsr.recognizer import Recognizer
 
 __version__ = "0.1.0"
 
@@ -52,7 +52,7 @@ def load(
 
     Raises ModelError when the checkpoint cannot be found or read.
     """
-    from avsr.models.recognizer import load as load_recognizer
+    from avsr.recognizer import load as load_recognizer
 
     return load_recognizer(name_or_path, device=device, dtype=dtype)
 
@@ -60,7 +60,7 @@ def load(
 def __getattr__(name: str) -> Any:
     # `avsr.Recognizer` without importing torch for those who never ask for it (PEP 562).
     if name == "Recognizer":
-        from avsr.models.recognizer import Recognizer
+        from avsr.recognizer import Recognizer
 
         return Recognizer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,13 +6,12 @@ All times are media seconds (float), on the clock of the source file.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from avsr.grid import Modality
 
 if TYPE_CHECKING:
     from os import PathLike
-
-Modality = Literal["a", "v", "av"]
-"""What a word was recognised from: sound, lips, or both."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsr.augment.audio import mix_at_snr
-from avsr.augment.effects import apply_effects, draw_effects, parse_effects
-from avsr.augment.filters import coloured_noise
 from avsr.datasets.manifest import save_samples
-from avsr.datasets.noise import NoiseBank, read_noise_folder, read_pcm
+from avsr.noise.effects import apply_effects, draw_effects, parse_effects
+from avsr.noise.filters import coloured_noise
+from avsr.noise.library import NoiseBank, read_noise_folder, read_pcm
 
 RATE = 16_000
 SECONDS, UTTERANCES = 3, 40

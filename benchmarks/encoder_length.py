@@ -28,8 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from avsr.models.audio_encoder import AudioEncoder
-from avsr.models.config import AudioEncoderConfig
+from avsr.families.own.audio_encoder import AudioEncoder
+from avsr.families.own.config import AudioEncoderConfig
 from avsr.nn.conformer import ConformerShape
 from avsr.nn.masks import AttentionContext, Sight
 from avsr.nn.packing import Linear, Packable, PackedWeight

@@ -21,10 +21,11 @@ import cv2
 import numpy as np
 import torch
 
-from avsr.augment.video import LipEffects, apply_effects, centre_crop, vary_lips
+from avsr.augment.video import LipEffects, apply_effects, vary_lips
 from avsr.config import build, read_yaml
-from avsr.datasets.randomness import generator
 from avsr.decoding.tokenizer import WordTokenizer
+from avsr.lips.crops import centre_crop
+from avsr.randomness import generator
 from avsr.training.config import TrainConfig
 from avsr.training.data import Key, TrainingSet, collate
 

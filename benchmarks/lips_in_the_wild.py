@@ -25,9 +25,11 @@ import av
 import cv2
 import numpy as np
 
-from avsr.features.face_models import quiet_stderr
-from avsr.features.faces import FaceFinder
-from avsr.features.lips import SLOT_S, LipTrack, extract_lips
+from avsr.grid import SLOT_S
+from avsr.lips.face_models import quiet_stderr
+from avsr.lips.faces import FaceFinder
+from avsr.lips.slots import LipTrack
+from avsr.lips.tracker import extract_lips
 from avsr.media import VideoFrame, iter_frames, read_ahead
 
 Picture = np.ndarray  # uint8 [H, W, 3]

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from avsr.decoding.tokenizer import WordTokenizer
-from avsr.features.mel import MelConfig
-from avsr.models.config import AudioEncoderConfig, ModelConfig
-from avsr.models.network import Network
-from avsr.models.recognizer import Recognizer
+from avsr.families.own.config import AudioEncoderConfig, ModelConfig
+from avsr.families.own.network import Network
 from avsr.nn.conformer import ConformerShape
 from avsr.nn.masks import AttentionContext
+from avsr.recognizer import Recognizer
+from avsr.sound.mel import MelConfig
 
 
 def large_model() -> Recognizer:

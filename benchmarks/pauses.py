@@ -19,9 +19,9 @@ import numpy as np
 
 import avsr
 from avsr.datasets.manifest import load_lips, load_samples, read_manifest
-from avsr.datasets.randomness import generator
 from avsr.decoding.greedy import greedy
 from avsr.errors import AvsrError, DataError
+from avsr.randomness import generator
 
 ROOM_RMS = 1e-4
 SLOT_S = 0.04

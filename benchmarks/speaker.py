@@ -29,19 +29,14 @@ from numpy.typing import NDArray
 
 import avsr
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
-from avsr.datasets.randomness import generator
-from avsr.features.faces import Face, FaceFinder
-from avsr.features.lips import LipSlot, LipTracker, Slot, extract_lips
-from avsr.features.speaker import SpeakingFace
-from avsr.features.synchrony import (
-    SLOT_SAMPLES,
-    SynchronyStream,
-    estimate_offset,
-    lag_evidence,
-    loud_slots,
-    mouth_pixels,
-)
+from avsr.grid import SLOT_SAMPLES
+from avsr.lips.faces import Face, FaceFinder
+from avsr.lips.slots import LipSlot, Slot
+from avsr.lips.tracker import LipTracker, extract_lips
 from avsr.media import VideoFrame, iter_frames, read_audio
+from avsr.randomness import generator
+from avsr.speakers.speaking_face import SpeakingFace
+from avsr.speakers.synchrony import SynchronyStream, estimate_offset, lag_evidence, loud_slots, mouth_pixels
 
 SLOT_S = 0.04
 HEARD, SILENT = 0, 1

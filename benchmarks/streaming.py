@@ -32,13 +32,13 @@ import torch
 from numpy.typing import NDArray
 
 import avsr
-from avsr.augment.mixing import mix
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
-from avsr.datasets.noise import read_noise_folder
-from avsr.datasets.processes import map_in_order
-from avsr.datasets.randomness import generator
 from avsr.evaluation.statistics import count_errors, paired_test, resampling, word_error_rate
-from avsr.models.recognizer import Recognizer
+from avsr.noise.library import read_noise_folder
+from avsr.noise.mixing import mix
+from avsr.processes import map_in_order
+from avsr.randomness import generator
+from avsr.recognizer import Recognizer
 from avsr.streaming import Session
 
 BLOCK = 320  # samples: 20 ms

@@ -18,8 +18,9 @@ from collections.abc import Callable
 
 import torch
 
-from avsr.models.config import LIP_INPUT_PX, SLOT_MS, VisualEncoderConfig
-from avsr.models.visual_encoder import TRUNK_SLOTS, VisualEncoder
+from avsr.families.own.config import VisualEncoderConfig
+from avsr.families.own.visual_encoder import TRUNK_SLOTS, VisualEncoder
+from avsr.grid import LIP_INPUT_PX, SLOT_MS
 from avsr.nn.conformer import ConformerShape
 from avsr.nn.masks import AttentionContext
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from avsr.checkpoints.native import load_checkpoint, save_checkpoint
 from avsr.errors import AvsrError, ConfigError
+from avsr.families.own.checkpoint import load_checkpoint, save_checkpoint
 
 
 def average(shares: Sequence[tuple[Path, float]], output: Path) -> None:

@@ -27,10 +27,10 @@ from torch import Tensor
 import avsr
 from avsr.augment.audio import mix_at_snr
 from avsr.datasets.manifest import load_lips, load_samples, read_manifest
-from avsr.datasets.randomness import generator
 from avsr.decoding.greedy import greedy
 from avsr.errors import AvsrError
-from avsr.models.recognizer import Recognizer
+from avsr.randomness import generator
+from avsr.recognizer import Recognizer
 from avsr.training.config import AugmentConfig, CorpusConfig
 from avsr.training.data import Corpus, noise_bank
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from avsr.checkpoints.native import load_checkpoint, save_checkpoint
+from avsr.families.own.checkpoint import load_checkpoint, save_checkpoint
 
 
 def main() -> None:

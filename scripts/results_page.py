@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from avsr.errors import AvsrError
-from avsr.evaluation.conditions import INTACT, UNUSED, Condition, Modality
+from avsr.evaluation.conditions import INTACT, UNUSED, Condition
 from avsr.evaluation.results import Results, read_results
 from avsr.evaluation.statistics import paired_test, snr_gain_db
+from avsr.grid import Modality
 
 NOISES = {"babble": 2, "environment": 2, "white": 1, "pink": 1}  # how often each counts in the mean
 INTRODUCTION = (

@@ -15,16 +15,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from avsr.augment.video import Crops, Effect, LipEffects, Presence, apply_effects, vary_lips
+from avsr.augment.video import Crops, Effect, LipEffects, Present, apply_effects, vary_lips
 from avsr.datasets.manifest import load_lips, read_manifest
-from avsr.datasets.randomness import generator
 from avsr.errors import AvsrError, DataError
+from avsr.randomness import generator
 
 SIDE_PX = 96
 LABEL_PX = 230
 
 
-def row(crops: Crops, presence: Presence, shown: list[int], effects: list[Effect]) -> Crops:
+def row(crops: Crops, presence: Present, shown: list[int], effects: list[Effect]) -> Crops:
     """One strip of pictures with its label."""
     margin = (SIDE_PX - crops.shape[1]) // 2
     padded = np.pad(np.where(presence[:, None, None], crops, 0), ((0, 0), (margin, margin), (margin, margin)))

@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 
 import avsr
-from avsr.datasets.randomness import generator
 from avsr.errors import AvsrError, DataError
 from avsr.media.audio import read_audio
-from avsr.models.recognizer import Recognizer
+from avsr.randomness import generator
+from avsr.recognizer import Recognizer
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 MARGIN = 8000  # half a second of near silence on both sides, at 16 kHz

@@ -31,8 +31,8 @@ from torch.utils.data import DataLoader, Dataset
 import avsr
 from avsr.augment.video import occlude
 from avsr.datasets.manifest import load_lips, read_manifest
-from avsr.features.lips import CROP_PX
-from avsr.features.occlusion import (
+from avsr.grid import CROP_PX
+from avsr.lips.occlusion import (
     LOOK_EVERY_SLOTS,
     CoverState,
     OcclusionHead,

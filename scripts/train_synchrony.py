@@ -25,8 +25,9 @@ from torch import Tensor
 import avsr
 from avsr.augment.audio import colour_channel, mix_at_snr
 from avsr.datasets.manifest import load_lips, load_samples, read_manifest
-from avsr.datasets.noise import NoiseBank, read_noise_folder
-from avsr.features.synchrony import MOUTH_PX, SLOT_MEL_FRAMES, SLOT_SAMPLES, SynchronyHead
+from avsr.grid import SLOT_SAMPLES
+from avsr.noise.library import NoiseBank, read_noise_folder
+from avsr.speakers.synchrony import MOUTH_PX, SLOT_MEL_FRAMES, SynchronyHead
 
 SLOTS = 75  # of a clip: 3 s
 HALF_PX = 48  # lip crops are kept at half their resolution

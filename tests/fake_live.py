@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from avsr.errors import ConfigError
-from avsr.features.lips import LipSlot
+from avsr.lips.slots import LipSlot
 from avsr.streaming.events import Event
 from avsr.transcript import Word
 

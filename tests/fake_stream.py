@@ -4,7 +4,7 @@ import sys
 
 import avsr
 from avsr.cli.main import main
-from avsr.models.recognizer import Recognizer
+from avsr.recognizer import Recognizer
 from tests.tiny import live_network, tiny_tokenizer
 
 

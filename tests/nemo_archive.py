@@ -15,8 +15,8 @@ import sentencepiece
 import torch
 import yaml
 
-from avsr.checkpoints.nemo import _source_name, read_nemo_config
-from avsr.models.network import Network
+from avsr.families.nemo import _source_name, read_nemo_config
+from avsr.families.own.network import Network
 
 TEXT = "the quiet teacher follows the river to the harbour and paints a boat in the garden".split()
 TOKENIZER_MEMBER = "0123456789abcdef0123456789abcdef_tokenizer.model"

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avsr.augment import audio, filters, mixing, video
+from avsr.augment import audio, video
 from avsr.datasets.manifest import save_samples
-from avsr.datasets.noise import NoiseBank, read_noise_folder
-from avsr.datasets.randomness import generator, stable_seed
 from avsr.errors import DataError
+from avsr.noise import filters, mixing
+from avsr.noise.library import NoiseBank, read_noise_folder
+from avsr.randomness import generator, stable_seed
 from tests.tiny import random_samples
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import avsr
+from avsr.bench.latency import LiveClip, TimedWord, clip_of_utterance, measure, percentiles
 from avsr.cli.main import main
 from avsr.datasets.manifest import Utterance, save_lips, save_samples, write_manifest
-from avsr.evaluation.latency import LiveClip, TimedWord, clip_of_utterance, measure, percentiles
-from avsr.features.lips import SLOT_S
-from avsr.models.recognizer import Recognizer
+from avsr.grid import SLOT_S
+from avsr.recognizer import Recognizer
 from avsr.streaming import Event
 from avsr.streaming.events import Chunk
 from avsr.streaming.source import Picture

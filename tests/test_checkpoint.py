@@ -14,8 +14,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import avsr
-from avsr.checkpoints.native import load_checkpoint, save_checkpoint
 from avsr.errors import AvsrError, ModelError
+from avsr.families.own.checkpoint import load_checkpoint, save_checkpoint
 from tests.tiny import random_mel, tiny_network, tiny_tokenizer
 
 

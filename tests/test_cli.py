@@ -553,9 +553,9 @@ class TestOtherCommands:
     def test_models(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         put(str(tmp_path / "tiny/model.safetensors"), text="x" * 2_340_000)
         put(str(tmp_path / "hears/model.safetensors"), text="x" * 400_000)
-        module = types.ModuleType("avsr.models.recognizer")
+        module = types.ModuleType("avsr.recognizer")
         module.ASSETS = tmp_path  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "avsr.models.recognizer", module)
+        monkeypatch.setitem(sys.modules, "avsr.recognizer", module)
         configs = [
             (
                 "hears",
@@ -568,7 +568,7 @@ class TestOtherCommands:
                 ),
             ),
         ]
-        monkeypatch.setattr("avsr.models.shipped", lambda: configs)
+        monkeypatch.setattr("avsr.recognizer.shipped", lambda: configs)
         assert main(["models"]) == 0
         assert capsys.readouterr().out == (
             "NAME   MODALITIES  UNITS  SIZE    LIVE, MS\n"

@@ -11,7 +11,7 @@ import pytest
 
 from avsr.config import apply_overrides, as_mapping, build, read_yaml
 from avsr.errors import ConfigError
-from avsr.models.config import ModelConfig
+from avsr.families.own.config import ModelConfig
 from avsr.training.config import TrainConfig
 from scripts.ablations import ABLATIONS, RUNS
 from tests.tiny import tiny_config

@@ -12,12 +12,12 @@ import pytest
 from avsr import diagnosis as diagnosis_module
 from avsr.cli.main import main
 from avsr.datasets.manifest import save_samples
-from avsr.diagnosis import FaceReport, PictureTiming, SoundQuality, diagnose
-from avsr.features.contact_sheet import COLUMNS, MAX_FACES, SheetRecord
-from avsr.features.lips import LipSlot, Slot
-from avsr.features.quality import FaceQuality
-from avsr.features.synchrony import Offset
+from avsr.lips.contact_sheet import COLUMNS, MAX_FACES, SheetRecord
+from avsr.lips.quality import FaceQuality
+from avsr.lips.slots import LipSlot, Slot
 from avsr.media import AudioStreamInfo, MediaInfo, VideoStreamInfo
+from avsr.offline.diagnosis import FaceReport, PictureTiming, SoundQuality, diagnose
+from avsr.speakers.synchrony import Offset
 from tests.media import shared_clip
 
 DEMO = Path(__file__).resolve().parents[1] / "avsr" / "assets" / "demo.mp4"

@@ -10,11 +10,11 @@ import av
 import numpy as np
 import pytest
 
-from avsr.augment import effects, filters
-from avsr.augment.effects import EFFECTS, apply_effects, draw_effects, parse_effects
-from avsr.augment.mixing import mix
-from avsr.datasets.randomness import stable_seed
 from avsr.errors import ConfigError, DataError
+from avsr.noise import effects, filters
+from avsr.noise.effects import EFFECTS, apply_effects, draw_effects, parse_effects
+from avsr.noise.mixing import mix
+from avsr.randomness import stable_seed
 
 NEEDS_LIBRARY = ("room", "opus", "mp3")
 

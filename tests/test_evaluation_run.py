@@ -16,20 +16,21 @@ import numpy as np
 import pytest
 
 import avsr
-from avsr.checkpoints.native import save_checkpoint
 from avsr.cli.main import main
 from avsr.datasets.manifest import load_lips, load_samples, read_manifest, write_manifest
 from avsr.decoding.greedy import greedy
 from avsr.errors import AvsrError, ConfigError, DataError, ModelError
 from avsr.evaluation.compare import compare
-from avsr.evaluation.conditions import Condition, Modality, make_grid
+from avsr.evaluation.conditions import Condition, make_grid
 from avsr.evaluation.figures import curves_of, with_whole_lips
 from avsr.evaluation.report import write_report
 from avsr.evaluation.results import COLUMNS, Results, Spoken, make_cell, read_results
 from avsr.evaluation.runner import Evaluation, evaluate, make_batches, plain_text
 from avsr.evaluation.sounds import NoiseSource
 from avsr.evaluation.statistics import count_errors, snr_gain_db
-from avsr.evaluation.systems import SystemSource
+from avsr.families.external import SystemSource
+from avsr.families.own.checkpoint import save_checkpoint
+from avsr.grid import Modality
 from tests.corpus import make_corpus
 from tests.tiny import tiny_network, tiny_tokenizer
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from avsr.errors import ModelError
-from avsr.features.face_models import (
+from avsr.lips.face_models import (
     TASK_FILE_VARIABLE,
     Box,
     BundledModels,
@@ -22,7 +22,7 @@ from avsr.features.face_models import (
     TaskModels,
     open_face_models,
 )
-from avsr.features.faces import FaceFinder
+from avsr.lips.faces import FaceFinder
 from avsr.media import Picture, VideoFrame, iter_frames
 from tests.media import shared_clip
 
@@ -218,7 +218,7 @@ def test_the_mesh_is_where_the_detector_sees_the_face_however_it_is_cut() -> Non
 def test_bytes_of_landmarks_are_read_as_numbers_are() -> None:
     from mediapipe.framework.formats import landmark_pb2
 
-    from avsr.features.face_models import _as_array
+    from avsr.lips.face_models import _as_array
 
     random = np.random.default_rng(1).normal(size=(468, 3)).astype(np.float32)
     plain = landmark_pb2.NormalizedLandmarkList(

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from avsr.errors import ConfigError, MediaError
-from avsr.features import lips
-from avsr.features.choice import LargestFace, face_choice
-from avsr.features.face_models import LEFT_EYE, RIGHT_EYE, Box
-from avsr.features.faces import Face, FaceFinder
-from avsr.features.lips import CROP_PX, LOOK_AHEAD_SLOTS, LipSlot, LipTrack, LipTracker, Slot, extract_lips, slots_of
+from avsr.grid import CROP_PX
+from avsr.lips import tracker as lips
+from avsr.lips.choice import LargestFace, face_choice
+from avsr.lips.face_models import LEFT_EYE, RIGHT_EYE, Box
+from avsr.lips.faces import Face, FaceFinder
+from avsr.lips.slots import LipSlot, LipTrack, Slot
+from avsr.lips.tracker import LOOK_AHEAD_SLOTS, LipTracker, extract_lips, slots_of
 from avsr.media import VideoFrame, iter_frames
 from tests.media import shared_clip, shared_corpus
 

@@ -16,7 +16,7 @@ from avsr.cli.main import main
 from avsr.config import build, read_yaml
 from avsr.datasets.manifest import read_manifest
 from avsr.errors import ConfigError
-from avsr.models.network import Network
+from avsr.families.own.network import Network
 from tests.test_open_vocabulary import script as script  # a fixture
 
 pytest.importorskip("lightning", reason="training needs the extra 'train'")

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from avsr.errors import MediaError
-from avsr.media import SAMPLE_RATE, iter_audio, iter_frames, probe, read_ahead, read_audio
+from avsr.grid import SAMPLE_RATE_HZ
+from avsr.media import iter_audio, iter_frames, probe, read_ahead, read_audio
 from avsr.media.video import MAX_SIDE_PX, square_pixel_size
 from tests.media import shared_clip
 
@@ -53,7 +54,7 @@ def write_video(
         stream.codec_context.time_base = MS
         if sample_aspect is not None:
             stream.codec_context.sample_aspect_ratio = sample_aspect
-        sound = None if sound_s is None else container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
+        sound = None if sound_s is None else container.add_stream("pcm_s16le", rate=SAMPLE_RATE_HZ, layout="mono")
         for number, time_s in enumerate(times_s):
             picture = np.full((size[1], size[0], 3), 40 + number, np.uint8)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
@@ -62,11 +63,11 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if sound is not None and sound_s is not None:
-            data = np.full((1, round(sound_s[1] * SAMPLE_RATE)), 8000, np.int16)
+            data = np.full((1, round(sound_s[1] * SAMPLE_RATE_HZ)), 8000, np.int16)
             frame = av.AudioFrame.from_ndarray(data, format="s16", layout="mono")
-            frame.sample_rate = SAMPLE_RATE
-            frame.time_base = Fraction(1, SAMPLE_RATE)
-            frame.pts = round(sound_s[0] * SAMPLE_RATE)
+            frame.sample_rate = SAMPLE_RATE_HZ
+            frame.time_base = Fraction(1, SAMPLE_RATE_HZ)
+            frame.pts = round(sound_s[0] * SAMPLE_RATE_HZ)
             container.mux(sound.encode(frame))
             container.mux(sound.encode())
     return path
@@ -92,7 +93,7 @@ def test_a_pipe_is_called_a_pipe(tmp_path: Path) -> None:
 def test_all_channels_count_the_same_and_keep_their_level(tmp_path: Path) -> None:
     left = tone(0.5, 48_000)
     samples = read_audio(write_sound(tmp_path / "a.wav", [(0.0, np.stack([left, np.zeros_like(left)]))]))
-    expected = 0.5 * tone(0.5, SAMPLE_RATE)
+    expected = 0.5 * tone(0.5, SAMPLE_RATE_HZ)
     assert samples.dtype == np.float32
     assert abs(len(samples) - len(expected)) <= 1
     np.testing.assert_allclose(samples[200:-200], expected[200 : len(samples) - 200], atol=2e-3)
@@ -110,21 +111,21 @@ def test_many_planar_channels_are_read(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     samples = read_audio(path)
-    assert len(samples) >= 0.5 * SAMPLE_RATE - 1
+    assert len(samples) >= 0.5 * SAMPLE_RATE_HZ - 1
     assert 0.2 < np.abs(samples[2000:6000]).max() < 0.6
 
 
 def test_sound_at_16_khz_passes_unchanged(tmp_path: Path) -> None:
     values = np.random.default_rng(0).uniform(-0.9, 0.9, (1, 4000))
-    samples = read_audio(write_sound(tmp_path / "a.wav", [(0.0, values)], rate=SAMPLE_RATE))
+    samples = read_audio(write_sound(tmp_path / "a.wav", [(0.0, values)], rate=SAMPLE_RATE_HZ))
     np.testing.assert_allclose(samples, values[0], atol=1e-4)
 
 
 def test_gaps_are_silence_and_overlaps_are_cut(tmp_path: Path) -> None:
     loud = np.full((1, 8000), 0.5)
-    path = write_sound(tmp_path / "a.mkv", [(0.0, loud), (1.0, loud), (1.25, loud)], rate=SAMPLE_RATE)
+    path = write_sound(tmp_path / "a.mkv", [(0.0, loud), (1.0, loud), (1.25, loud)], rate=SAMPLE_RATE_HZ)
     samples = read_audio(path)
-    assert len(samples) == pytest.approx(1.75 * SAMPLE_RATE, abs=16)
+    assert len(samples) == pytest.approx(1.75 * SAMPLE_RATE_HZ, abs=16)
     assert np.all(samples[: 8000 - 16] > 0.4)
     assert np.all(samples[8000 + 16 : 16_000 - 16] == 0)
     assert np.all(samples[16_000 + 16 :] > 0.4)
@@ -132,16 +133,16 @@ def test_gaps_are_silence_and_overlaps_are_cut(tmp_path: Path) -> None:
 
 def test_blocks_are_short_whatever_the_gap(tmp_path: Path) -> None:
     loud = np.full((1, 1600), 0.5)
-    path = write_sound(tmp_path / "a.mkv", [(0.0, loud), (30.0, loud)], rate=SAMPLE_RATE)
+    path = write_sound(tmp_path / "a.mkv", [(0.0, loud), (30.0, loud)], rate=SAMPLE_RATE_HZ)
     blocks = list(iter_audio(path))
-    assert max(len(block) for block in blocks) <= SAMPLE_RATE
-    assert sum(len(block) for block in blocks) == pytest.approx(30.1 * SAMPLE_RATE, abs=32)
+    assert max(len(block) for block in blocks) <= SAMPLE_RATE_HZ
+    assert sum(len(block) for block in blocks) == pytest.approx(30.1 * SAMPLE_RATE_HZ, abs=32)
 
 
 def test_an_absurd_jump_of_the_clock_ends_the_sound_with_a_warning(tmp_path: Path) -> None:
     loud = np.full((1, 1600), 0.5)
     warnings: list[str] = []
-    path = write_sound(tmp_path / "a.mkv", [(0.0, loud), (90_000.0, loud)], rate=SAMPLE_RATE)
+    path = write_sound(tmp_path / "a.mkv", [(0.0, loud), (90_000.0, loud)], rate=SAMPLE_RATE_HZ)
     samples = read_audio(path, on_warning=warnings.append)
     assert len(samples) == 1600
     assert len(warnings) == 1 and "jumps by 90000 s" in warnings[0]
@@ -150,15 +151,15 @@ def test_an_absurd_jump_of_the_clock_ends_the_sound_with_a_warning(tmp_path: Pat
 def test_late_sound_keeps_its_offset_to_the_picture(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", [0.0, 0.04, 0.08], sound_s=(0.4, 0.2))
     samples = read_audio(path)
-    assert np.all(samples[: round(0.399 * SAMPLE_RATE)] == 0)
-    assert np.all(samples[round(0.401 * SAMPLE_RATE) :] > 0.2)
+    assert np.all(samples[: round(0.399 * SAMPLE_RATE_HZ)] == 0)
+    assert np.all(samples[round(0.401 * SAMPLE_RATE_HZ) :] > 0.2)
     assert probe(path).audio.start_s == pytest.approx(0.4, abs=1e-3)
 
 
 def test_late_picture_keeps_its_offset_to_the_sound(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", [5.3, 5.34], sound_s=(5.0, 0.5))
     assert [frame.time_s for frame in iter_frames(path)] == pytest.approx([0.3, 0.34], abs=1e-3)
-    assert len(read_audio(path)) == pytest.approx(0.5 * SAMPLE_RATE, abs=1)
+    assert len(read_audio(path)) == pytest.approx(0.5 * SAMPLE_RATE_HZ, abs=1)
 
 
 # --- picture ---
@@ -231,7 +232,7 @@ def test_real_files(name: str, num_frames: int | None, seconds_of_sound: float |
             next(iter_audio(path))
     else:
         samples = read_audio(path, on_warning=warnings.append)
-        assert len(samples) / SAMPLE_RATE == pytest.approx(seconds_of_sound, abs=0.01)
+        assert len(samples) / SAMPLE_RATE_HZ == pytest.approx(seconds_of_sound, abs=0.01)
         assert np.abs(samples).max() < 1.1
     assert not warnings
 
@@ -240,7 +241,7 @@ def test_sound_that_starts_late_in_a_real_file() -> None:
     samples = read_audio(shared_clip("audio_starts_400ms_late.mp4"))
     on_time = read_audio(shared_clip("grid_bbaf2n.mpg"))
     delay = np.abs(samples).argmax() - np.abs(on_time).argmax()
-    assert delay / SAMPLE_RATE == pytest.approx(0.4, abs=0.02)
+    assert delay / SAMPLE_RATE_HZ == pytest.approx(0.4, abs=0.02)
 
 
 # --- damage and bad input ---
@@ -251,7 +252,7 @@ def test_a_truncated_file_gives_what_it_has_and_one_warning_each() -> None:
     of_picture: list[str] = []
     of_sound: list[str] = []
     assert 31 <= len(list(iter_frames(path, on_warning=of_picture.append))) <= 33
-    assert 1.2 < len(read_audio(path, on_warning=of_sound.append)) / SAMPLE_RATE < 1.4
+    assert 1.2 < len(read_audio(path, on_warning=of_sound.append)) / SAMPLE_RATE_HZ < 1.4
     assert len(of_picture) == 1 and "the video is damaged at 1.2" in of_picture[0]
     assert len(of_sound) == 1 and "the file states 2.98 s" in of_sound[0]
 

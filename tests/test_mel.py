@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchaudio
 
-from avsr.features.mel import LogMel, MelConfig, slaney_filters
+from avsr.sound.mel import LogMel, MelConfig, slaney_filters
 from tests.tiny import random_samples
 
 
@@ -84,9 +84,9 @@ def test_pieces_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     for count in (160, 161, 401, 16_007):
         samples = torch.randn(2, count, generator=torch.Generator().manual_seed(count))
         counts = torch.tensor([count, count // 2])
-        monkeypatch.setattr("avsr.features.mel.PIECE_FRAMES", 10_000)
+        monkeypatch.setattr("avsr.sound.mel.PIECE_FRAMES", 10_000)
         whole, lengths = log_mel(samples, counts)
-        monkeypatch.setattr("avsr.features.mel.PIECE_FRAMES", 7)
+        monkeypatch.setattr("avsr.sound.mel.PIECE_FRAMES", 7)
         pieces, _ = log_mel(samples, counts)
         assert torch.equal(whole, pieces)
         assert lengths.tolist() == [count // 160, count // 2 // 160]

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from avsr.augment.mixing import MixResult, active_rms, linear, mix, rms_db
 from avsr.errors import DataError
+from avsr.noise.mixing import MixResult, active_rms, linear, mix, rms_db
 
 
 def sound(amplitude: float, seed: int, dtype: str, count: int = 24_001) -> np.ndarray:

@@ -16,14 +16,14 @@ import torch
 import yaml
 
 import avsr
-from avsr.checkpoints import hub, nemo
-from avsr.checkpoints.native import load_checkpoint, save_checkpoint
-from avsr.checkpoints.nemo import load_nemo
 from avsr.cli.main import main
 from avsr.decoding.greedy import greedy
 from avsr.errors import ModelError
-from avsr.models.recognizer import Recognizer
+from avsr.families import hub, nemo
+from avsr.families.nemo import load_nemo
+from avsr.families.own.checkpoint import load_checkpoint, save_checkpoint
 from avsr.nn.masks import AttentionContext
+from avsr.recognizer import Recognizer
 from tests.media import shared_nemo
 from tests.nemo_archive import TOKENIZER_MEMBER, content, saved, tokenizer_model, weights, write_archive
 from tests.test_recognizer import write_wav

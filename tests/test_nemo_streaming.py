@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import avsr
-from avsr.models.recognizer import Recognizer
 from avsr.nn.masks import AttentionContext
+from avsr.recognizer import Recognizer
 from tests.media import shared_nemo
 
 CPU = torch.device("cpu")

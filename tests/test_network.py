@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from avsr.models.config import LIP_INPUT_PX
-from avsr.models.network import Network
+from avsr.families.own.network import Network
+from avsr.grid import LIP_INPUT_PX
 from tests.tiny import random_lips, random_mel, random_network, tiny_config, tiny_network
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avsr.augment.filters import coloured_noise
 from avsr.cli.main import main
 from avsr.datasets.manifest import Utterance, read_manifest, save_samples, write_manifest
-from avsr.datasets.noise import NoiseLibrary, noise_hashes, read_pcm, require_disjoint
-from avsr.datasets.noise_folders import find_noises
-from avsr.datasets.noise_plan import NoisePlan, Renderer, plan_noise, read_plan, write_plan
-from avsr.datasets.noise_render import render_plan
-from avsr.datasets.protocols import PROTOCOLS
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import ConfigError, DataError
+from avsr.noise.filters import coloured_noise
+from avsr.noise.folders import find_noises
+from avsr.noise.library import NoiseLibrary, noise_hashes, read_pcm, require_disjoint
+from avsr.noise.plan import NoisePlan, Renderer, plan_noise, read_plan, write_plan
+from avsr.noise.protocols import PROTOCOLS
+from avsr.noise.render import render_plan
 from avsr.training.config import AugmentConfig, CorpusConfig, ModalityConfig, OptimizerConfig, TrainConfig
 from avsr.training.data import Corpus, TrainingSet, collate, noise_bank
 from tests.corpus import make_corpus

@@ -13,11 +13,14 @@ import pytest
 
 import avsr
 from avsr.augment.video import occlude
-from avsr.features import lips, occlusion
-from avsr.features.faces import FaceFinder
-from avsr.features.lips import CROP_PX, LipSlot, LipTracker, Slot, extract_lips, slots_of
-from avsr.features.occlusion import CoverState, cover_log_odds, follow_cover, occlusion_head
-from avsr.features.quality import QualityRecord
+from avsr.grid import CROP_PX
+from avsr.lips import occlusion
+from avsr.lips import tracker as lips
+from avsr.lips.faces import FaceFinder
+from avsr.lips.occlusion import CoverState, cover_log_odds, follow_cover, occlusion_head
+from avsr.lips.quality import QualityRecord
+from avsr.lips.slots import LipSlot, Slot
+from avsr.lips.tracker import LipTracker, extract_lips, slots_of
 from avsr.media import VideoFrame, iter_frames
 from tests.test_faces_lips import PlacedFaces, make_face
 

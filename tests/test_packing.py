@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from avsr.models.network import Network
+from avsr.families.own.network import Network
 from avsr.nn.attention import RelativeAttention
 from avsr.nn.conformer import Conformer, ConformerShape
 from avsr.nn.convolution import ConvolutionModule

@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from avsr.features.lips import CROP_PX, LipSlot, Slot, extract_lips
-from avsr.features.quality import QualityRecord, sharpness
+from avsr.grid import CROP_PX
+from avsr.lips.quality import QualityRecord, sharpness
+from avsr.lips.slots import LipSlot, Slot
+from avsr.lips.tracker import extract_lips
 from tests.media import shared_clip
 
 

@@ -14,10 +14,11 @@ import torch
 
 import avsr
 from avsr.errors import ConfigError, MediaError, ModelError
-from avsr.features.lips import LipSlot, Slot
-from avsr.models import windows as windows_module
-from avsr.models.recognizer import Recognizer
-from avsr.models.windows import SAMPLES_PER_FRAME, Window, windows
+from avsr.grid import FRAME_SAMPLES
+from avsr.lips.slots import LipSlot, Slot
+from avsr.offline import windows as windows_module
+from avsr.offline.windows import Window, windows
+from avsr.recognizer import Recognizer
 from tests.media import shared_clip
 from tests.tiny import random_samples, tiny_network, tiny_tokenizer
 
@@ -289,9 +290,9 @@ def test_windows_cover_a_file_once(tmp_path: Path, seconds: float) -> None:
     assert cut[-1].keep[1] == frames
     for window in cut:
         assert window.samples is not None
-        first = window.first * SAMPLES_PER_FRAME
+        first = window.first * FRAME_SAMPLES
         np.testing.assert_allclose(window.samples, samples[first : first + len(window.samples)], atol=1e-4)
-        assert len(window.samples) <= 250 * SAMPLES_PER_FRAME
+        assert len(window.samples) <= 250 * FRAME_SAMPLES
 
 
 def test_a_window_decides_far_from_its_edges(recognizer: Recognizer, tmp_path: Path) -> None:
@@ -323,7 +324,7 @@ def test_lips_longer_or_shorter_than_the_sound(monkeypatch: pytest.MonkeyPatch, 
     assert shorter.faces == [7] * 10
     longer = cut(60)
     assert longer.keep == (0, 30)
-    assert longer.samples is not None and len(longer.samples) == 30 * SAMPLES_PER_FRAME
+    assert longer.samples is not None and len(longer.samples) == 30 * FRAME_SAMPLES
     assert not longer.samples[16_000:].any()
 
 

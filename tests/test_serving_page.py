@@ -15,7 +15,7 @@ import pytest
 
 import avsr
 from avsr.media import iter_frames, read_audio
-from avsr.models.recognizer import Recognizer
+from avsr.recognizer import Recognizer
 from avsr.serving.limits import Limits
 from avsr.serving.server import LiveRecognizer, Prepared, Settings, prepare
 from tests.browser import ALLOWED, Browser, find_browser, write_camera, write_microphone

@@ -12,14 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 import avsr
-from avsr.features.faces import FaceFinder
-from avsr.features.lips import LipSlot, Slot, extract_lips
-from avsr.features.speaker import KEEP_SLOTS, SpeakerPath, SpeakingFace
-from avsr.features.synchrony import (
+from avsr.grid import SLOT_SAMPLES
+from avsr.lips.faces import FaceFinder
+from avsr.lips.slots import LipSlot, Slot
+from avsr.lips.tracker import extract_lips
+from avsr.media import iter_frames, read_audio
+from avsr.speakers.speaking_face import KEEP_SLOTS, SpeakerPath, SpeakingFace
+from avsr.speakers.synchrony import (
     DIM,
     LAG_NATS,
     MAX_OFFSET_SLOTS,
-    SLOT_SAMPLES,
     SynchronyHead,
     SynchronyStream,
     estimate_offset,
@@ -28,7 +30,6 @@ from avsr.features.synchrony import (
     mouth_pixels,
     synchrony_head,
 )
-from avsr.media import iter_frames, read_audio
 from tests.media import shared_clip
 
 

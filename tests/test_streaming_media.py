@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import avsr
-from avsr.evaluation.latency import LiveClip, clip_of_file
+from avsr.bench.latency import LiveClip, clip_of_file
 from avsr.evaluation.statistics import count_errors
-from avsr.models.recognizer import Recognizer
+from avsr.recognizer import Recognizer
 from avsr.streaming import Event
 from avsr.streaming.faults import Faults
 from avsr.streaming.live import Live

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 import avsr
-from avsr.features.mel import LOOK_AHEAD_SAMPLES, PAST_FRAMES, LogMel, MelConfig
 from avsr.media import read_audio
-from avsr.models.recognizer import Recognizer
 from avsr.nn.convolution import ConvolutionModule
 from avsr.nn.masks import AttentionContext
+from avsr.recognizer import Recognizer
+from avsr.sound.mel import LOOK_AHEAD_SAMPLES, PAST_FRAMES, LogMel, MelConfig
+from avsr.sound.voice import VoiceActivity
 from avsr.streaming.clock import RESTART_S, ClockAligner
-from avsr.streaming.endpoint import VoiceActivity, has_ended
 from avsr.streaming.lips import LipBuffer
 from avsr.streaming.policy import IN_TIME_SLOTS, LOSE_SLOTS, REGAIN_SLOTS, LipPolicy
 from avsr.streaming.sound import SoundBuffer
-from avsr.streaming.utterance import Source, Utterance
+from avsr.streaming.utterance import Source, Utterance, has_ended
 from tests.tiny import (
     LIVE_CHUNKS,
     WORDS,

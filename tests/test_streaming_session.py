@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from avsr.errors import ConfigError
-from avsr.models.recognizer import Recognizer
+from avsr.recognizer import Recognizer
 from avsr.streaming import Chunk, Event, Session
 from tests.tiny import live_network, random_samples, tiny_network, tiny_tokenizer
 

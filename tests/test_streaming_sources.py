@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from avsr.errors import ConfigError, MediaError
-from avsr.models.recognizer import Recognizer
+from avsr.recognizer import Recognizer
 from avsr.streaming import Event
 from avsr.streaming.devices import Camera, Microphone
 from avsr.streaming.faults import Faults

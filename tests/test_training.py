@@ -16,11 +16,11 @@ import yaml
 from safetensors.torch import load_file
 
 from avsr.augment.video import LipEffects
-from avsr.checkpoints.native import load_checkpoint
 from avsr.config import apply_overrides, as_mapping, build, read_yaml
 from avsr.datasets.manifest import read_manifest, write_manifest
 from avsr.errors import ConfigError, DataError, ModelError
-from avsr.models.network import Network
+from avsr.families.own.checkpoint import load_checkpoint
+from avsr.families.own.network import Network
 from avsr.training.config import AugmentConfig, CorpusConfig, LossConfig, ModalityConfig, TrainConfig
 from tests.corpus import make_corpus
 from tests.test_visual_encoder import auto_avsr_weights

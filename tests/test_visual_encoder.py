@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avsr.checkpoints.auto_avsr import load_visual_trunk
 from avsr.errors import ModelError
-from avsr.models.config import VisualEncoderConfig
-from avsr.models.network import Network
-from avsr.models.visual_encoder import ResNetTrunk, VisualEncoder
+from avsr.families.own.auto_avsr_front_end import load_visual_trunk
+from avsr.families.own.config import VisualEncoderConfig
+from avsr.families.own.network import Network
+from avsr.families.own.visual_encoder import ResNetTrunk, VisualEncoder
 from avsr.nn.conformer import ConformerShape
 from avsr.nn.masks import AttentionContext
 from tests.tiny import random_lips, random_mel, tiny_config
@@ -273,7 +273,7 @@ def test_long_recordings_in_pieces_equal_one_pass(monkeypatch: pytest.MonkeyPatc
     encoder = build("resnet18")
     lips, presence = random_lips(1, 20), torch.ones(1, 20, dtype=torch.bool)
     whole, _, _ = encoder.features(lips, presence)
-    monkeypatch.setattr("avsr.models.visual_encoder.TRUNK_SLOTS", 7)
+    monkeypatch.setattr("avsr.families.own.visual_encoder.TRUNK_SLOTS", 7)
     torch.testing.assert_close(encoder.features(lips, presence)[0], whole, atol=1e-5, rtol=1e-5)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from avsr.decoding.tokenizer import WordTokenizer
-from avsr.features.mel import MelConfig
-from avsr.models.config import AudioEncoderConfig, FusionConfig, ModelConfig, VisualEncoderConfig
-from avsr.models.network import Network
+from avsr.families.own.config import AudioEncoderConfig, FusionConfig, ModelConfig, VisualEncoderConfig
+from avsr.families.own.network import Network
 from avsr.nn.conformer import ConformerShape
 from avsr.nn.masks import AttentionContext
+from avsr.sound.mel import MelConfig
 
 WORDS = ("bin", "blue", "at", "f", "two", "now")
 CHUNKED = AttentionContext(style="chunked", left=8, right=3)

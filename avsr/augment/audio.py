@@ -6,16 +6,15 @@ Sound is float32 [S] at 16 kHz throughout; random numbers come from the generato
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from avsr.augment.filters import fast_length
-from avsr.augment.mixing import linear, noise_gain_db
-
-Samples = NDArray[np.float32]
+from avsr.arrays import Samples
+from avsr.grid import SAMPLE_RATE_HZ
+from avsr.noise.filters import fast_length
+from avsr.noise.mixing import linear, noise_gain_db
 
 
 def mix_at_snr(speech: Samples, noise: Samples, snr_db: float) -> Samples:
-    """Speech plus noise at `snr_db` as `avsr.augment.mixing` defines it, for training: nothing is turned down.
+    """Speech plus noise at `snr_db` as `avsr.noise.mixing` defines it, for training: nothing is turned down.
 
     noise: as long as the speech. Raises DataError when either is silent. The sum may exceed full scale.
     """
@@ -36,6 +35,6 @@ def colour_channel(samples: Samples, depth_db: float, random: np.random.Generato
     """A random microphone: a smooth frequency response within +-depth_db through seven octave points."""
     padded = fast_length(len(samples))
     spectrum = np.fft.rfft(samples, padded)
-    octave = np.log2(np.maximum(np.fft.rfftfreq(padded, 1 / 16_000), 62.5) / 62.5)
+    octave = np.log2(np.maximum(np.fft.rfftfreq(padded, 1 / SAMPLE_RATE_HZ), 62.5) / 62.5)
     response_db = np.interp(octave, np.arange(8), random.uniform(-depth_db, depth_db, 8))
     return np.fft.irfft(spectrum * 10 ** (response_db / 20), padded)[: len(samples)].astype(np.float32)

@@ -14,10 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avsr.models.config import LIP_INPUT_PX
+from avsr.arrays import Crops, Present
+from avsr.grid import LIP_INPUT_PX
 
-Crops = NDArray[np.uint8]
-Presence = NDArray[np.bool_]
 Effect = dict[str, object]
 """What was done: its name under "effect", and the parameters that were drawn."""
 
@@ -47,15 +46,9 @@ class LipEffects:
             _require(0 <= getattr(self, effect.name) <= 1, effect.name, getattr(self, effect.name), "0 to 1")
 
 
-def centre_crop(crops_THW: Crops) -> Crops:
-    """The middle of each crop, [T, 96, 96] -> [T, 88, 88]: what the visual encoder reads outside training."""
-    top, left = ((side - LIP_INPUT_PX) // 2 for side in crops_THW.shape[1:])
-    return crops_THW[:, top : top + LIP_INPUT_PX, left : left + LIP_INPUT_PX]
-
-
 def apply_effects(
-    crops_THW: Crops, presence_T: Presence, effects: LipEffects, random: np.random.Generator
-) -> tuple[Crops, Presence, list[Effect]]:
+    crops_THW: Crops, presence_T: Present, effects: LipEffects, random: np.random.Generator
+) -> tuple[Crops, Present, list[Effect]]:
     """Crops and presence after what chance has done to them, in the order of the fields, and what that was."""
     done: list[Effect] = []
     T = len(crops_THW)
@@ -131,8 +124,8 @@ def vary_lips(crops_THW: Crops, strength: float, random: np.random.Generator) ->
     return np.stack(views) if views else crops_THW[:, :LIP_INPUT_PX, :LIP_INPUT_PX], done
 
 
-def hide_slots(presence_T: Presence, longest: int, random: np.random.Generator) -> tuple[Presence, Effect]:
-    """Presence with one random stretch of up to `longest` slots taken away, and which."""
+def hide_slots(presence_T: Present, longest: int, random: np.random.Generator) -> tuple[Present, Effect]:
+    """Present with one random stretch of up to `longest` slots taken away, and which."""
     presence_T = presence_T.copy()
     length = int(random.integers(0, longest + 1))
     start = int(random.integers(0, max(1, len(presence_T) - length + 1)))
@@ -189,13 +182,13 @@ def occlude(crops_THW: Crops, random: np.random.Generator, share: float) -> Crop
     """Something before the mouth: a hand, a microphone or a box, drawn, not photographed.
 
     It covers `share` (0 to 1) of the picture's area, within a fiftieth, at rest, somewhere over the middle, and sways
-    by a few pixels. Presence is not this function's: whether a face finder notices is another question.
+    by a few pixels. Present is not this function's: whether a face finder notices is another question.
     """
     return _occluded(crops_THW, random, share)[0]
 
 
-def drop_slots(presence_T: Presence, random: np.random.Generator, share: float) -> Presence:
-    """Presence with `share` (0 to 1) of the present slots, rounded to whole ones, taken away, each as likely."""
+def drop_slots(presence_T: Present, random: np.random.Generator, share: float) -> Present:
+    """Present with `share` (0 to 1) of the present slots, rounded to whole ones, taken away, each as likely."""
     _require(0 <= share <= 1, "share", share, "0 to 1")
     present = np.flatnonzero(presence_T)
     kept = presence_T.copy()
@@ -203,7 +196,7 @@ def drop_slots(presence_T: Presence, random: np.random.Generator, share: float) 
     return kept
 
 
-def shift_slots(crops_THW: Crops, presence_T: Presence, slots: int) -> tuple[Crops, Presence]:
+def shift_slots(crops_THW: Crops, presence_T: Present, slots: int) -> tuple[Crops, Present]:
     """Lips later by so many slots of 40 ms (earlier if negative), against a sound that stays. What comes in at the end
     is absent and zero; what leaves is lost."""
     moved, moved_presence = np.zeros_like(crops_THW), np.zeros_like(presence_T)
@@ -215,7 +208,7 @@ def shift_slots(crops_THW: Crops, presence_T: Presence, slots: int) -> tuple[Cro
     return moved, moved_presence
 
 
-def freeze(crops_THW: Crops, presence_T: Presence, first: int, last: int) -> tuple[Crops, Presence]:
+def freeze(crops_THW: Crops, presence_T: Present, first: int, last: int) -> tuple[Crops, Present]:
     """A stuck picture: slots `first` to `last`, this one included, show what slot `first` shows, or are as absent."""
     count = len(crops_THW)
     _require(0 <= first <= last < count, "first, last", (first, last), f"0 <= first <= last < {count}")
@@ -258,7 +251,7 @@ def _occluded(
 
 
 def _time_masked(
-    crops_THW: Crops, presence_T: Presence, random: np.random.Generator
+    crops_THW: Crops, presence_T: Present, random: np.random.Generator
 ) -> tuple[Crops, list[tuple[int, int]]]:
     T = len(crops_THW)
     masked_THW, spans = crops_THW.copy(), []

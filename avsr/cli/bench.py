@@ -16,9 +16,9 @@ from avsr.cli.console import Console, UsageError, describe
 from avsr.errors import AvsrError, DataError
 
 if TYPE_CHECKING:
-    from avsr.evaluation.latency import Latency, LiveClip
-    from avsr.evaluation.speed import StepTime
-    from avsr.models.recognizer import Recognizer
+    from avsr.bench.latency import Latency, LiveClip
+    from avsr.bench.speed import StepTime
+    from avsr.recognizer import Recognizer
 
 SUMMARY = "figures of this machine: latency live, speed on files"
 DESCRIPTION = (
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         import torch
 
         import avsr
-        from avsr.models.recognizer import ASSETS
+        from avsr.recognizer import ASSETS
 
         recognizer = avsr.load(arguments.model, device=arguments.device)
         inputs = arguments.inputs or [str(ASSETS / "demo.mp4")]
@@ -94,12 +94,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _latency(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequence[str], console: Console) -> None:
-    from avsr.evaluation.latency import latency_figure, measure
-    from avsr.models.config import MEL_FRAME_MS
+    from avsr.bench.latency import latency_figure, measure
+    from avsr.grid import HOP_MS
 
     look_ahead_ms = arguments.look_ahead_ms or 0
     known = [frames * recognizer.config.frame_ms for frames in recognizer.config.chunk_contexts]
-    sizes = arguments.chunk_ms or [size - look_ahead_ms for size in known if size > look_ahead_ms] or [MEL_FRAME_MS]
+    sizes = arguments.chunk_ms or [size - look_ahead_ms for size in known if size > look_ahead_ms] or [HOP_MS]
     options = {} if arguments.max_video_lag_ms is None else {"max_video_lag_ms": float(arguments.max_video_lag_ms)}
     for size in sizes:  # before any clip is read: raises for what the model cannot do
         recognizer.stream(chunk_ms=size, look_ahead_ms=look_ahead_ms, video=False).close()
@@ -123,8 +123,8 @@ def _latency(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequ
 
 
 def _clips(inputs: Sequence[str], split: str, count: int | None, *, lips: bool) -> list[LiveClip]:
+    from avsr.bench.latency import clip_of_file, clip_of_utterance
     from avsr.datasets.manifest import read_manifest
-    from avsr.evaluation.latency import clip_of_file, clip_of_utterance
 
     clips: list[LiveClip] = []
     for name in inputs:
@@ -141,7 +141,7 @@ def _clips(inputs: Sequence[str], split: str, count: int | None, *, lips: bool) 
 
 
 def _latency_table(results: Sequence[Latency]) -> str:
-    from avsr.evaluation.latency import percentiles
+    from avsr.bench.latency import percentiles
 
     def of(values: Sequence[float], *wanted: int) -> list[str]:
         return ["-" if (value := percentiles(values)[p]) is None else f"{value:.0f}" for p in wanted]
@@ -174,7 +174,7 @@ def _latency_table(results: Sequence[Latency]) -> str:
 
 
 def _speed(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequence[str], console: Console) -> None:
-    from avsr.evaluation.speed import peak_memory_mib, repeat, time_steps
+    from avsr.bench.speed import peak_memory_mib, repeat, time_steps
 
     seconds = arguments.seconds or 60
     runs = arguments.runs or 3
@@ -219,7 +219,7 @@ def _speed(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequen
 def _print_json(console: Console, recognizer: Recognizer, figures: dict[str, Any]) -> None:
     import torch
 
-    from avsr.evaluation.machine import cores, processor
+    from avsr.bench.machine import cores, processor
 
     about = {
         "schema": 1,

@@ -12,7 +12,7 @@ from avsr.cli.console import Console, UsageError
 
 if TYPE_CHECKING:
     from avsr.evaluation.compare import Comparison, Difference
-    from avsr.evaluation.conditions import Modality
+    from avsr.grid import Modality
 
 SUMMARY = "two evaluations: what got better or worse beyond chance"
 DESCRIPTION = (

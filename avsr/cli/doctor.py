@@ -13,7 +13,7 @@ from avsr.cli.console import Console, UsageError, describe, printable
 from avsr.errors import AvsrError
 
 if TYPE_CHECKING:
-    from avsr.diagnosis import Diagnosis, FaceReport
+    from avsr.offline.diagnosis import Diagnosis, FaceReport
 
 SUMMARY = "what a file offers: sound, picture, faces, and how they fit"
 DESCRIPTION = (
@@ -42,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sheet is not None and os.path.realpath(arguments.sheet) == os.path.realpath(arguments.file):
         raise UsageError(f"--sheet {arguments.sheet} is the file to look at itself; name another")
     with Console(quiet=arguments.quiet) as console:
-        from avsr.diagnosis import diagnose
         from avsr.media import probe
+        from avsr.offline.diagnosis import diagnose
 
         total_s = probe(arguments.file).duration_s
 

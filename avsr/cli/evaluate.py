@@ -13,8 +13,8 @@ from avsr.cli.arguments import add_quiet, decibels, named_folder, positive_integ
 from avsr.cli.console import Console, UsageError
 
 if TYPE_CHECKING:
-    from avsr.evaluation.conditions import Modality
     from avsr.evaluation.runner import Evaluation
+    from avsr.grid import Modality
 
 SUMMARY = "error rates of a recogniser, by noise, level and what happens to the picture"
 DESCRIPTION = (
@@ -140,7 +140,7 @@ def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
     from avsr.evaluation.conditions import DEFAULT_PICTURES, DEFAULT_SEEDS, make_grid
     from avsr.evaluation.runner import Evaluation
     from avsr.evaluation.sounds import NoiseSource, default_sounds
-    from avsr.evaluation.systems import SystemSource
+    from avsr.families.external import SystemSource
 
     if arguments.chunk_ms is not None and (arguments.recognizer or arguments.command):
         raise UsageError("--chunk-ms is for models of avsr")

@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Import the model; 0 when the folder is written."""
-    from avsr.checkpoints.native import CONFIG_NAME, save_checkpoint
-    from avsr.checkpoints.nemo import load_nemo, model_card
+    from avsr.families.nemo import load_nemo, model_card
+    from avsr.families.own.checkpoint import CONFIG_NAME, save_checkpoint
 
     out = Path(arguments.out)
     if out.exists() and not (arguments.overwrite and (out / CONFIG_NAME).is_file()):

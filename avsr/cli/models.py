@@ -21,8 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table of the models."""
-    from avsr.models import shipped
-    from avsr.models.recognizer import ASSETS
+    from avsr.recognizer import ASSETS, shipped
 
     rows = [("NAME", "MODALITIES", "UNITS", "SIZE", "LIVE, MS")]
     for name, config in shipped():

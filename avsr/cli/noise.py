@@ -77,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace, console: Console) -> int:
-    from avsr.datasets.noise import noise_hashes, require_disjoint
-    from avsr.datasets.noise_plan import open_library, plan_noise, write_plan
+    from avsr.noise.library import noise_hashes, require_disjoint
+    from avsr.noise.plan import open_library, plan_noise, write_plan
 
     if arguments.split is None:
         raise UsageError("noise plan needs --split, as in --split test (avsr noise --help explains)")
@@ -119,8 +119,8 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _render(arguments: argparse.Namespace, console: Console) -> int:
-    from avsr.datasets.noise_plan import read_plan
-    from avsr.datasets.noise_render import render_plan
+    from avsr.noise.plan import read_plan
+    from avsr.noise.render import render_plan
 
     for option in sorted(_PLAN_ONLY):
         if getattr(arguments, option[2:]) is not None:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from avsr.cli.arguments import add_quiet, device, face, positive_integer
 from avsr.cli.console import Console, UsageError, printable, without_name
 from avsr.errors import AvsrError, ConfigError, MediaError
+from avsr.grid import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
-    from avsr.models.recognizer import Recognizer
+    from avsr.recognizer import Recognizer
     from avsr.streaming.events import Event
     from avsr.streaming.faults import Faults
     from avsr.streaming.live import Live
@@ -277,8 +278,8 @@ class _Captions(_Lines):
 
 
 def _summary(counters: dict[str, int]) -> str:
-    seconds = f"{counters['samples'] / 16_000:.1f} s of sound"
-    seconds += f", {counters['samples_lost'] / 16_000:.1f} s missing" if counters["samples_lost"] else ""
+    seconds = f"{counters['samples'] / SAMPLE_RATE_HZ:.1f} s of sound"
+    seconds += f", {counters['samples_lost'] / SAMPLE_RATE_HZ:.1f} s missing" if counters["samples_lost"] else ""
     if not counters["pictures"]:
         return seconds
     fates = ", ".join(f"{counters[fate]} {fate}" for fate in ("used", "late", "absent", "duplicate") if counters[fate])

@@ -24,7 +24,7 @@ from avsr.output.json import to_json_line
 from avsr.transcript import Transcript
 
 if TYPE_CHECKING:
-    from avsr.models.recognizer import ModalityChoice
+    from avsr.recognizer import ModalityChoice
 
 SUMMARY = "speech in video or sound files to text with times"
 DESCRIPTION = (

@@ -26,8 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avsr.errors import DataError, nearest
-from avsr.features.lips import CROP_PX, SLOT_S
-from avsr.media import SAMPLE_RATE
+from avsr.grid import CROP_PX, SAMPLE_RATE_HZ, SLOT_S
 
 _LIPS_FPS = round(1 / SLOT_S)
 # A key picture a second; fast to decode, as training reads each file many times.
@@ -125,11 +124,11 @@ def load_samples(utterance: Utterance, root: str | PathLike[str]) -> npt.NDArray
         raise DataError(
             f"{path}: cannot read the sound of {utterance.id}", got=error, remedy="prepare it again"
         ) from error
-    if form != (1, 2, SAMPLE_RATE):
+    if form != (1, 2, SAMPLE_RATE_HZ):
         raise DataError(
             f"{path}: wrong form of sound",
             got=f"{form[0]} channels, {8 * form[1]} bit, {form[2]} Hz",
-            expected=f"1 channel, 16 bit, {SAMPLE_RATE} Hz",
+            expected=f"1 channel, 16 bit, {SAMPLE_RATE_HZ} Hz",
             remedy="prepare it again",
         )
     return np.frombuffer(data, "<i2").astype(np.float32) / 32768
@@ -148,7 +147,7 @@ def save_samples(path: Path, samples: npt.NDArray[np.float32]) -> None:
     with wave.open(str(temporary), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
+        file.setframerate(SAMPLE_RATE_HZ)
         file.writeframes(np.round(samples * 32768).astype("<i2").tobytes())
     os.replace(temporary, path)
 

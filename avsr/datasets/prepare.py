@@ -39,13 +39,15 @@ from avsr.datasets.manifest import (
     write_json_lines,
     write_manifest,
 )
-from avsr.datasets.processes import exit_with_parent
 from avsr.datasets.source import CorpusReader, SourceClip
 from avsr.errors import AvsrError, ConfigError, DataError, MediaError, nearest
-from avsr.features.faces import FaceFinder
-from avsr.features.lips import SLOT_S, LipTrack, extract_lips
-from avsr.media import SAMPLE_RATE, probe, read_audio
+from avsr.grid import SAMPLE_RATE_HZ, SLOT_S
+from avsr.lips.faces import FaceFinder
+from avsr.lips.slots import LipTrack
+from avsr.lips.tracker import extract_lips
+from avsr.media import probe, read_audio
 from avsr.media.container import check_is_file
+from avsr.processes import exit_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +156,7 @@ def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
         save_samples(out / "audio" / f"{clip.id}.wav", samples)
     if lips is not None:
         save_lips(out / "lips" / f"{clip.id}.mp4", lips.crops)
-    duration_s = len(samples) / SAMPLE_RATE if samples is not None else len(lips.present) * SLOT_S if lips else 0.0
+    duration_s = len(samples) / SAMPLE_RATE_HZ if samples is not None else len(lips.present) * SLOT_S if lips else 0.0
     return Utterance(
         id=clip.id,
         speaker=clip.speaker,

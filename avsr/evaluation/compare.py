@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from avsr.errors import DataError
-from avsr.evaluation.conditions import UNUSED, Condition, Modality
+from avsr.evaluation.conditions import UNUSED, Condition
 from avsr.evaluation.results import Results
 from avsr.evaluation.statistics import TEST_RESAMPLES, PairedTest, paired_test, resampling
+from avsr.grid import Modality
 
 CHANCE = 0.05
 FEW = 20  # utterances

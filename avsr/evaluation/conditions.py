@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from avsr.arrays import Crops, Present
 from avsr.augment import video
-from avsr.datasets.randomness import generator
 from avsr.errors import ConfigError, nearest
-from avsr.models.config import LIP_CROP_PX, SLOT_MS
+from avsr.grid import CROP_PX, SLOT_MS
+from avsr.randomness import generator
 
 Modality = Literal["a", "v", "av"]
-Crops = NDArray[np.uint8]
-Presence = NDArray[np.bool_]
 
 MODALITIES: tuple[Modality, ...] = ("a", "v", "av")
 CLEAN = "clean"
@@ -187,9 +185,7 @@ FORMS: dict[str, _Form] = {
     "lost-last-third": _Form(None, lambda _: True),
     "random": _Form("percent of the slots lost, 1 to 99", lambda n: 1 <= n <= 99, random=True),
     "blur": _Form("deviation in pixels of the 96, more than 0", lambda n: n > 0),
-    "low-resolution": _Form(
-        "pixels a side in place of 96, a whole number", lambda n: 1 <= n < LIP_CROP_PX and n == int(n)
-    ),
+    "low-resolution": _Form("pixels a side in place of 96, a whole number", lambda n: 1 <= n < CROP_PX and n == int(n)),
     "compressed": _Form("JPEG quality, 1 to 100", lambda n: 1 <= n <= 100 and n == int(n)),
     "occluder": _Form("percent of the picture covered, 1 to 99", lambda n: 1 <= n <= 99, random=True),
     "late": _Form(f"milliseconds, a multiple of {SLOT_MS}", lambda n: n > 0 and n % SLOT_MS == 0),
@@ -206,7 +202,7 @@ def is_random(name: str) -> bool:
     return FORMS[_parse(name)[0]].random
 
 
-def change_picture(picture: Picture, crops: Crops, present: Presence, utterance: str) -> tuple[Crops, Presence]:
+def change_picture(picture: Picture, crops: Crops, present: Present, utterance: str) -> tuple[Crops, Present]:
     """Lips [T, 96, 96] and presence [T] under a condition; T stays as it is. The same for the same utterance id."""
     kind, amount = _parse(picture.name)
     random = generator("evaluation lips", picture.seed, utterance, picture.name)

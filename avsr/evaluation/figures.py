@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from avsr.errors import AvsrError
-from avsr.evaluation.conditions import CLEAN, INTACT, UNUSED, Condition, Modality
+from avsr.evaluation.conditions import CLEAN, INTACT, UNUSED, Condition
 from avsr.evaluation.results import Rates, Results
+from avsr.grid import Modality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from avsr.datasets.manifest import load_lips, load_samples
 from avsr.evaluation.compare import CHANCE, require_same_utterances, test_groups
-from avsr.evaluation.conditions import CLEAN, INTACT, UNUSED, Condition, Modality, Picture, change_picture
+from avsr.evaluation.conditions import CLEAN, INTACT, UNUSED, Condition, Picture, change_picture
 from avsr.evaluation.figures import (
     Curve,
     check_matplotlib,
@@ -39,6 +39,7 @@ from avsr.evaluation.results import Rates, Results, write_bytes, write_text
 from avsr.evaluation.runner import Evaluation, chosen_utterances
 from avsr.evaluation.sounds import Sounds
 from avsr.evaluation.statistics import TEST_RESAMPLES, PairedTest, aligned_words, snr_gain_db
+from avsr.grid import SAMPLE_RATE_HZ, Modality
 
 HTML_NAME, MARKDOWN_NAME = "report.html", "report.md"
 WORST = 8
@@ -448,10 +449,10 @@ def mp3(samples: NDArray[np.float32]) -> bytes:
     data = io.BytesIO()
     pcm = np.clip(np.rint(samples * 32767), -32768, 32767).astype(np.int16)
     with av.open(data, "w", format="mp3") as container:
-        stream = container.add_stream("libmp3lame", rate=16_000, layout="mono")
+        stream = container.add_stream("libmp3lame", rate=SAMPLE_RATE_HZ, layout="mono")
         stream.bit_rate = _MP3_BITS
         frame = av.AudioFrame.from_ndarray(pcm[None], format="s16p", layout="mono")
-        frame.sample_rate = 16_000
+        frame.sample_rate = SAMPLE_RATE_HZ
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return data.getvalue()

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from avsr.errors import DataError
-from avsr.evaluation.conditions import CLEAN, INTACT, UNUSED, Condition, Modality
+from avsr.evaluation.conditions import CLEAN, INTACT, UNUSED, Condition
 from avsr.evaluation.statistics import Array, ErrorCounts, count_errors, error_rate, intervals, resampling
+from avsr.grid import Modality
 
 SCHEMA = 1
 JSON_NAME, CSV_NAME = "results.json", "results.csv"

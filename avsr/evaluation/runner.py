@@ -34,14 +34,14 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 import avsr
+from avsr.bench.machine import cores, processor
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
-from avsr.datasets.noise_plan import NoisePlan, read_plan
 from avsr.errors import AvsrError, ConfigError, DataError, nearest
 from avsr.evaluation.conditions import Condition, Grid, Picture, change_picture
-from avsr.evaluation.machine import cores, processor
 from avsr.evaluation.results import JSON_NAME, Results, Spoken, make_cell, read_results, write_results, write_text
 from avsr.evaluation.sounds import PLAN_NAME, NoiseSource, Sounds, describe_plan, make_plan, save_plan
-from avsr.evaluation.systems import System, SystemSource
+from avsr.families.external import System, SystemSource
+from avsr.noise.plan import NoisePlan, read_plan
 
 BATCH_SIZE = 8
 BATCH_SECONDS = 120.0  # bounds the memory of long utterances

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from avsr.arrays import Samples
 from avsr.datasets.manifest import Utterance
-from avsr.datasets.noise import noise_hashes, require_disjoint
-from avsr.datasets.noise_folders import Part
-from avsr.datasets.noise_plan import (
+from avsr.errors import DataError
+from avsr.evaluation.conditions import Sound
+from avsr.evaluation.results import own_temporary_path
+from avsr.noise.folders import Part
+from avsr.noise.library import noise_hashes, require_disjoint
+from avsr.noise.plan import (
     NoisePlan,
     PlanLine,
     Renderer,
@@ -25,12 +28,8 @@ from avsr.datasets.noise_plan import (
     read_plan,
     write_plan,
 )
-from avsr.datasets.protocols import COLOURS, find_protocol
-from avsr.errors import DataError
-from avsr.evaluation.conditions import Sound
-from avsr.evaluation.results import own_temporary_path
+from avsr.noise.protocols import COLOURS, find_protocol
 
-Samples = NDArray[np.float32]
 PLAN_NAME = "noise.jsonl"
 
 

@@ -4,7 +4,7 @@ Media time 0 is the earliest start of the sound and picture streams that are rea
 """
 
 from avsr.media.ahead import read_ahead
-from avsr.media.audio import SAMPLE_RATE, iter_audio, read_audio
+from avsr.media.audio import iter_audio, read_audio
 from avsr.media.container import WarningSink
 from avsr.media.picture import Picture
 from avsr.media.probe import AudioStreamInfo, MediaInfo, VideoStreamInfo, probe
@@ -12,7 +12,6 @@ from avsr.media.video import MAX_SIDE_PX, VideoFrame, iter_frames
 
 __all__ = [
     "MAX_SIDE_PX",
-    "SAMPLE_RATE",
     "AudioStreamInfo",
     "MediaInfo",
     "Picture",

@@ -10,12 +10,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from avsr.arrays import Samples
 from avsr.errors import MediaError
+from avsr.grid import SAMPLE_RATE_HZ
 from avsr.media.container import MAX_GAP_S, Damage, WarningSink, decode_audio, is_sane_sound, open_media
-
-SAMPLE_RATE = 16_000
-
-Samples = npt.NDArray[np.float32]
 
 # Time stamps are rounded to a millisecond or more in some containers: a smaller step is jitter, not a gap.
 _GAP_TOLERANCE_S = 0.02
@@ -81,8 +79,8 @@ class Resampler:
         self.rate = rate
         self.num_in = 0
         self._resampler = None
-        if rate != SAMPLE_RATE:
-            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        if rate != SAMPLE_RATE_HZ:
+            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
 
     def push(self, mono: Samples) -> Iterator[Samples]:
         self.num_in += len(mono)

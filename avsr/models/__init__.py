@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from avsr.models.config import ModelConfig
+    from avsr.families.own.config import ModelConfig
 
 
 def shipped() -> list[tuple[str, ModelConfig]]:
     """The models that come with the package: name and configuration."""
-    from avsr.models.recognizer import shipped as find
+    from avsr.recognizer import shipped as find
 
     return find()

@@ -36,8 +36,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from avsr.grid import SAMPLE_RATE_HZ
+
 PROTOCOL = 1
-SAMPLE_RATE_HZ = 16000
 INT16_SOUND, FLOAT32_SOUND, JPEG_PICTURE = 1, 2, 3
 MAX_BLOCK_SAMPLES = SAMPLE_RATE_HZ  # of one message
 

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from avsr.grid import SAMPLE_RATE_HZ, SLOT_S
 from avsr.serving.limits import Limits
 from avsr.serving.pictures import decode_jpeg
 from avsr.serving.protocol import Picture, Sound
 
 if TYPE_CHECKING:
-    from avsr.features.lips import LipSlot
+    from avsr.lips.slots import LipSlot
     from avsr.streaming.events import Event
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 PIECE_SAMPLES = 1600  # of sound at a time: 100 ms, so that time goes on in small steps also for large blocks
 MAX_BROKEN_PICTURES = 10  # in a row; then the client is told
 STATUS_S = 1.0
-SLOT_S = 0.04
 
 _numbers = itertools.count(1)
 
@@ -140,7 +140,7 @@ class LiveStream:
                     while (sound := self._next_sound()) is not None:
                         for first in range(0, len(sound.samples), PIECE_SAMPLES):
                             piece = sound.samples[first : first + PIECE_SAMPLES]
-                            time_s = sound.time_s + first / 16000
+                            time_s = sound.time_s + first / SAMPLE_RATE_HZ
                             self._tell(session, session.push_audio(piece, time_s))
                 finally:
                     self.finish()  # whatever happened here, the other thread must end before the session does

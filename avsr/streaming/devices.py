@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsr.errors import MediaError
-from avsr.media import SAMPLE_RATE
+from avsr.grid import SAMPLE_RATE_HZ
 from avsr.media.audio import Resampler
 from avsr.streaming.source import BLOCK_S, Clock, Picture, Sound
 
@@ -55,7 +55,7 @@ class Microphone:
                 remedy="install it; on Debian and Ubuntu: apt-get install libportaudio2",
             ) from None
         reason: Exception | None = None
-        for rate in (SAMPLE_RATE, None):
+        for rate in (SAMPLE_RATE_HZ, None):
             try:
                 self._open(sounddevice, rate)
                 return self
@@ -117,7 +117,7 @@ class Microphone:
             silent_s = 0.0
             pieces = [samples] if self._resampler is None else list(self._resampler.push(samples))
             for piece in pieces:
-                end_s = time_s + len(piece) / SAMPLE_RATE
+                end_s = time_s + len(piece) / SAMPLE_RATE_HZ
                 yield Sound(end_s, max(0.0, time_s), np.nan_to_num(piece))
                 time_s = end_s
 

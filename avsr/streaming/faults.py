@@ -11,8 +11,8 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator
 
-from avsr.datasets.randomness import generator
 from avsr.errors import ConfigError
+from avsr.randomness import generator
 from avsr.streaming.source import Picture, Sound
 
 MAX_DELAY_MS = 10_000.0

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from avsr.features.choice import face_choice
-from avsr.features.lips import CROP_PX, SLOT_S, LipSlot, LipTracker
+from avsr.grid import CROP_PX, SLOT_S
+from avsr.lips.choice import face_choice
+from avsr.lips.slots import LipSlot
+from avsr.lips.tracker import LipTracker
 from avsr.media import VideoFrame
 from avsr.streaming.policy import LipPolicy
 

@@ -23,7 +23,7 @@ from avsr.streaming.events import Event
 from avsr.streaming.source import Clock, Pace, Picture, Sound, in_order
 
 if TYPE_CHECKING:
-    from avsr.models.recognizer import Recognizer
+    from avsr.recognizer import Recognizer
 
 
 class Live:

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avsr.errors import ConfigError
-from avsr.features.lips import SLOT_S, LipSlot
-from avsr.features.mel import HOP_SAMPLES, LOOK_AHEAD_SAMPLES, SAMPLE_RATE_HZ
-from avsr.features.silence import NOT_HEARD, REACH_FRAMES, audible_frames
-from avsr.models.config import LIP_CROP_PX
+from avsr.grid import CROP_PX, HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_S
+from avsr.lips.slots import LipSlot
+from avsr.sound.mel import LOOK_AHEAD_SAMPLES
+from avsr.sound.silence import NOT_HEARD, REACH_FRAMES, audible_frames
 from avsr.streaming.clock import ClockAligner
 from avsr.streaming.events import Chunk, Event, Mode
 from avsr.streaming.lips import LipBuffer, Taken
@@ -37,8 +37,8 @@ from avsr.streaming.sound import SoundBuffer
 from avsr.streaming.utterance import Said, Source, Utterance
 
 if TYPE_CHECKING:
-    from avsr.models.network import NetworkState
-    from avsr.models.recognizer import Recognizer
+    from avsr.families.own.network import NetworkState
+    from avsr.recognizer import Recognizer
 
 MAX_PUSH_S = 60.0  # of sound at a time: more in one call is a mistake, not a stream
 MAX_SOUND_LAG_S = 1.0  # behind the pictures; then the sound counts as lost
@@ -453,7 +453,7 @@ def _check_time(t: float | None) -> None:
 
 def _is_crop(picture: NDArray[np.uint8]) -> bool:
     if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
-        if picture.shape == (LIP_CROP_PX, LIP_CROP_PX):
+        if picture.shape == (CROP_PX, CROP_PX):
             return True
         if picture.ndim == 3 and picture.shape[2] == 3 and min(picture.shape) > 0:
             return False

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from avsr.features.mel import HOP_SAMPLES, PAST_FRAMES, SAMPLE_RATE_HZ
-from avsr.streaming.endpoint import VoiceActivity
+from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
+from avsr.sound.mel import PAST_FRAMES
+from avsr.sound.voice import VoiceActivity
 
 JITTER_S = 0.04  # time stamps that are off by less say nothing: samples are counted
 

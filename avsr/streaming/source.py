@@ -19,10 +19,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from avsr.media import SAMPLE_RATE, WarningSink, iter_audio, iter_frames
+from avsr.grid import SAMPLE_RATE_HZ
+from avsr.media import WarningSink, iter_audio, iter_frames
 
 BLOCK_S = 0.02
-BLOCK_SAMPLES = round(BLOCK_S * SAMPLE_RATE)
+BLOCK_SAMPLES = round(BLOCK_S * SAMPLE_RATE_HZ)
 
 
 class Sound(NamedTuple):
@@ -57,7 +58,7 @@ def blocks(sound: Iterable[NDArray[np.float32]]) -> Iterator[Sound]:
     def block(samples: NDArray[np.float32]) -> Sound:
         nonlocal position
         start, position = position, position + len(samples)
-        return Sound(position / SAMPLE_RATE, start / SAMPLE_RATE, samples)
+        return Sound(position / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ, samples)
 
     for samples in sound:
         rest = np.concatenate((rest, samples))

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from avsr.streaming.endpoint import has_ended
-from avsr.transcript import Modality, Word
+from avsr.grid import Modality
+from avsr.transcript import Word
 
 if TYPE_CHECKING:
-    from avsr.models.recognizer import Recognizer
+    from avsr.recognizer import Recognizer
 
 MAX_UTTERANCE_S = 20.0
+
+PATIENCE = 3
+"""Noise may sound like voices for ever: after so many times the pause, the words decide alone."""
 
 End = Literal["pause", "length", "end"]
 
@@ -107,3 +110,8 @@ class Utterance:
             start_s, end_s = ((self._first + frame) * self._frame_s for frame in (first, end))
             words.append(Word(word=text, start=start_s, end=end_s, confidence=confidence, modality=modality, face=face))
         return tuple(words)
+
+
+def has_ended(*, blank_s: float, since_voice_s: float, pause_s: float) -> bool:
+    """Whether an utterance is over: no unit for `blank_s`, no voice for `since_voice_s`; pause_s: how long it takes."""
+    return blank_s >= pause_s * PATIENCE or (blank_s >= pause_s and since_voice_s >= pause_s / 2)

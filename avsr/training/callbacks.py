@@ -16,8 +16,8 @@ from typing import Any
 import lightning
 from tqdm import tqdm
 
-from avsr.checkpoints.native import save_checkpoint
 from avsr.decoding.tokenizer import Tokenizer
+from avsr.families.own.checkpoint import save_checkpoint
 
 
 class KeepEpochWeights(lightning.Callback):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from avsr.augment.video import LipEffects
-from avsr.models.config import ModelConfig
-from avsr.transcript import Modality
+from avsr.families.own.config import ModelConfig
+from avsr.grid import Modality
 
 Part = Literal["audio_encoder", "audio_head", "visual_encoder", "visual_trunk", "visual_head", "fusion"]
 
@@ -55,7 +55,7 @@ class AugmentConfig:
     noise_folder: recordings to mix in (WAV, FLAC, OGG, MP3). babble: mix in other training voices too. noise_share:
     share of utterances that get noise. snr_db: lowest and highest. speed: largest change, 0.1 for 0.9 to 1.1.
     channel_db: depth of a random frequency response. effects: rooms, microphones, lines and pitch, as
-    `avsr.augment.effects` reads them, "reverb@0.3,opus=8..24@0.2". impulse_responses: recordings for reverb.
+    `avsr.noise.effects` reads them, "reverb@0.3,opus=8..24@0.2". impulse_responses: recordings for reverb.
     held_out_noise: noise plans or folders whose recordings must not be trained with; one that is in noise_folder or
     impulse_responses too is an error. gain_db: range of loudness. mel_masks, mel_mask_bins,
     time_masks, time_mask_share: SpecAugment (arXiv 1904.08779), the last as a share of the length. lips: strength of

@@ -16,23 +16,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from avsr.augment import audio, video
-from avsr.augment.effects import VOICE_EFFECTS, apply_effects, draw_effects, parse_effects
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
-from avsr.datasets.noise import (
-    NoiseBank,
-    held_out_hashes,
-    pcm_of,
-    read_noise_folder,
-    read_pcm,
-    require_disjoint,
-    sound_hash,
-)
-from avsr.datasets.noise_folders import find_noises
-from avsr.datasets.randomness import generator
 from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError, DataError
-from avsr.features.mel import SAMPLE_RATE_HZ
-from avsr.models.config import LIP_INPUT_PX, SLOT_MS
+from avsr.grid import LIP_INPUT_PX, SAMPLE_RATE_HZ, SLOT_MS
+from avsr.lips.crops import centre_crop
+from avsr.noise.effects import VOICE_EFFECTS, apply_effects, draw_effects, parse_effects
+from avsr.noise.folders import find_noises
+from avsr.noise.library import NoiseBank, pcm_of, read_noise_folder, read_pcm, require_disjoint, sound_hash
+from avsr.noise.plan import held_out_hashes
+from avsr.randomness import generator
 from avsr.training.config import AugmentConfig, CorpusConfig, TrainConfig
 
 SLOT_SAMPLES = SAMPLE_RATE_HZ * SLOT_MS // 1000
@@ -244,7 +237,7 @@ class TrainingSet(Dataset[Example]):
                 lips, view = video.vary_lips(crops, self.augment.lips, random)
                 effects.append(view)
             else:
-                lips = video.centre_crop(crops)
+                lips = centre_crop(crops)
             if self.augment.hidden_slots:
                 presence, hidden = video.hide_slots(presence, self.augment.hidden_slots, random)
                 effects.append(hidden)
@@ -341,7 +334,7 @@ class EvaluationSet(Dataset[Example]):
             samples = audio.mix_at_snr(samples, noise, self.snr_db)
         lips, presence = None, np.zeros(_slots(samples), bool)
         if item.crops is not None and item.presence is not None:
-            lips, presence = video.centre_crop(item.crops), item.presence
+            lips, presence = centre_crop(item.crops), item.presence
         return _example(samples, lips, presence, heard, lips is not None, item.words, item.text, self.tokenizer)
 
 

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from avsr.datasets.randomness import generator, stable_seed
 from avsr.decoding.greedy import greedy
 from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError
-from avsr.features.mel import LogMel
-from avsr.models.network import Network, NetworkOutput
+from avsr.families.own.network import Network, NetworkOutput
 from avsr.nn.masks import AttentionContext, valid_mask
+from avsr.randomness import generator, stable_seed
+from avsr.sound.mel import LogMel
 from avsr.training.config import AugmentConfig, TrainConfig
 from avsr.training.data import IGNORED_FRAME, Batch, Example, TrainingSet, training_batches
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from avsr.checkpoints.auto_avsr import load_visual_trunk
-from avsr.checkpoints.native import load_checkpoint, read_weights, save_checkpoint
 from avsr.config import apply_overrides, as_mapping, build, read_yaml
 from avsr.decoding.tokenizer import Tokenizer, read_vocabulary
 from avsr.errors import AvsrError, ConfigError
-from avsr.models.network import Network
-from avsr.models.visual_encoder import ResNetTrunk
+from avsr.families.own.auto_avsr_front_end import load_visual_trunk
+from avsr.families.own.checkpoint import load_checkpoint, read_weights, save_checkpoint
+from avsr.families.own.network import Network
+from avsr.families.own.visual_encoder import ResNetTrunk
 from avsr.training.config import TrainConfig
 
 if TYPE_CHECKING:

@@ -1,0 +1,21 @@
+"""The arrays that cross the seams between parts, by name. Everything outside the engines is numpy.
+
+Letters: S samples, T slots or frames, H W pixels, V units of a vocabulary.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+"""Sound [S]: mono, 16 kHz, in [-1, 1]."""
+
+Crops = NDArray[np.uint8]
+"""Lip crops [T, 96, 96] in grey, one a 40 ms slot."""
+
+Present = NDArray[np.bool_]
+"""[T]: whether the crop of each slot shows lips that can be read."""
+
+LogProbs = NDArray[np.float32]
+"""[T, V + 1]: natural logarithms of the probability of each unit in each frame; the blank is the last."""

@@ -1,0 +1,1 @@
+"""Measurements of this machine: speed of transcription, latency of streams."""

@@ -1,0 +1,127 @@
+"""How long each step takes on a file, as a share of its length."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from avsr.grid import SAMPLE_RATE_HZ, SLOT_S
+from avsr.lips.choice import face_choice
+from avsr.lips.tracker import slots_of
+from avsr.media import iter_audio, iter_frames, probe, read_ahead, read_audio
+
+if TYPE_CHECKING:
+    from avsr.recognizer import ModalityChoice, Recognizer
+
+WINDOW_S, HOP_S = 20, 16  # as transcription cuts files, and so what overlaps is counted
+
+_PIECE_S = 3  # of the input is kept to be repeated
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTime:
+    """One step by itself. name: "decode", picture and sound; "faces", with the decoding of the pictures, to lip crops;
+    "network", features and decoding of words included; "whole", a transcription. wall_s, cpu_s: seconds."""
+
+    name: str
+    wall_s: float
+    cpu_s: float
+
+
+def time_steps(recognizer: Recognizer, path: str | PathLike[str], *, modality: ModalityChoice) -> Iterator[StepTime]:
+    """Each step on a file, by itself and in order. Raises what `Recognizer.transcribe` does."""
+    info = probe(path)
+    reads = modality in ("av", "v") or (modality == "auto" and "av" in recognizer.config.modalities)
+    picture = info.video is not None and reads
+    crops: list[NDArray[np.uint8]] = []
+    present: list[bool] = []
+
+    def decode() -> None:
+        for _ in iter_frames(path) if picture else ():
+            pass
+        for _ in iter_audio(path) if info.audio is not None else ():
+            pass
+
+    def faces() -> None:
+        for lips in face_choice("largest").follow(slots_of(read_ahead(iter_frames(path)))):
+            crops.append(lips.crop)
+            present.append(lips.present)
+
+    def network() -> None:
+        samples = read_audio(path) if info.audio is not None and modality != "v" else None
+        seconds = len(crops) * SLOT_S if samples is None else len(samples) / SAMPLE_RATE_HZ
+        for start_s in range(0, max(1, round(seconds)), HOP_S):
+            sound = (
+                None if samples is None else [samples[start_s * SAMPLE_RATE_HZ : (start_s + WINDOW_S) * SAMPLE_RATE_HZ]]
+            )
+            slots = slice(round(start_s / SLOT_S), round((start_s + WINDOW_S) / SLOT_S))
+            lips = [np.stack(crops[slots])] if crops[slots] else None
+            if lips is None and sound is None:
+                continue
+            log_probs, lengths = recognizer.log_probs(
+                sound, lips, None if lips is None else [np.array(present[slots], bool)]
+            )
+            recognizer.words(log_probs[0, : int(lengths[0])].cpu())
+
+    yield _timed("decode", decode)
+    if picture:
+        yield _timed("faces", faces)
+    yield _timed("network", network)
+    yield _timed("whole", lambda: recognizer.transcribe(path, modality=modality))
+
+
+def peak_memory_mib() -> float:
+    """The most memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def repeat(source: str | PathLike[str], target: Path, seconds: float, size: tuple[int, int] | None) -> None:
+    """Write the first seconds of `source` over and over, as H.264 at 25 pictures a second, where it has any, and AAC.
+
+    size: of the pictures, None for their own.
+    """
+    sound = np.concatenate([*iter_audio(source), np.zeros(1, np.float32)])[: _PIECE_S * SAMPLE_RATE_HZ]
+    pictures: list[av.VideoFrame] = []
+    for frame in iter_frames(source) if probe(source).video is not None else ():
+        if pictures and frame.time_s >= len(sound) / SAMPLE_RATE_HZ:
+            break
+        picture = av.VideoFrame.from_ndarray(frame.rgb, format="rgb24")
+        width, height = size or (frame.rgb.shape[1] // 2 * 2, frame.rgb.shape[0] // 2 * 2)
+        pictures.append(picture.reformat(width=width, height=height, format="yuv420p"))
+    with av.open(str(target), "w") as container:
+        video: Any = None
+        if pictures:
+            video = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "23"})
+            video.width, video.height, video.pix_fmt = pictures[0].width, pictures[0].height, "yuv420p"
+        audio: Any = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono")
+        written = 0
+        for index in range(round(25 * seconds)):
+            if pictures:
+                picture = pictures[index % len(pictures)]
+                picture.pts, picture.time_base = index, Fraction(1, 25)
+                container.mux(video.encode(picture))
+            while written < min(seconds, (index + 1) / 25) * SAMPLE_RATE_HZ:
+                block = np.take(sound, range(written, written + 1024), mode="wrap")
+                frame_ = av.AudioFrame.from_ndarray(np.ascontiguousarray(block[None]), format="fltp", layout="mono")
+                frame_.sample_rate, frame_.pts = SAMPLE_RATE_HZ, written
+                container.mux(audio.encode(frame_))
+                written += 1024
+        if pictures:
+            container.mux(video.encode())
+        container.mux(audio.encode())
+
+
+def _timed(name: str, work: Callable[[], object]) -> StepTime:
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    work()
+    return StepTime(name, time.perf_counter() - wall_s, time.process_time() - cpu_s)

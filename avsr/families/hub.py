@@ -1,0 +1,46 @@
+"""Models by their id on the Hugging Face hub, as in `nvidia/parakeet-ctc-1.1b`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from avsr.decoding.tokenizer import SentencePieceTokenizer, WordTokenizer
+from avsr.errors import ModelError
+from avsr.families.own.checkpoint import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
+
+WANTED = ("*.nemo", CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, SentencePieceTokenizer.FILE_NAME, WordTokenizer.FILE_NAME)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether this could be an id: two plain names with a slash between them."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None and not name.endswith(".nemo")
+
+
+def fetch(repository: str) -> Path:
+    """The checkpoint folder or `.nemo` file of a model on the hub, downloaded once and then kept.
+
+    Raises ModelError when huggingface_hub is not installed, the hub cannot be reached or has no such model.
+    """
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError:
+        raise ModelError(
+            f"no model {repository!r} here, and asking the hub needs huggingface_hub",
+            remedy="pip install huggingface_hub, or download the model and give its path",
+        ) from None
+    try:
+        folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(WANTED)))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise ModelError(
+            f"model {repository!r} cannot be fetched from the hub",
+            got=error,
+            remedy="check the name and the connection, or download the model and give its path",
+        ) from None
+    if (folder / CONFIG_NAME).is_file():
+        return folder
+    archives = sorted(folder.glob("*.nemo"))
+    if len(archives) != 1:
+        raise ModelError(f"{repository}: not a checkpoint", got=f"{len(archives)} .nemo files", expected="one")
+    return archives[0]

@@ -1,0 +1,144 @@
+"""Our checkpoint: a folder of safetensors weights, configuration, tokenizer and model card. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from avsr.config import as_mapping, build, read_yaml
+from avsr.decoding.tokenizer import Tokenizer, read_tokenizer
+from avsr.errors import ModelError
+from avsr.families.own.config import FORMAT_VERSION, ModelConfig
+from avsr.families.torch_file import MAX_WEIGHTS_BYTES
+
+if TYPE_CHECKING:
+    import torch
+
+    from avsr.families.own.network import Network
+
+CONFIG_NAME = "config.yaml"
+WEIGHTS_NAME = "model.safetensors"
+CARD_NAME = "README.md"
+
+
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    network: Network,
+    tokenizer: Tokenizer,
+    *,
+    card: str,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a checkpoint folder, whole or not at all; one that is there is replaced.
+
+    dtype: of the stored floating-point weights; None keeps them as they are.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    weights = {}
+    for name, tensor in network.state_dict().items():
+        tensor = tensor.detach().cpu()
+        if dtype is not None and tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+        weights[name] = tensor.contiguous()
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        staging.chmod(0o755)
+        save_file(weights, staging / WEIGHTS_NAME, metadata={"format": "pt"})
+        (staging / WEIGHTS_NAME).chmod(0o644)
+        content = {"format": FORMAT_VERSION, "model": as_mapping(network.config)}
+        (staging / CONFIG_NAME).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        (staging / tokenizer.FILE_NAME).write_bytes(tokenizer.data())
+        (staging / CARD_NAME).write_text(card, encoding="utf-8")
+        if folder.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            os.replace(folder, retired / folder.name)
+            os.replace(staging, folder)
+            shutil.rmtree(retired)
+        else:
+            os.replace(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The configuration of a checkpoint folder. Raises ModelError or ConfigError."""
+    path = folder / CONFIG_NAME
+    if not folder.exists():
+        raise ModelError(
+            f"{folder}: no such checkpoint", expected=f"a folder with {CONFIG_NAME}", remedy="check the path"
+        )
+    if not path.is_file():
+        raise ModelError(
+            f"{folder}: not a checkpoint",
+            got="a folder" if folder.is_dir() else "a file",
+            expected=f"a folder with {CONFIG_NAME}",
+        )
+    content = read_yaml(path)
+    version = content.get("format")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ModelError(f"{path}: format version", got=repr(version), expected=f"1 to {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: checkpoint is newer than this avsr",
+            got=f"format {version}",
+            expected=f"at most {FORMAT_VERSION}",
+            remedy="upgrade avsr",
+        )
+    return build(ModelConfig, content.get("model"), f"{path}: model")
+
+
+def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Network, Tokenizer]:
+    """The network (float32, in evaluation mode, on the CPU) and tokenizer of a checkpoint folder.
+
+    Raises ModelError or ConfigError when a file is missing, damaged or does not fit the configuration.
+    """
+    from avsr.families.own.network import Network
+
+    folder = Path(folder)
+    config = read_config(folder)
+    tokenizer = read_tokenizer(folder)
+    if len(tokenizer) != config.vocabulary_size:
+        raise ModelError(f"{folder}: vocabulary", got=f"{len(tokenizer)} units", expected=str(config.vocabulary_size))
+    weights = read_weights(folder / WEIGHTS_NAME)
+    network = Network(config)
+    expected = network.state_dict()
+    for name, tensor in expected.items():
+        if name not in weights:
+            raise ModelError(f"{folder / WEIGHTS_NAME}: weight {name} is missing", remedy="download the model again")
+        if weights[name].shape != tensor.shape:
+            raise ModelError(
+                f"{folder / WEIGHTS_NAME}: weight {name} has another shape",
+                got=tuple(weights[name].shape),
+                expected=tuple(tensor.shape),
+            )
+    unknown = sorted(set(weights) - set(expected))
+    if unknown:
+        raise ModelError(f"{folder / WEIGHTS_NAME}: unknown weight", got=unknown[0], remedy="check config.yaml")
+    network.load_state_dict({name: weights[name].to(tensor.dtype) for name, tensor in expected.items()})
+    return network.eval(), tokenizer
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file. Raises ModelError when it is missing, damaged or larger than 8 GiB."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        size = path.stat().st_size
+        if size > MAX_WEIGHTS_BYTES:
+            raise ModelError(f"{path}: weights too large", got=f"{size} bytes", expected="8 GiB at most")
+        return load_file(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file", remedy="download the model again") from None
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path}: weights cannot be read", got=error, remedy="download the model again") from None

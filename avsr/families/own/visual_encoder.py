@@ -1,0 +1,217 @@
+"""Lip crops to 80 ms frames: a convolutional trunk on each 40 ms slot, Conformer blocks over slots, pairs of them."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import resnet18
+from torchvision.ops import Conv2dNormActivation
+
+from avsr.families.own.config import VisualEncoderConfig
+from avsr.grid import LIP_INPUT_PX
+from avsr.nn.conformer import Conformer, ConformerState
+from avsr.nn.masks import AttentionContext
+
+CONTRAST_FLOOR = 0.02  # of a crop's deviation in [0, 1]: keeps a flat crop from being blown up to noise
+TRUNK_SLOTS = 64  # that run through the trunk at once outside of training: 16 MB a map of a ResNet's first stage
+
+
+class VisualEncoderState(NamedTuple):
+    """The past of the visual encoder.
+
+    crops_BKHW: the stem's last crops, normalised, zeros where absent. ahead_BL: presence of those of them that lie
+    ahead of the frames that came out. conformer: the blocks' past.
+    """
+
+    crops_BKHW: Tensor
+    ahead_BL: Tensor
+    conformer: ConformerState
+
+
+class LightTrunk(nn.Module):
+    """Four strided convolutions for CPUs: windows of crops [N, slots, 88, 88] -> [N, width].
+
+    The first stage is a 3-D convolution over (slots, height, width) that spans all slots of the window, hence a 2-D
+    convolution with one input channel a slot; the others halve the picture to 3 x 3.
+    """
+
+    def __init__(self, channels: tuple[int, ...], slots: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        stem, *later = channels
+        sizes = [slots, stem, *later]
+        layers = [Conv2dNormActivation(slots, stem, 5, stride=4, padding=1)]
+        layers += [
+            Conv2dNormActivation(before, after, 3, stride=2, padding=1)
+            for before, after in zip(sizes[1:], sizes[2:], strict=False)
+        ]
+        self.stages = nn.Sequential(*layers)
+        self.project = nn.Linear(later[-1] * 9, width)
+
+    def forward(self, windows_NSHW: Tensor) -> Tensor:
+        return self.project(self.stages(windows_NSHW).flatten(1))
+
+
+class ResNetTrunk(nn.Module):
+    """The front end of Auto-AVSR (Ma et al., arXiv 2303.14307): windows [N, slots, 88, 88] -> [N, 512].
+
+    A 3-D convolution to 64 channels (5 slots, 7 x 7 pixels, stride 1, 2, 2), batch norm, SiLU, max-pooling, then a
+    ResNet-18 with SiLU and the mean over what is left of the picture. One grey channel and a window as long as the
+    kernel make the 3-D convolution a 2-D one with a channel a slot, and all of it torchvision's ResNet-18 with another
+    first layer. `families/own/auto_avsr_front_end.py` reads the published weights.
+    """
+
+    width = 512
+
+    def __init__(self, slots: int) -> None:
+        super().__init__()
+        self.resnet = resnet18()
+        self.resnet.conv1 = nn.Conv2d(slots, 64, 7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(self.resnet.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
+        self.resnet.fc = nn.Identity()
+        for module in list(self.resnet.modules()):
+            if hasattr(module, "relu"):
+                module.relu = nn.SiLU(inplace=True)
+
+    def forward(self, windows_NSHW: Tensor) -> Tensor:
+        return self.resnet(windows_NSHW)
+
+
+def _trunk(config: VisualEncoderConfig) -> LightTrunk | ResNetTrunk:
+    match config.trunk:
+        case "light":
+            return LightTrunk(config.channels, config.stem_slots, config.conformer.width)
+        case "resnet18":
+            return ResNetTrunk(config.stem_slots)
+
+
+class VisualEncoder(nn.Module):
+    """Lip crops at 25 a second -> frames of 80 ms. Frame j is fed by slots 2j and 2j + 1.
+
+    A slot that is not present has no influence at all: its crop is zero in every window of the stem, and it is padding
+    to the blocks, and zero to its frame.
+    """
+
+    def __init__(self, config: VisualEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.conformer.width
+        # Channels last, weights too: a quarter less time in a ResNet; with only the input so, small batches double it.
+        self.trunk = _trunk(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.embed = nn.Identity() if self.trunk.width == width else nn.Linear(self.trunk.width, width)
+        self.dropout = nn.Dropout(config.conformer.dropout)
+        # At 80 ms the blocks would miss what tells letters apart: lips open and close for a "b" within 100 ms.
+        self.conformer = Conformer(config.conformer)
+        self.pair = nn.Linear(2 * width, width)
+
+    @property
+    def look_ahead_slots(self) -> int:
+        """Slots of the future that the stem reads, 40 ms each: a frame is ready so much after its end."""
+        return self.config.stem_look_ahead
+
+    @property
+    def mflop_per_slot(self) -> float:
+        """Cost of the trunk for one 40 ms slot in millions of operations; a multiplication and an addition are two."""
+        trunk = copy.deepcopy(self.trunk).to("meta").eval()
+        with FlopCounterMode(display=False) as counter:
+            trunk(torch.empty(1, self.config.stem_slots, LIP_INPUT_PX, LIP_INPUT_PX, device="meta"))
+        return counter.get_total_flops() / 1e6
+
+    def initial_state(
+        self, batch_size: int, device: torch.device, dtype: torch.dtype, attention: AttentionContext | None = None
+    ) -> VisualEncoderState:
+        """An empty past. Raises ValueError when attention or convolutions need the future."""
+        past = self.config.stem_slots - 1 - self.config.stem_look_ahead
+        return VisualEncoderState(
+            torch.zeros(batch_size, past, LIP_INPUT_PX, LIP_INPUT_PX, device=device, dtype=dtype),
+            torch.zeros(batch_size, 0, dtype=torch.bool, device=device),
+            self.conformer.initial_state(batch_size, self._over_slots(attention), device, dtype),
+        )
+
+    def slots_wanted(self, frames: int, state: VisualEncoderState | None) -> int:
+        """How many slots `forward` must be given for so many frames of 80 ms: two each, and with the first chunk of a
+        stream those of the look-ahead besides."""
+        return 2 * frames + (0 if state is None else self.look_ahead_slots - state.ahead_BL.shape[1])
+
+    def features(
+        self, lips_BT1HW: Tensor, presence_BT: Tensor, state: VisualEncoderState | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the trunk sees in each slot, before any context but the stem's.
+
+        Crops [B, T, 1, 88, 88] in [0, 1] and presence [B, T] -> [B, T', trunk.width], zero where absent; the presence
+        of these slots; and the crops, normalised, with the stem's past and look-ahead around them. Without a state T'
+        is T; with one the look-ahead is held back, and what was held back before comes first.
+        """
+        crops_BTHW = self._normalise(lips_BT1HW[:, :, 0]).masked_fill(~presence_BT[..., None, None], 0.0)
+        if state is None:
+            past = self.config.stem_slots - 1 - self.look_ahead_slots
+            padded_BKHW = F.pad(crops_BTHW, (0, 0, 0, 0, past, self.look_ahead_slots))
+        else:
+            padded_BKHW = torch.cat((state.crops_BKHW, crops_BTHW), dim=1)
+            presence_BT = torch.cat((state.ahead_BL, presence_BT), dim=1)
+        read_BKHW = padded_BKHW
+        if torch.is_autocast_enabled(read_BKHW.device.type):  # each crop is in several windows: cast it once
+            read_BKHW = read_BKHW.to(torch.get_autocast_dtype(read_BKHW.device.type))
+        windows_BTSHW = read_BKHW.unfold(1, self.config.stem_slots, 1).permute(0, 1, 4, 2, 3)
+        presence_BT = presence_BT[:, : windows_BTSHW.shape[1]]
+        features_BTD = crops_BTHW.new_zeros(*presence_BT.shape, self.trunk.width)
+        if bool(presence_BT.any()):  # only slots with lips pay for the trunk
+            seen_NSHW = windows_BTSHW[presence_BT].contiguous(memory_format=torch.channels_last)
+            pieces = [seen_NSHW] if self.training else seen_NSHW.split(TRUNK_SLOTS)
+            features_BTD[presence_BT] = torch.cat([self.trunk(piece) for piece in pieces]).to(features_BTD.dtype)
+        return features_BTD, presence_BT, padded_BKHW
+
+    def forward(
+        self,
+        lips_BT1HW: Tensor,
+        presence_BT: Tensor,
+        lengths: Tensor,
+        state: VisualEncoderState | None = None,
+        attention: AttentionContext | None = None,
+    ) -> tuple[Tensor, Tensor, VisualEncoderState | None]:
+        """Crops [B, T_lip, 1, 88, 88] in [0, 1], presence [B, T_lip] bool, frame counts [B] of 80 ms.
+
+        T_lip is two a frame; with a state `slots_wanted` says how many. attention: another context than the configured
+        one, in frames of 80 ms like that. Returns [B, frames, width], which of these frames saw lips (bool [B, frames])
+        and the next state.
+        """
+        features_BTD, present_BT, padded_BKHW = self.features(lips_BT1HW, presence_BT, state)
+        B, T = present_BT.shape
+        if T % 2:
+            raise ValueError(f"lips: got {presence_BT.shape[1]} slots, expected what slots_wanted says, two a frame")
+        x_BTD, conformer_state = self.conformer(
+            self.dropout(self.embed(features_BTD)),
+            2 * lengths,
+            self._over_slots(attention),
+            None if state is None else state.conformer,
+            present_BT=present_BT,
+        )
+        x_BTD = self.pair(x_BTD.masked_fill(~present_BT[..., None], 0.0).reshape(B, T // 2, -1))
+        seen_BT = present_BT.reshape(B, T // 2, 2).any(dim=-1)
+        if state is None or conformer_state is None:
+            return x_BTD, seen_BT, None
+        all_present = torch.cat((state.ahead_BL, presence_BT), dim=1)
+        K = self.config.stem_slots - 1
+        return (
+            x_BTD,
+            seen_BT,
+            VisualEncoderState(padded_BKHW[:, padded_BKHW.shape[1] - K :], all_present[:, T:], conformer_state),
+        )
+
+    def _over_slots(self, attention: AttentionContext | None) -> AttentionContext:
+        """The context of the blocks, whose frames are slots."""
+        return (attention or self.config.attention).finer(2)
+
+    def _normalise(self, crops_BTHW: Tensor) -> Tensor:
+        if self.config.normalize == "fixed":
+            return (crops_BTHW - self.config.mean) / self.config.std
+        # Each crop by its own light and contrast: works live, and takes away what differs between rooms and skins.
+        mean_BT11 = crops_BTHW.mean(dim=(-2, -1), keepdim=True)
+        centred_BTHW = crops_BTHW - mean_BT11
+        deviation_BT11 = centred_BTHW.square().mean(dim=(-2, -1), keepdim=True).sqrt()  # .std() takes thrice the time
+        return centred_BTHW / (deviation_BT11 + CONTRAST_FLOOR)

@@ -1,0 +1,83 @@
+"""Files of `torch.save` from strangers: tensors by name, read without running their pickle."""
+
+from __future__ import annotations
+
+import pickle
+import reprlib
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avsr.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_RECORDS = 100_000
+MAX_WEIGHTS_BYTES = 8 << 30
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring = 2, 100
+
+
+def shown(value: object) -> str:
+    """A short text, however large the value: a file may hold lists that hold each other many times over."""
+    try:
+        text = str(value) if isinstance(value, Exception) else _SHORT.repr(value)
+    except ValueError:  # a number of thousands of digits
+        text = f"a large {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def read_torch_file(path: Path, what: str) -> Any:
+    """The content of a file of `torch.save`; its tensors are mapped from the file and valid only as long as it is.
+
+    what: what errors call it. Raises ModelError when it is missing, damaged, compressed, or holds anything but tensors
+    and plain values.
+    """
+    import torch
+
+    damaged = f"{what} cannot be read"
+    try:
+        with zipfile.ZipFile(path) as records:
+            entries = records.infolist()
+            if len(entries) > MAX_RECORDS or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise ModelError(damaged, got="a compressed archive", expected="one as torch.save writes it")
+        # Mapped, so that a record which claims to be longer than it is cannot reach beyond the file.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise ModelError(damaged, got="no such file", remedy="check the path") from None
+    except (
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise ModelError(
+            damaged,
+            got=shown(error).split("\n")[0],
+            expected="weights in the zip file that torch.save writes",
+            remedy="download the model again",
+        ) from None
+
+
+def plain_tensors(content: Any, what: str) -> dict[str, torch.Tensor]:
+    """`content`, a mapping of names to dense tensors of at most 8 GiB. Raises ModelError naming what is not."""
+    import torch
+
+    damaged = f"{what} cannot be read"
+    if not isinstance(content, dict):
+        raise ModelError(damaged, got=type(content).__name__, expected="tensors by name")
+    total = 0
+    for name, tensor in content.items():
+        plain = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and not tensor.is_meta
+        if not isinstance(name, str) or not plain:
+            raise ModelError(f"{damaged}: {shown(name)}", got=type(tensor).__name__, expected="a plain tensor")
+        total += tensor.numel() * 4  # may be far more than the file holds: strides can be 0
+    if total > MAX_WEIGHTS_BYTES:
+        raise ModelError(f"{what}: weights too large", got=f"{total} bytes", expected=f"{MAX_WEIGHTS_BYTES} at most")
+    return content

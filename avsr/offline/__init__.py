@@ -1,0 +1,1 @@
+"""From a whole file to a transcript, and to a diagnosis."""

@@ -1,0 +1,389 @@
+"""What a file offers for speech recognition, before anyone blames the model: sound, picture, faces, and how they fit.
+
+The whole file is read once. Kept are some numbers for each 40 ms, about 120 MB an hour with one face, and a few crops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsr.errors import MediaError
+from avsr.grid import SLOT_MS, SLOT_S, SLOT_SAMPLES
+from avsr.lips.contact_sheet import SheetRecord
+from avsr.lips.faces import import_mediapipe
+from avsr.lips.quality import FaceQuality, QualityRecord
+from avsr.lips.tracker import slots_of
+from avsr.media import MediaInfo, VideoFrame, iter_audio, iter_frames, probe, read_ahead
+from avsr.speakers.speaking_face import SpeakerPath, sizes_of
+from avsr.speakers.synchrony import (
+    MAX_OFFSET_SLOTS,
+    Offset,
+    SlotEvidence,
+    SynchronyStream,
+    estimate_offset,
+    lag_evidence,
+)
+
+SCHEMA = 1
+
+SURE = 0.8
+"""Confidence from which an offset is worth acting on."""
+
+_CHUNK_SLOTS = 250  # offsets are judged by the face that fits best in each 10 s
+_MIN_NOISE_SLOTS = 25  # needed to tell a noise floor
+
+# What is advised against. Rules of thumb; the picture shows a mouth half as wide as a third of the face.
+_SMALL_PX, _SMALLISH_PX = 60, 90
+_BLURRED = 0.03
+_TURNED_DEG = 30
+_LATE_MS, _VERY_LATE_MS = 80, 200
+_LOW_FPS = 20
+_JITTER_MS = 15
+_FAINT_DB = -45
+_NOISY_DB = 10
+_CLIPPED = 0.001
+_RARELY = 0.5
+_OFTEN_COVERED = 0.1
+
+Severity = Literal["ok", "warn", "bad"]
+_SEVERITIES: tuple[Severity, ...] = ("ok", "warn", "bad")
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundQuality:
+    """The sound as it is decoded. Levels in dB of full scale, over 40 ms each.
+
+    level_db: of the loud tenth. snr_db: from the quiet tenth to that, None where it is not known (too short, or cut out
+    of silence). clipped: share of samples at the edge of the range. silent: share of the time below -60 dB.
+    """
+
+    level_db: float
+    snr_db: float | None
+    clipped: float
+    silent: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureTiming:
+    """fps: pictures a second as they come, not as the file states it. jitter_ms: deviation of their steps."""
+
+    fps: float
+    jitter_ms: float
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceReport:
+    """One face. speaking: share of the time with sound in which it is this face that fits the sound best, of those in
+    the picture; None without sound. With `--face auto`, that is when its lips are read."""
+
+    quality: FaceQuality
+    speaking: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """What a file offers. None where there is no such thing. advice: one line each, the gravest first."""
+
+    source: str
+    info: MediaInfo
+    sound: SoundQuality | None
+    timing: PictureTiming | None
+    offset: Offset | None
+    faces: tuple[FaceReport, ...]
+    advice: tuple[str, ...]
+    severity: Severity
+    sheet: SheetRecord
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document, schema 1."""
+        audio, video = self.info.audio, self.info.video
+        streams: list[dict[str, Any]] = []
+        if video is not None:
+            streams.append({"kind": "video", "codec": video.codec, "start": round(video.start_s, 3)})
+        if audio is not None:
+            stream: dict[str, Any] = {
+                "kind": "audio",
+                "codec": audio.codec,
+                "start": round(audio.start_s, 3),
+                "sample_rate": audio.sample_rate,
+                "channels": audio.channels,
+            }
+            if self.sound is not None:
+                stream |= {name: _number(value, 4) for name, value in dataclasses.asdict(self.sound).items()}
+            streams.append(stream)
+        return {
+            "schema": SCHEMA,
+            "source": self.source,
+            "streams": streams,
+            "video": None
+            if video is None
+            else {
+                "fps": _number(self.timing.fps if self.timing is not None else video.average_fps, 3),
+                "jitter_ms": _number(None if self.timing is None else self.timing.jitter_ms, 1),
+                "rotation": video.rotation_deg,
+                "width": video.width,
+                "height": video.height,
+            },
+            "offset_ms": None
+            if self.offset is None
+            else {"value": _number(self.offset.ms, 1), "confidence": _number(self.offset.confidence, 3)},
+            "faces": [
+                {
+                    "id": face.quality.id,
+                    "coverage": _number(face.quality.coverage, 3),
+                    "covered": _number(face.quality.covered, 3),
+                    "width_px": _number(face.quality.width_px, 1),
+                    "sharpness": _number(face.quality.sharpness, 3),
+                    "yaw_deg": _number(face.quality.yaw_deg, 1),
+                    "speaking": _number(face.speaking, 3),
+                    "spans": [[round(start, 3), round(end, 3)] for start, end in face.quality.spans_s],
+                }
+                for face in self.faces
+            ],
+            "advice": list(self.advice),
+            "severity": self.severity,
+        }
+
+
+def diagnose(path: str | PathLike[str], *, on_progress: Callable[[float], None] | None = None) -> Diagnosis:
+    """Look through a video or sound file. on_progress: called with the media seconds done.
+
+    Raises MediaError where it cannot be opened, or neither its sound nor its picture can be decoded.
+    """
+    info = probe(path)
+    damage: list[str] = []
+    hearing = _Hearing(path, damage.append) if info.audio is not None else None
+    times_s: list[float] = []
+    record, sheet, stream = QualityRecord(), SheetRecord(), SynchronyStream()
+    evidence: list[SlotEvidence] = []
+    sizes: list[dict[int, float]] = []
+    if info.video is not None:
+        import_mediapipe()
+        frames = read_ahead(_timed(iter_frames(path, on_warning=damage.append), times_s))
+        with contextlib.closing(frames):  # stops its thread also when the work ends in an error or Ctrl-C
+            try:
+                for slot in slots_of(frames, end_s=info.duration_s or math.inf):
+                    record.add(slot)
+                    sheet.add(slot)
+                    if hearing is not None:
+                        crops = {number: lips.crop for number, lips in slot.lips.items() if lips.present}
+                        evidence += stream.push(crops, hearing.next_slot())
+                        sizes.append(sizes_of(slot))
+                    if on_progress is not None:
+                        on_progress(slot.index * SLOT_S)
+            except MediaError as error:
+                if hearing is None:
+                    raise
+                damage.append(str(error))
+    evidence += stream.finish()
+    if hearing is not None:
+        while not hearing.ended:
+            hearing.next_slot()
+            if on_progress is not None:
+                on_progress(hearing.num_slots * SLOT_S)
+    sound = None if hearing is None else hearing.quality()
+    if sound is None and not times_s:
+        raise MediaError(damage[-1] if damage else f"{path}: nothing can be decoded")
+    offset, speaking = _listen(evidence, sizes)
+    faces = tuple(
+        FaceReport(quality, None if speaking is None else speaking.get(quality.id, 0.0)) for quality in record.faces()
+    )
+    timing = _timing(times_s)
+    advice = sorted(
+        _advise(info, sound, timing, offset, faces, damage), key=lambda item: _SEVERITIES.index(item[0]), reverse=True
+    )
+    return Diagnosis(
+        source=str(path),
+        info=info,
+        sound=sound,
+        timing=timing,
+        offset=offset,
+        faces=faces,
+        advice=tuple(text for _, text in advice),
+        severity=advice[0][0] if advice else "ok",
+        sheet=sheet,
+    )
+
+
+class _Hearing:
+    """The sound of a file slot by slot, and its quality. Sound that cannot be decoded is as none, and a warning."""
+
+    def __init__(self, path: str | PathLike[str], on_warning: Callable[[str], None]) -> None:
+        self._blocks = iter_audio(path, on_warning=on_warning)
+        self._on_warning = on_warning
+        self._held = np.zeros(0, np.float32)
+        self._powers: list[float] = []
+        self._num_clipped = 0
+        self._num_samples = 0
+        self.num_slots = 0
+        self.ended = False
+
+    def next_slot(self) -> NDArray[np.float32]:
+        """Samples [640]; silence after the end."""
+        while not self.ended and len(self._held) < SLOT_SAMPLES:
+            try:
+                block = next(self._blocks, None)
+            except MediaError as error:
+                self._on_warning(str(error))
+                block = None
+            if block is None:
+                self.ended = True
+            else:
+                self._held = np.concatenate((self._held, block))
+        samples, self._held = self._held[:SLOT_SAMPLES], self._held[SLOT_SAMPLES:]
+        if len(samples):
+            self._powers.append(float(np.square(samples, dtype=np.float64).mean()))
+            self._num_clipped += int((np.abs(samples) >= 0.999).sum())
+            self._num_samples += len(samples)
+            self.num_slots += 1
+        return np.pad(samples, (0, SLOT_SAMPLES - len(samples)))
+
+    def quality(self) -> SoundQuality | None:
+        """None where nothing was heard at all."""
+        if not self._powers:
+            return None
+        level_db = 10 * np.log10(np.maximum(self._powers, 1e-12))
+        audible_db = level_db[level_db > -100]  # digital silence is no noise floor
+        loud_db = float(np.percentile(level_db, 90))
+        snr_db = None
+        if len(audible_db) >= _MIN_NOISE_SLOTS:
+            snr_db = loud_db - float(np.percentile(audible_db, 10))
+        return SoundQuality(
+            level_db=loud_db,
+            snr_db=snr_db,
+            clipped=self._num_clipped / self._num_samples,
+            silent=float((level_db < -60).mean()),
+        )
+
+
+def _timed(frames: Iterator[VideoFrame], times_s: list[float]) -> Iterator[VideoFrame]:
+    for frame in frames:
+        times_s.append(frame.time_s)
+        yield frame
+
+
+def _timing(times_s: list[float]) -> PictureTiming | None:
+    if len(times_s) < 2:
+        return None
+    steps_s = np.diff(times_s)
+    return PictureTiming(fps=float(1 / steps_s.mean()), jitter_ms=float(1000 * steps_s.std()))
+
+
+def _listen(
+    evidence: list[SlotEvidence], sizes: list[dict[int, float]]
+) -> tuple[Offset | None, dict[int, float] | None]:
+    """The offset between sound and lips, and the share of the time with sound in which each face fits best.
+
+    None where no lips were seen beside a sound.
+    """
+    faces = sorted({face for seen in evidence for face in seen.lips})
+    num_loud = sum(seen.is_loud for seen in evidence)
+    if not faces or not num_loud:
+        return None, None
+    by_lag = np.zeros(2 * MAX_OFFSET_SLOTS + 1)
+    for first in range(0, len(evidence), _CHUNK_SLOTS):
+        chunk = evidence[first : first + _CHUNK_SLOTS]
+        sound_TD = np.stack([seen.sound for seen in chunk])
+        silent = np.zeros_like(chunk[0].sound)
+        of_faces = []
+        for face in sorted({face for seen in chunk for face in seen.lips}):
+            lips_TD = np.stack([seen.lips.get(face, silent) for seen in chunk])
+            present_T = np.array([face in seen.lips for seen in chunk])
+            of_faces.append(lag_evidence(lips_TD, present_T, sound_TD))
+        if of_faces:
+            by_lag += max(of_faces, key=lambda nats: nats.max())
+    offset = estimate_offset(by_lag)
+    lag = round(offset.ms / SLOT_MS) if offset.confidence >= SURE else 0
+
+    # Again who speaks, now with the sound in its place.
+    path = SpeakerPath()
+    chosen: list[int | None] = []
+    for slot, seen in enumerate(evidence):
+        nats = {}
+        heard = evidence[slot + lag] if 0 <= slot + lag < len(evidence) else None
+        if heard is not None and heard.is_loud:
+            nats = {face: float(lips @ heard.sound) for face, lips in seen.lips.items()}
+        chosen += path.push(nats, sizes[slot])
+    chosen += path.finish()
+    num_slots = Counter(
+        face
+        for slot, face in enumerate(chosen)
+        if face in evidence[slot].lips and 0 <= slot + lag < len(evidence) and evidence[slot + lag].is_loud
+    )
+    return offset, {face: num_slots[face] / num_loud for face in faces}
+
+
+def _advise(
+    info: MediaInfo,
+    sound: SoundQuality | None,
+    timing: PictureTiming | None,
+    offset: Offset | None,
+    faces: tuple[FaceReport, ...],
+    damage: list[str],
+) -> Iterator[tuple[Severity, str]]:
+    name = f"{Path(info.path)}: "
+    for line in damage:
+        yield "bad", f"{line.removeprefix(name)}; repair or export the file again"
+    if info.audio is None:
+        yield "warn", "no sound: only lips can be read (--modality v)"
+    if info.video is None:
+        yield "warn", "no picture: the sound is all there is (--modality a)"
+    if sound is not None:
+        if sound.level_db < -60:
+            yield "bad", "the sound is silent: check the microphone, or that the right track is first"
+        elif sound.level_db < _FAINT_DB:
+            yield "warn", f"the sound is faint ({sound.level_db:.0f} dB of full scale): record it louder"
+        if sound.clipped > _CLIPPED:
+            yield "warn", f"{sound.clipped:.1%} of the sound is clipped: record it at a lower level"
+        if sound.snr_db is not None and sound.level_db >= -60 and sound.snr_db < _NOISY_DB:
+            yield "warn", f"noisy, or never a pause: quiet moments are only {sound.snr_db:.0f} dB below loud ones"
+    if info.video is None:
+        return
+    if timing is not None and timing.fps < _LOW_FPS:
+        yield "warn", f"{timing.fps:.0f} pictures a second: lips move faster than that; 25 or more are wanted"
+    if timing is not None and timing.jitter_ms > _JITTER_MS:
+        yield "warn", f"pictures come irregularly (by {timing.jitter_ms:.0f} ms): film at a constant rate if you can"
+    if not faces:
+        grave: Severity = "bad" if info.audio is None else "warn"
+        yield grave, "no face in the picture: lips cannot help"
+        return
+    # Of several faces, the one that is heard most, or seen most, is the one to read.
+    main = max(faces, key=lambda face: (face.speaking or 0.0, face.quality.coverage)).quality
+    subject = "the face" if len(faces) == 1 else f"face {main.id}"
+    if main.width_px < _SMALL_PX:
+        yield "warn", f"{subject} is {main.width_px:.0f} px wide: video will hardly help; film closer or larger"
+    elif main.width_px < _SMALLISH_PX:
+        yield "warn", f"{subject} is {main.width_px:.0f} px wide: video will help less than it could; film closer"
+    if main.sharpness < _BLURRED:
+        yield "warn", f"{subject} is blurred: clean the lens, add light, or use less compression"
+    if main.yaw_deg > _TURNED_DEG:
+        yield "warn", f"{subject} is turned away by {main.yaw_deg:.0f} degrees: film from the front"
+    for quality in (face.quality for face in faces):
+        if quality.covered >= _OFTEN_COVERED:
+            yield (
+                "warn",
+                f"the mouth of face {quality.id} is covered {quality.covered:.0%} of the time: keep hands, cups and "
+                "microphones away from it",
+            )
+    readable = sum(face.quality.coverage for face in faces)
+    if readable < _RARELY:
+        yield "warn", f"lips can be read for only {readable:.0%} of the time"
+    if offset is not None and offset.confidence >= SURE and abs(offset.ms) > _LATE_MS:
+        grave = "bad" if abs(offset.ms) > _VERY_LATE_MS else "warn"
+        later = "later" if offset.ms > 0 else "earlier"
+        remedy = f"move the sound by {-offset.ms:+.0f} ms"
+        yield grave, f"the sound comes {abs(offset.ms):.0f} ms {later} than the lips: {remedy}"
+
+
+def _number(value: float | None, digits: int) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(float(value), digits)

@@ -1,0 +1,142 @@
+"""Log-mel features, as the published FastConformer models expect them.
+
+25 ms symmetric Hann windows every 10 ms, pre-emphasis 0.97, 512-point power spectrum, Slaney mel filters,
+log(power + 2^-24). Frame i is centred on sample 160 i, with zeros before the beginning and after the end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
+
+from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
+from avsr.nn.masks import valid_mask
+
+WINDOW_SAMPLES = 400  # 25 ms
+FFT_SAMPLES = 512
+PREEMPHASIS = 0.97
+LOG_GUARD = 2.0**-24
+LOOK_AHEAD_SAMPLES = WINDOW_SAMPLES // 2 - HOP_SAMPLES
+"""How far past the end of its own 10 ms a frame reads."""
+PAST_FRAMES = 2
+"""How many frames back sound is needed for the next one, whose transform begins 257 samples before its centre."""
+PIECE_FRAMES = 3000  # computed at a time: an hour of spectra in float64 would be gigabytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelConfig:
+    """Which log-mel features.
+
+    n_mels: filters. normalize: "per_feature" gives each filter zero mean and unit deviation over the utterance (needs
+    all of it); "fixed" subtracts `mean` and divides by `std`, and so suits a live stream; "none" leaves the logarithms.
+    """
+
+    n_mels: int = 80
+    normalize: Literal["per_feature", "fixed", "none"] = "per_feature"
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_mels <= 256:
+            raise ValueError(f"n_mels: got {self.n_mels}, expected 1 to 256")
+        if self.std <= 0:
+            raise ValueError(f"std: got {self.std}, expected more than 0")
+
+
+def slaney_filters(n_mels: int) -> Tensor:
+    """Triangles of equal area on Slaney's mel scale: float64 [n_mels, FFT_SAMPLES / 2 + 1].
+
+    The scale (Auditory Toolbox, 1998) is linear up to 1000 Hz, 200 / 3 Hz a mel; from there on 27 mels multiply by 6.4.
+    """
+    nyquist_hz = SAMPLE_RATE_HZ / 2
+    step = math.log(6.4) / 27
+    mels = torch.linspace(0, 15 + math.log(nyquist_hz / 1000) / step, n_mels + 2, dtype=torch.float64)
+    edges_hz = torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp((mels - 15) * step))
+    bins_hz = torch.linspace(0, nyquist_hz, FFT_SAMPLES // 2 + 1, dtype=torch.float64)
+    low, middle, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
+    triangles_MF = torch.minimum((bins_hz - low) / (middle - low), (high - bins_hz) / (high - middle)).clamp(min=0)
+    return triangles_MF * 2 / (high - low)
+
+
+class LogMel(nn.Module):
+    """Samples [B, S] at 16 kHz, sample counts [B] -> log-mel [B, n_mels, S // 160], frame counts [B] (samples // 160).
+
+    Frames past an item's count are zero. Computed in float64, which costs little: in float32 a weak filter beside a
+    strong tone is off by 1e-4, and by how much depends on the machine's Fourier transform.
+    """
+
+    filters_MF: Tensor
+    window: Tensor
+
+    def __init__(self, config: MelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("filters_MF", slaney_filters(config.n_mels), persistent=False)
+        self.register_buffer(
+            "window", torch.hann_window(WINDOW_SAMPLES, periodic=False, dtype=torch.float64), persistent=False
+        )
+
+    @torch.no_grad()
+    def forward(self, samples_BS: Tensor, sample_counts: Tensor) -> tuple[Tensor, Tensor]:
+        if samples_BS.shape[1] < HOP_SAMPLES:  # not one frame
+            return samples_BS.new_zeros(len(samples_BS), self.config.n_mels, 0, dtype=torch.float32), sample_counts * 0
+        frames = samples_BS.shape[1] // HOP_SAMPLES
+        pieces = [
+            self._log_mel(samples_BS, sample_counts, first, min(first + PIECE_FRAMES, frames))
+            for first in range(0, frames, PIECE_FRAMES)
+        ]
+        mel_BFT = self._fixed(torch.cat(pieces, dim=-1))
+        lengths = torch.div(sample_counts, HOP_SAMPLES, rounding_mode="floor")
+        valid_B1T = valid_mask(lengths, mel_BFT.shape[-1])[:, None]
+        if self.config.normalize == "per_feature":
+            count_B11 = lengths.clamp(min=1)[:, None, None]
+            mean_BF1 = (mel_BFT * valid_B1T).sum(-1, keepdim=True) / count_B11
+            centred_BFT = (mel_BFT - mean_BF1) * valid_B1T
+            variance_BF1 = centred_BFT.square().sum(-1, keepdim=True) / (count_B11 - 1).clamp(min=1)
+            mel_BFT = centred_BFT / (variance_BF1.sqrt() + 1e-5)
+        return mel_BFT.masked_fill(~valid_B1T, 0.0), lengths
+
+    @torch.no_grad()
+    def piece(self, samples_BS: Tensor, first: int, end: int) -> Tensor:
+        """Frames [first, end) of the sound that begins with `samples_BS`: float32 [B, n_mels, end - first].
+
+        The same numbers as `forward` gives where samples reach `LOOK_AHEAD_SAMPLES` past 160 `end`; after the last one
+        there is silence. A stream whose beginning is no longer there, cut at a frame, gives its own from `PAST_FRAMES`
+        on. Raises ValueError for a normalisation that needs the whole utterance.
+        """
+        if self.config.normalize == "per_feature":
+            raise ValueError("mel.normalize per_feature needs the whole utterance: expected fixed or none for a stream")
+        counts = torch.full((len(samples_BS),), samples_BS.shape[1], device=samples_BS.device)
+        return self._fixed(self._log_mel(samples_BS, counts, first, end))
+
+    def _fixed(self, mel_BFT: Tensor) -> Tensor:
+        return (mel_BFT - self.config.mean) / self.config.std if self.config.normalize == "fixed" else mel_BFT
+
+    def _log_mel(self, samples_BS: Tensor, sample_counts: Tensor, first: int, end: int) -> Tensor:
+        """Frames [first, end), float32 [B, n_mels, end - first], not normalised."""
+        start = first * HOP_SAMPLES - FFT_SAMPLES // 2
+        stop = (end - 1) * HOP_SAMPLES + FFT_SAMPLES // 2
+        # From one sample earlier, for the pre-emphasis. Zeros stand before the beginning and after the end.
+        inside_BS = samples_BS[:, max(0, start - 1) : stop].double()
+        missing = stop - max(0, start - 1) - inside_BS.shape[1]
+        inside_BS = F.pad(inside_BS, (max(0, 1 - start), missing))
+        emphasised_BS = inside_BS[:, 1:] - PREEMPHASIS * inside_BS[:, :-1]
+        is_real_BS = torch.arange(start, stop, device=samples_BS.device) < sample_counts[:, None]
+        power_BFT = torchaudio.functional.spectrogram(
+            emphasised_BS * is_real_BS,
+            pad=0,
+            window=self.window,
+            n_fft=FFT_SAMPLES,
+            hop_length=HOP_SAMPLES,
+            win_length=WINDOW_SAMPLES,
+            power=2.0,
+            normalized=False,
+            center=False,
+        )
+        return (self.filters_MF @ power_BFT + LOG_GUARD).log().float()

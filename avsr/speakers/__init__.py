@@ -1,0 +1,1 @@
+"""Who speaks: which mouth goes with the sound."""
