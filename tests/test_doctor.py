@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from avsr import diagnosis as diagnosis_module
 from avsr.cli.main import main
 from avsr.datasets.manifest import save_samples
 from avsr.lips.contact_sheet import COLUMNS, MAX_FACES, SheetRecord
 from avsr.lips.quality import FaceQuality
 from avsr.lips.slots import LipSlot, Slot
 from avsr.media import AudioStreamInfo, MediaInfo, VideoStreamInfo
+from avsr.offline import diagnosis as diagnosis_module
 from avsr.offline.diagnosis import FaceReport, PictureTiming, SoundQuality, diagnose
 from avsr.speakers.synchrony import Offset
 from tests.media import shared_clip

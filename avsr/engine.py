@@ -1,0 +1,190 @@
+"""The contracts between a recogniser and everything that uses one. Nothing here computes.
+
+A family (`avsr.families`) opens a file as a `Model`. Files, streams, evaluation and the page see the model through
+these contracts only: they read the values of its `Card` and never ask for its type. Arrays at these seams are numpy
+arrays; what an encoder returns is opaque, so that an engine may keep tensors on a GPU.
+
+Letters: S samples, T slots or frames, V units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from avsr.arrays import Crops, LogProbs, Present, Samples
+from avsr.decoding.search import FrameSearch, Search, Spoken
+from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, Modality
+
+__all__ = [
+    "Card",
+    "Chunk",
+    "Engine",
+    "FrameEngine",
+    "FrameSearch",
+    "Model",
+    "Search",
+    "Spoken",
+    "StreamEngine",
+    "StreamPlan",
+]
+
+
+class Card(NamedTuple):
+    """What a model is and can do. Callers branch on these values, never on a type."""
+
+    name: str
+    family: str
+    modalities: tuple[Modality, ...]
+    languages: tuple[str, ...] = ()
+    """Codes such as "en"; empty: the model does not say."""
+    domain: str = "open"
+    """"open" for ordinary speech, else what the model knows, such as "the 51 words of GRID"."""
+    window_s: float = 16.0
+    """Length of the stretches in which a file is recognised; infinity: the whole file at once."""
+    margin_s: float = 2.0
+    """How much of the file the model sees on either side of such a stretch."""
+    chunks_ms: tuple[int, ...] = ()
+    """The chunks in which the model streams; empty: it cannot."""
+    searches: tuple[str, ...] = ("greedy",)
+    has_times: bool = True
+    """False: the model gives text alone; word times are estimates and confidences are unknown."""
+    identity: tuple[tuple[str, str], ...] = ()
+    """Names and SHA-256 of what was loaded, for records of results."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the model knows a limited set of words only, whatever is said."""
+        return self.domain != "open"
+
+
+AudioT = TypeVar("AudioT")
+LipsT = TypeVar("LipsT")
+StateT = TypeVar("StateT")
+
+
+class Engine(Protocol[AudioT, LipsT]):
+    """Recognises whole windows: arrays in, words out. The sequences of one call are one batch, in the same order."""
+
+    def encode_audio(self, samples: Sequence[Samples]) -> AudioT:
+        """What `decode` needs of these sounds. Raises ValueError for other arrays."""
+
+    def encode_lips(self, crops: Sequence[Crops], present: Sequence[Present], audio: AudioT | None) -> LipsT:
+        """What `decode` needs of these lips.
+
+        audio: the encoded sound they will be decoded with; None to decode the lips alone. Lips that end before the
+        sound are absent for the rest of it. The same lips may be decoded with other sounds of the same lengths.
+        """
+
+    def decode(self, audio: AudioT | None, lips: LipsT | None, search: Search) -> list[list[Spoken]]:
+        """The words of each item, with times from the beginning of the item."""
+
+
+class FrameEngine(Engine[AudioT, LipsT], Protocol[AudioT, LipsT]):
+    """An engine whose result is a row of log-probabilities a frame.
+
+    Its windows are joined frame by frame before the search, so that no word is lost or doubled where two windows meet.
+    """
+
+    frame_ms: int
+
+    def log_probs(self, audio: AudioT | None, lips: LipsT | None) -> list[LogProbs]:
+        """Log-probabilities [T, V + 1] of each item, without padding."""
+
+    def frame_search(self, search: Search) -> FrameSearch[Any]:
+        """The search through such rows. Raises ConfigError for a kind of search that the model does not have."""
+
+
+class StreamPlan(NamedTuple):
+    """How a stream is cut, in samples and slots; the session knows nothing else of the model's time."""
+
+    frame_ms: int
+    chunk_frames: int
+    """Frames after which the engine's state moves on."""
+    step_frames: int
+    """Frames after which words are shown. Fewer than chunk_frames: the beginning of a chunk is shown first, and may
+    still change until the chunk is whole."""
+    edge_samples: int
+    """Frame n ends at n * frame_samples + edge_samples, for n > 0."""
+    look_ahead_samples: int
+    """How far past the end of a frame its features read."""
+    look_ahead_slots: int
+    """How many slots the lips run ahead of the sound."""
+
+    @property
+    def frame_s(self) -> float:
+        return self.frame_ms / 1000
+
+    @property
+    def frame_samples(self) -> int:
+        return self.frame_ms * SAMPLE_RATE_HZ // 1000
+
+    def edge(self, frames: int) -> int:
+        """The sample at which so many frames end."""
+        return frames * self.frame_samples + self.edge_samples if frames else 0
+
+    def samples_needed(self, frames: int) -> int:
+        """How many samples there must be to compute so many frames."""
+        return self.edge(frames) + self.look_ahead_samples
+
+    def slots_needed(self, frames: int) -> int:
+        """How many slots there must be to compute so many frames."""
+        return frames * self.frame_ms // SLOT_MS + self.look_ahead_slots
+
+    def whole_frames(self, samples: int) -> int:
+        """How many frames these samples are when nothing follows: the last one may be begun only."""
+        return -(-(samples // HOP_SAMPLES) * HOP_SAMPLES // self.frame_samples)
+
+
+class Chunk(NamedTuple):
+    """What a stream engine gets at a time: samples and slots that follow those of the step before."""
+
+    frames: int
+    samples: Samples
+    """All that came since the last chunk, up to `StreamPlan.samples_needed` of this chunk's end."""
+    crops: Crops
+    present: Present
+    """The slots since the last chunk, up to `StreamPlan.slots_needed`; empty in a session without lips."""
+    heard: bool = True
+    """False: the sound is lost or silent and must be ignored."""
+    is_last: bool = False
+    """Whether the sound ends here; the last frame may then be shorter than others."""
+
+
+class StreamEngine(Protocol[StateT]):
+    """Recognises one stream chunk by chunk. The engine keeps nothing: all that a stream remembers is in its state.
+
+    A step leaves the state that it is given as it was. So the beginning of a chunk can be shown, and the whole chunk be
+    computed later from the same state.
+    """
+
+    plan: StreamPlan
+
+    def initial_state(self) -> StateT:
+        """A stream of which nothing has come yet."""
+
+    def step(self, chunk: Chunk, state: StateT) -> tuple[LogProbs, StateT]:
+        """Log-probabilities [frames, V + 1] of the chunk, and the state after it."""
+
+
+class Streams(Protocol):
+    """Opens a model's streams."""
+
+    def __call__(
+        self, chunk_ms: int, look_ahead_ms: int, *, lips: bool, search: Search
+    ) -> tuple[StreamEngine[Any], FrameSearch[Any]]:
+        """An engine and a search for one stream or many. Raises ConfigError for what the model cannot do."""
+
+
+class Model(NamedTuple):
+    """What a family opens. A capability that the model lacks is None."""
+
+    card: Card
+    engine: Engine[Any, Any]
+    frames: FrameEngine[Any, Any] | None = None
+    """The same engine, if its results are frames of log-probabilities."""
+    stream: Streams | None = None
+    in_chunks: Callable[[int], Engine[Any, Any]] | None = None
+    """The engine that gives the results of a stream in chunks of so many ms, at the cost of one pass."""
+    network: Any = None
+    """The torch module, for training and export."""

@@ -1,0 +1,43 @@
+"""Writing files whole or not at all: whoever looks sees the old file or the new one, never half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def write_whole(path: str | PathLike[str]) -> Iterator[Path]:
+    """A temporary path to write to. It becomes `path` when the block ends, and is removed when the block fails.
+
+    The folder of `path` is made. The temporary file lies in the same folder, because a rename works within one file
+    system only. Its name is random, so that processes on several machines may write the same file; short, so that it
+    fits wherever `path` does; and begins with a dot, so that no pattern such as `*.srt` matches it. Raises OSError.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.urandom(6).hex()}.partial")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: a null byte in the name
+            temporary.unlink()
+
+
+def write_bytes(path: str | PathLike[str], data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all. Raises OSError."""
+    with write_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | PathLike[str], text: str) -> None:
+    """Write `text` to `path` in UTF-8 with Unix line ends, whole or not at all. Raises OSError.
+
+    A file name that is not UTF-8 reaches Python with lone surrogates; they are written as backslash escapes, because
+    a results file must not fail at its very end on the name of its input.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
