@@ -221,3 +221,21 @@ def test_a_sample_counts_for_the_part_that_the_rest_waits_for(
     tool: ModuleType, stacks: list[list[tuple[str, str]]], part: str
 ) -> None:
     assert tool.part_of(stacks) == part
+
+
+@uses("compare_versions")
+def test_padded_log_probs_of_the_old_version_equal_a_list_of_the_new(tool: ModuleType) -> None:
+    padded = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    lengths = np.array([3, 1])
+
+    class Old:
+        def log_probs(self, *inputs: object) -> tuple[np.ndarray, np.ndarray]:
+            return padded, lengths
+
+    class New:
+        def log_probs(self, *inputs: object) -> list[np.ndarray]:
+            return [padded[0], padded[1, :1]]
+
+    old, new = (tool.log_probs(recognizer, None, None, None) for recognizer in (Old(), New()))
+    assert [item.tolist() for item in old] == [item.tolist() for item in new]
+    assert [len(item) for item in old] == [3, 1]

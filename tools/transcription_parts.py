@@ -29,8 +29,8 @@ PARTS = ("imports", "load the model", "decode media", "faces and lips", "network
 _PART_OF_FILE = (
     ("decode media", r"/media/"),
     ("network", r"/features/(mel|silence)\.py"),
-    ("faces and lips", r"/(features|lips|speakers)/|/models/windows\.py"),
-    ("network", r"/(nn|models|decoding|sound|families|offline)/|/engine\.py"),
+    ("faces and lips", r"/(features|lips|speakers)/|/(models|offline)/windows\.py"),
+    ("network", r"/(nn|models|decoding|sound|families|offline)/|/(engine|recognizer)\.py"),
 )
 _WAITING = re.compile(r"/(threading|queue|concurrent/futures/\w+)\.py$")
 
