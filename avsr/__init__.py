@@ -1,14 +1,19 @@
 """Audio-visual speech recognition: a video of a talking face in, a transcript with times out.
 
     import avsr
+
     model = avsr.load("grid-tiny")
     print(model.transcribe("talk.mp4").text)
+
+    async for event in model.astream("talk.mp4"):
+        print(event.text)
 
 Importing this package imports nothing heavy: torch and the rest are loaded by the first `load()`.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from avsr.errors import AvsrError, ConfigError, DataError, MediaError, ModelError
@@ -19,48 +24,80 @@ if TYPE_CHECKING:
 
     import torch
 
+    from avsr.decoding.search import Search
+    from avsr.engine import Card, Model
     from avsr.recognizer import Recognizer
+    from avsr.streaming.events import Event
+    from avsr.streaming.session import Session
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AvsrError",
+    "Card",
     "ConfigError",
     "DataError",
+    "Event",
     "MediaError",
+    "Model",
     "ModelError",
     "Recognizer",
+    "Search",
     "Segment",
+    "Session",
     "Transcript",
     "VideoSummary",
     "Word",
     "load",
+    "models",
 ]
 
 
 def load(
-    name_or_path: str | PathLike[str] = "grid-tiny",
+    name: str | PathLike[str] = "grid-tiny",
     *,
     device: str | torch.device = "auto",
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> Recognizer:
     """A recogniser, ready to transcribe.
 
-    name_or_path: the name of a shipped model, a checkpoint folder, a `.nemo` file, or the id of a model on the Hugging
-    Face hub (fetched with huggingface_hub, where that is installed). device: as in torch, or "auto" for the first
-    GPU if there is one and the CPU otherwise. dtype: of the weights and the arithmetic; None for float32.
+    name: of a shipped model; a checkpoint folder; a `.nemo` file; the id of a model on the Hugging Face hub (fetched
+        with huggingface_hub, if that is installed); or another recogniser, as in "command:whisper-cli {wav}" and
+        "function:my_module:recognise".
+    device: "auto" for the first GPU if there is one and the CPU otherwise, "cpu", "cuda" or "cuda:N".
+    dtype: "bfloat16" or "float16" computes in that precision where it pays; None for float32. As in torch, or as text.
 
-    Raises ModelError when the checkpoint cannot be found or read.
+    Raises ModelError when the model cannot be found or read, ConfigError for a device or dtype that is not there.
     """
-    from avsr.recognizer import load as load_recognizer
+    from avsr.families import open_model
+    from avsr.recognizer import Recognizer
 
-    return load_recognizer(name_or_path, device=device, dtype=dtype)
+    return Recognizer(open_model(name, device=device, dtype=dtype))
+
+
+def models() -> list[Card]:
+    """The models that come with the package: what each is called and can do."""
+    from avsr.families import shipped
+
+    return shipped()
+
+
+_LAZY = {
+    "Card": "avsr.engine",
+    "Event": "avsr.streaming.events",
+    "Model": "avsr.engine",
+    "Recognizer": "avsr.recognizer",
+    "Search": "avsr.decoding.search",
+    "Session": "avsr.streaming.session",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # `avsr.Recognizer` without importing torch for those who never ask for it (PEP 562).
-    if name == "Recognizer":
-        from avsr.recognizer import Recognizer
-
-        return Recognizer
+    # Without importing numpy and the rest for those who never ask for them (PEP 562).
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,11 +9,12 @@ Letters: S samples, T slots or frames, V units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from avsr.arrays import Crops, LogProbs, Present, Samples
 from avsr.decoding.search import FrameSearch, Search, Spoken
+from avsr.errors import ModelError
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, Modality
 
 __all__ = [
@@ -49,8 +50,20 @@ class Card(NamedTuple):
     searches: tuple[str, ...] = ("greedy",)
     has_times: bool = True
     """False: the model gives text alone; word times are estimates and confidences are unknown."""
-    identity: tuple[tuple[str, str], ...] = ()
-    """Names and SHA-256 of what was loaded, for records of results."""
+
+    def require(self, modality: Modality) -> None:
+        """Raises ModelError unless the model can recognise from this."""
+        if modality in self.modalities:
+            return
+        if self.modalities == ("a",):
+            raise ModelError(
+                f"model {self.name} only hears", remedy="use modality a or auto, or a model that reads lips"
+            )
+        raise ModelError(
+            f"model {self.name} was not trained for modality {modality}",
+            expected=" or ".join(self.modalities),
+            remedy="use modality auto, or another model",
+        )
 
     @property
     def is_closed(self) -> bool:
@@ -73,7 +86,8 @@ class Engine(Protocol[AudioT, LipsT]):
         """What `decode` needs of these lips.
 
         audio: the encoded sound they will be decoded with; None to decode the lips alone. Lips that end before the
-        sound are absent for the rest of it. The same lips may be decoded with other sounds of the same lengths.
+        sound are absent for the rest of it. The result may also be decoded with other sounds of the same lengths, and
+        alone.
         """
 
     def decode(self, audio: AudioT | None, lips: LipsT | None, search: Search) -> list[list[Spoken]]:
@@ -86,7 +100,9 @@ class FrameEngine(Engine[AudioT, LipsT], Protocol[AudioT, LipsT]):
     Its windows are joined frame by frame before the search, so that no word is lost or doubled where two windows meet.
     """
 
-    frame_ms: int
+    @property
+    def frame_ms(self) -> int:
+        """From one row to the next."""
 
     def log_probs(self, audio: AudioT | None, lips: LipsT | None) -> list[LogProbs]:
         """Log-probabilities [T, V + 1] of each item, without padding."""
@@ -130,6 +146,10 @@ class StreamPlan(NamedTuple):
     def slots_needed(self, frames: int) -> int:
         """How many slots there must be to compute so many frames."""
         return frames * self.frame_ms // SLOT_MS + self.look_ahead_slots
+
+    def slots_of(self, frame: int) -> range:
+        """The slots of a frame."""
+        return range(frame * self.frame_ms // SLOT_MS, -(-(frame + 1) * self.frame_ms // SLOT_MS))
 
     def whole_frames(self, samples: int) -> int:
         """How many frames these samples are when nothing follows: the last one may be begun only."""
@@ -184,7 +204,11 @@ class Model(NamedTuple):
     frames: FrameEngine[Any, Any] | None = None
     """The same engine, if its results are frames of log-probabilities."""
     stream: Streams | None = None
-    in_chunks: Callable[[int], Engine[Any, Any]] | None = None
+    in_chunks: Callable[[int], FrameEngine[Any, Any]] | None = None
     """The engine that gives the results of a stream in chunks of so many ms, at the cost of one pass."""
+    identity: Callable[[], Mapping[str, str]] = dict
+    """SHA-256 of what was loaded, by name, for records of results. Computed when asked for: gigabytes take seconds."""
+    device: str = "cpu"
+    """Where it computes, such as "cuda:0"."""
     network: Any = None
     """The torch module, for training and export."""

@@ -8,6 +8,7 @@ import concurrent.futures.process
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
@@ -77,3 +78,13 @@ def exit_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def limit_threads(count: int) -> None:
+    """Let torch compute on `count` threads in this process, whether it is imported already or later."""
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(count)
+    else:
+        os.environ["OMP_NUM_THREADS"] = str(count)

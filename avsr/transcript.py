@@ -25,7 +25,7 @@ class Word:
     word: str
     start: float
     end: float
-    confidence: float
+    confidence: float | None
     modality: Modality
     face: int | None = None
 

@@ -17,6 +17,7 @@ import functools
 import os
 import sys
 from pathlib import Path
+from typing import cast
 
 import jiwer
 import numpy as np
@@ -28,9 +29,10 @@ import avsr
 from avsr.augment.audio import mix_at_snr
 from avsr.datasets.manifest import load_lips, load_samples, read_manifest
 from avsr.decoding.greedy import greedy
+from avsr.decoding.search import Search
 from avsr.errors import AvsrError
+from avsr.families.own.engine import OwnEngine
 from avsr.randomness import generator
-from avsr.recognizer import Recognizer
 from avsr.training.config import AugmentConfig, CorpusConfig
 from avsr.training.data import Corpus, noise_bank
 
@@ -39,8 +41,8 @@ WEIGHTS = tuple(round(0.1 * step, 1) for step in range(11))
 
 
 @functools.cache
-def _recognizer() -> Recognizer:
-    return avsr.load(os.environ.get("LATE_FUSION_MODEL", "grid-tiny"))
+def _engine() -> OwnEngine:
+    return cast(OwnEngine, avsr.load(os.environ.get("LATE_FUSION_MODEL", "grid-tiny")).model.engine)
 
 
 @torch.inference_mode()
@@ -48,13 +50,13 @@ def sides(
     samples: NDArray[np.float32] | None, lips: NDArray[np.uint8] | None, presence: NDArray[np.bool_] | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Log-probabilities [T, V + 1] of the sound and of the lips, None for a side that there is nothing of."""
-    recognizer = _recognizer()
-    network = recognizer.network
-    sound = None if samples is None else recognizer.encode_sound([samples])
+    engine = _engine()
+    network = engine.network
+    sound = None if samples is None else engine.encode_audio([samples])
     heard = None if sound is None else network.audio_head(sound.frames_BTD)[0]
     if lips is None or presence is None or not presence.any():
         return heard, None
-    frames = recognizer.encode_lips([lips], [presence], sound).frames
+    frames = engine.encode_lips([lips], [presence], sound).frames
     assert network.visual_head is not None
     # A frame without lips says nothing: as likely to be anything, so that only the sound counts there.
     seen = network.visual_head(frames.frames_BTD)[0].masked_fill(~frames.seen_BT[0][:, None], 0.0)
@@ -62,11 +64,13 @@ def sides(
 
 
 def text(heard: Tensor | None, seen: Tensor | None, weight: float) -> str:
-    recognizer = _recognizer()
     parts = [share * side for share, side in ((weight, heard), (1 - weight, seen)) if side is not None]
     if len(parts) == 1:  # one side alone decides, whatever its weight
         parts = [side for side in (heard, seen) if side is not None]
-    return recognizer.tokenizer.decode(greedy(sum(parts[1:], parts[0]), recognizer.network.blank_id)) if parts else ""
+    if not parts:
+        return ""
+    joined = sum(parts[1:], parts[0]).numpy()
+    return _engine().tokenizer.decode(greedy(joined, _engine().network.blank_id))
 
 
 def late_fusion(
@@ -97,7 +101,7 @@ def main() -> None:
         texts: list[list[str]] = [[] for _ in range(len(WEIGHTS) + 1)]
         for utterance in utterances:
             samples, lips, presence = load_samples(utterance, root), None, None
-            if _recognizer().network.visual_encoder is not None:  # else every column is that of the sound
+            if _engine().network.visual_encoder is not None:  # else every column is that of the sound
                 lips, presence = load_lips(utterance, root)
             if level_db is not None:
                 drawn, _ = noise.draw(len(samples), generator("late fusion", utterance.id, level_db))
@@ -105,10 +109,11 @@ def main() -> None:
             heard, seen = sides(samples, lips, presence)
             for index, weight in enumerate(WEIGHTS):
                 texts[index].append(text(heard, seen, weight))
-            seen_too = () if lips is None or presence is None else ([lips], [presence])
-            log_probs, _ = _recognizer().log_probs([samples], *seen_too)
-            ids = greedy(log_probs[0], _recognizer().network.blank_id)
-            texts[-1].append(_recognizer().tokenizer.decode(ids))
+            engine = _engine()
+            audio = engine.encode_audio([samples])
+            encoded = None if lips is None or presence is None else engine.encode_lips([lips], [presence], audio)
+            (words,) = engine.decode(audio, encoded, Search())
+            texts[-1].append(" ".join(word.word for word in words))
         rates = np.array([100 * jiwer.wer(references, of_weight) for of_weight in texts])
         totals += rates
         print(f"| {'clean' if level_db is None else f'{level_db:g}'} | " + " | ".join(f"{r:.1f}" for r in rates) + " |")

@@ -16,6 +16,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,9 +24,9 @@ import torch.nn.functional as F
 
 import avsr
 from avsr.errors import AvsrError, DataError
+from avsr.families.own.engine import OwnEngine
 from avsr.media.audio import read_audio
 from avsr.randomness import generator
-from avsr.recognizer import Recognizer
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 MARGIN = 8000  # half a second of near silence on both sides, at 16 kHz
@@ -34,13 +35,13 @@ FLOOR_RMS = 1e-4
 
 
 @torch.inference_mode()
-def digit(recognizer: Recognizer, path: Path) -> str:
+def digit(engine: OwnEngine, path: Path) -> str:
     samples = np.pad(read_audio(path), MARGIN)
     samples *= RMS / np.sqrt(np.mean(samples**2) + 1e-9)
     samples += generator("spoken digits", path.name).normal(0, FLOOR_RMS, len(samples)).astype(np.float32)
-    network = recognizer.network
-    log_probs_BTV = network.audio_head(recognizer.encode_sound([samples]).frames_BTD).expand(len(DIGITS), -1, -1)
-    units = [torch.tensor(recognizer.tokenizer.encode(word)) for word in DIGITS]
+    network = engine.network
+    log_probs_BTV = network.audio_head(engine.encode_audio([samples]).frames_BTD).expand(len(DIGITS), -1, -1)
+    units = [torch.tensor(engine.tokenizer.encode(word)) for word in DIGITS]
     losses = F.ctc_loss(
         log_probs_BTV.transpose(0, 1),
         torch.cat(units),
@@ -52,10 +53,10 @@ def digit(recognizer: Recognizer, path: Path) -> str:
     return DIGITS[int(losses.argmin())]
 
 
-def right_by_speaker(recognizer: Recognizer, folder: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, list[bool]]:
+def right_by_speaker(engine: OwnEngine, folder: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, list[bool]]:
     right: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
-        right[row["speaker"]].append(digit(recognizer, folder / row["file"]) == row["words"])
+        right[row["speaker"]].append(digit(engine, folder / row["file"]) == row["words"])
     return right
 
 
@@ -81,7 +82,7 @@ def main() -> None:
     rows = read_rows(arguments.digits / "digits.jsonl")
     print(f"{len(rows)} recordings, share of digits that are right")
     for model in arguments.models:
-        right = right_by_speaker(avsr.load(model), arguments.digits, rows)
+        right = right_by_speaker(cast(OwnEngine, avsr.load(model).model.engine), arguments.digits, rows)
         total = 100 * sum(map(sum, right.values())) / len(rows)
         speakers = ", ".join(f"{speaker} {100 * sum(r) / len(r):.0f}" for speaker, r in sorted(right.items()))
         print(f"{model}: {total:.1f} % ({speakers})", flush=True)

@@ -5,12 +5,12 @@ import sys
 import avsr
 from avsr.cli.main import main
 from avsr.recognizer import Recognizer
-from tests.tiny import live_network, tiny_tokenizer
+from tests.tiny import live_network, own_recognizer, tiny_tokenizer
 
 
 def load(name: str, *, device: str) -> Recognizer:
     """Takes the place of avsr.load."""
-    return Recognizer(live_network(), tiny_tokenizer())
+    return own_recognizer(live_network(), tiny_tokenizer())
 
 
 if __name__ == "__main__":

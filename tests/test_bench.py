@@ -14,13 +14,12 @@ from avsr.bench.latency import LiveClip, TimedWord, clip_of_utterance, measure, 
 from avsr.cli.main import main
 from avsr.datasets.manifest import Utterance, save_lips, save_samples, write_manifest
 from avsr.grid import SLOT_S
-from avsr.recognizer import Recognizer
 from avsr.streaming import Event
 from avsr.streaming.events import Chunk
 from avsr.streaming.source import Picture
 from avsr.transcript import Word
 from tests import fake_stream
-from tests.tiny import live_network, random_samples, tiny_tokenizer
+from tests.tiny import live_network, own_recognizer, random_samples, tiny_tokenizer
 
 DEMO = str(Path(__file__).resolve().parents[1] / "avsr/assets/demo.mp4")
 
@@ -113,7 +112,7 @@ def test_percentiles_of_nothing_are_nothing() -> None:
 
 
 def test_every_step_is_measured_and_longer_chunks_are_fewer() -> None:
-    recognizer = Recognizer(live_network(), tiny_tokenizer())
+    recognizer = own_recognizer(live_network(), tiny_tokenizer())
     crops = np.random.default_rng(1).integers(0, 255, (50, 96, 96)).astype(np.uint8)
     pictures = tuple(Picture(SLOT_S * (k + 1), SLOT_S * k, crop) for k, crop in enumerate(crops))
     clip = LiveClip(samples=random_samples(2.0), pictures=pictures)

@@ -24,7 +24,7 @@ import avsr
 from avsr.cli.main import main
 from tests import fake_stream
 from tests.fake_devices import FakeCapture, FakeInput
-from tests.tiny import random_samples, tiny_network, tiny_tokenizer
+from tests.tiny import own_recognizer, random_samples, tiny_network, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = str(ROOT / "avsr/assets/demo.mp4")
@@ -278,7 +278,7 @@ class TestMistakes:
     def test_model_for_whole_recordings(
         self, sound: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        whole = avsr.Recognizer(tiny_network(), tiny_tokenizer())
+        whole = own_recognizer(tiny_network(), tiny_tokenizer())
         monkeypatch.setattr(avsr, "load", lambda *_, **__: whole)
         assert main(["stream", sound]) == 1
         out, err = capsys.readouterr()

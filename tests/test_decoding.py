@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
+import torchaudio
 
-from avsr.decoding.alignment import align, align_greedy
-from avsr.decoding.greedy import greedy
+from avsr.arrays import LogProbs
+from avsr.decoding.alignment import align
+from avsr.decoding.greedy import GreedySearch, greedy
+from avsr.decoding.search import Spoken
 from avsr.decoding.tokenizer import SentencePieceTokenizer, WordTokenizer
 from avsr.errors import DataError, ModelError
+from tests.nemo_archive import tokenizer_model
 
 
-def peaked(path: list[int], size: int, probability: float = 0.9) -> torch.Tensor:
+def peaked(path: list[int], size: int, probability: float = 0.9) -> LogProbs:
     """Log-probabilities whose best unit at each frame is the given one."""
-    probs = torch.full((len(path), size), (1 - probability) / (size - 1))
-    probs[torch.arange(len(path)), torch.tensor(path)] = probability
-    return probs.log()
+    probs = np.full((len(path), size), (1 - probability) / (size - 1), np.float32)
+    probs[np.arange(len(path)), path] = probability
+    return np.log(probs)
+
+
+def random_log_probs(frames: int, size: int, seed: int) -> LogProbs:
+    generator = torch.Generator().manual_seed(seed)
+    return (3 * torch.randn(frames, size, generator=generator)).log_softmax(-1).numpy()
+
+
+def decoded(log_probs: LogProbs, words: str = "abcdefgh") -> list[Spoken]:
+    """What a greedy search makes of all frames at once; a unit a letter, a second a frame."""
+    search = GreedySearch(WordTokenizer(words[: log_probs.shape[1] - 1]), frame_s=1.0)
+    return search.words(search.step(log_probs, search.initial_state()))
 
 
 def test_greedy_merges_repeats_and_drops_blanks() -> None:
     assert greedy(peaked([3, 0, 0, 3, 0, 1, 1, 2, 3], 4), blank_id=3) == [0, 0, 1, 2]
     assert greedy(peaked([3, 3], 4), blank_id=3) == []
-    assert greedy(torch.zeros(0, 4), blank_id=3) == []
+    assert greedy(np.zeros((0, 4), np.float32), blank_id=3) == []
 
 
 def test_alignment_finds_frames_and_confidence() -> None:
@@ -33,7 +49,7 @@ def test_alignment_finds_frames_and_confidence() -> None:
 
 
 def test_alignment_is_the_best_of_all_paths() -> None:
-    log_probs = torch.randn(7, 4, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    log_probs = random_log_probs(7, 4, seed=0)
     wanted = [2, 0]
     best = max(
         (path for path in itertools.product(range(4), repeat=7) if _collapse(path) == wanted),
@@ -52,24 +68,77 @@ def test_alignment_needs_enough_frames() -> None:
         align(peaked([0, 0], 4), [0, 0], blank_id=3)
 
 
-def test_long_alignment_in_pieces_equals_greedy_and_keeps_time() -> None:
-    path = ([3] * 10 + [0, 0, 3, 1, 2] + [3] * 2 + [2]) * 300
-    log_probs = peaked(path, 4)
-    units = align_greedy(log_probs, blank_id=3)
-    assert [u.unit for u in units] == greedy(log_probs, blank_id=3)
-    assert (units[0].first, units[0].end) == (10, 12)
-    assert units[-1].first == len(path) - 1
-    assert all(a.end <= b.first for a, b in itertools.pairwise(units))
+def test_alignment_is_that_of_torchaudio() -> None:
+    for seed in range(20):
+        log_probs = random_log_probs(30, 5, seed)
+        units = [0, 0, 1, 3, 3, 2][: 1 + seed % 6]
+        path_T, _ = torchaudio.functional.forced_align(
+            torch.from_numpy(log_probs)[None], torch.tensor([units], dtype=torch.int32), blank=4
+        )
+        runs = [(unit, list(group)) for unit, group in itertools.groupby(range(30), key=path_T[0].tolist().__getitem__)]
+        expected = [(unit, frames[0], frames[-1] + 1) for unit, frames in runs if unit != 4]
+        assert [(u.unit, u.first, u.end) for u in align(log_probs, units, blank_id=4)] == expected
+
+
+def test_greedy_frames_are_the_forced_alignment_of_what_it_finds() -> None:
+    for seed in range(20):
+        log_probs = random_log_probs(40, 6, seed)
+        units = align(log_probs, greedy(log_probs, blank_id=5), blank_id=5)
+        words = decoded(log_probs)
+        assert [(u.first, u.end) for u in units] == [(word.start_s, word.end_s) for word in words]
+        assert [u.confidence for u in units] == pytest.approx([word.confidence for word in words])
+
+
+def test_a_search_in_any_chunks_is_the_search_at_once() -> None:
+    tokenizer = SentencePieceTokenizer(tokenizer_model())
+    search = GreedySearch(tokenizer, frame_s=0.08)
+    random = np.random.default_rng(0)
+    for seed in range(10):
+        log_probs = random_log_probs(60, len(tokenizer) + 1, seed)
+        log_probs[random.random(60) < 0.5, -1] = 9.0  # blanks
+        at_once = search.words(search.step(log_probs, search.initial_state(7)))
+        beam = search.initial_state(7)
+        first = 0
+        while first < 60:
+            end = first + int(random.integers(1, 9))
+            before, shown = beam, search.words(beam)
+            beam = search.step(log_probs[first:end], beam)
+            assert search.words(before) == shown  # the beam that was given is as it was
+            first = end
+        assert search.words(beam) == at_once
+        assert at_once[0].start_s >= 7 * 0.08
+
+
+def test_settled_words_are_not_decoded_again() -> None:
+    search = GreedySearch(WordTokenizer("abc"), frame_s=1.0)
+    beam = search.step(peaked([0, 3, 1, 3, 2, 2], 4), search.initial_state())
+    assert [word.word for word in beam.words] == ["a"]  # "b" may still grow until the run of "c" ends
+    assert search.step(peaked([3, 0], 4), beam).words[0] is beam.words[0]
+
+
+def test_pause_is_the_time_since_the_last_unit() -> None:
+    search = GreedySearch(WordTokenizer("abc"), frame_s=1.0)
+    beam = search.initial_state(10)
+    assert search.pause(beam) == 0
+    for path, pause in (([3, 3], 2), ([1], 0), ([1, 3], 1), ([3, 3], 3)):
+        beam = search.step(peaked(path, 4), beam)
+        assert search.pause(beam) == pause
+
+
+def test_silence_makes_frames_certain_of_nothing() -> None:
+    search = GreedySearch(WordTokenizer("abc"), frame_s=1.0)
+    log_probs = search.silence(peaked([0, 1, 2], 4), np.array([False, True, False]))
+    assert [word.word for word in decoded(log_probs)] == ["a", "c"]
+    assert np.isfinite(log_probs).all()
 
 
 def test_a_pause_between_equal_words_keeps_both() -> None:
-    units = align_greedy(peaked([0, 3, 0, 3, 3, 3, 3, 3, 0], 4), blank_id=3)
-    assert [u.first for u in units] == [0, 2, 8]
+    assert [word.start_s for word in decoded(peaked([0, 3, 0, 3, 3, 3, 3, 3, 0], 4))] == [0, 2, 8]
 
 
 def test_nothing_said() -> None:
-    assert align_greedy(peaked([3] * 20, 4), blank_id=3) == []
-    assert align_greedy(torch.zeros(0, 4), blank_id=3) == []
+    assert decoded(peaked([3] * 20, 4)) == []
+    assert decoded(np.zeros((0, 4), np.float32)) == []
 
 
 def test_tokenizer() -> None:
@@ -83,8 +152,6 @@ def test_tokenizer() -> None:
 
 
 def test_pieces_of_words() -> None:
-    from tests.nemo_archive import tokenizer_model
-
     tokenizer = SentencePieceTokenizer(tokenizer_model())
     ids = tokenizer.encode("the quiet teacher paints a boat")
     assert tokenizer.decode(ids) == "the quiet teacher paints a boat"

@@ -23,16 +23,16 @@ from avsr.errors import AvsrError, ConfigError, DataError, ModelError
 from avsr.evaluation.compare import compare
 from avsr.evaluation.conditions import Condition, make_grid
 from avsr.evaluation.figures import curves_of, with_whole_lips
+from avsr.evaluation.opened import ModelSource
 from avsr.evaluation.report import write_report
 from avsr.evaluation.results import COLUMNS, Results, Spoken, make_cell, read_results
 from avsr.evaluation.runner import Evaluation, evaluate, make_batches, plain_text
 from avsr.evaluation.sounds import NoiseSource
 from avsr.evaluation.statistics import count_errors, snr_gain_db
-from avsr.families.external import SystemSource
 from avsr.families.own.checkpoint import save_checkpoint
 from avsr.grid import Modality
 from tests.corpus import make_corpus
-from tests.tiny import tiny_network, tiny_tokenizer
+from tests.tiny import engine_of, tiny_network, tiny_tokenizer
 
 FUNCTIONS = "tests.other_recognizers"
 
@@ -50,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluation(
     manifest: Path,
-    system: SystemSource,
+    system: ModelSource,
     modalities: Sequence[Modality] = ("a",),
     noises: Sequence[str] = ("white",),
     snrs_db: Sequence[float | None] = (None, 0.0),
@@ -63,8 +63,8 @@ def evaluation(
     return Evaluation(str(manifest), system=system, grid=grid, **values)  # type: ignore[arg-type]
 
 
-def function(name: str) -> SystemSource:
-    return SystemSource("function", f"{FUNCTIONS}:{name}")
+def function(name: str) -> ModelSource:
+    return ModelSource(f"function:{FUNCTIONS}:{name}")
 
 
 def measured(evaluation: Evaluation, output: Path, **how: object) -> Results:
@@ -89,7 +89,7 @@ def whole(manifest: Path, model: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def all_modalities(manifest: Path, model: Path) -> Evaluation:
-    return evaluation(manifest, SystemSource("model", str(model), "cpu"), ("a", "v", "av"))
+    return evaluation(manifest, ModelSource(str(model), "cpu"), ("a", "v", "av"))
 
 
 class TestNumbers:
@@ -108,9 +108,9 @@ class TestNumbers:
                 ("v", recognizer.log_probs(None, lips, presence)),
                 ("av", recognizer.log_probs(samples, lips, presence)),
             ):
-                for item, length in zip(*out, strict=True):
-                    units = greedy(item[:length], recognizer.network.blank_id)
-                    texts[modality].append(recognizer.tokenizer.decode(units))
+                for item in out:
+                    units = greedy(item, recognizer.model.network.blank_id)
+                    texts[modality].append(engine_of(recognizer).tokenizer.decode(units))
         clean = {"a": ("clean", "unused"), "v": ("unused", "intact"), "av": ("clean", "intact")}
         for modality, (noise, video) in clean.items():
             cell = results.cells[Condition(modality, noise, None, video, None)]  # type: ignore[arg-type]
@@ -337,7 +337,7 @@ class TestSystems:
             "import sys, wave\nw = wave.open(sys.argv[2])\n"
             "print('It is,', w.getframerate(), w.getnchannels(), w.getsampwidth())\nprint(w.getnframes())\n"
         )
-        command = SystemSource("command", f"{sys.executable} {script} --file {{wav}}")
+        command = ModelSource(f"command:{sys.executable} {script} --file {{wav}}")
         results = measured(evaluation(manifest, command, snrs_db=(None,), clips=1), tmp_path / "run")
         assert next(iter(results.cells.values())).hypotheses == ("It is, 16000 1 2 19200",)
         plain = measured(
@@ -352,17 +352,17 @@ class TestSystems:
             (function("number"), "wrong result: got int, expected a string"),
             (function("absent"), "no function 'absent'"),
             (function("not_callable"), "no function 'not_callable'"),
-            (SystemSource("function", "nowhere_to_be_found:f"), "cannot be imported"),
-            (SystemSource("function", "nowhere.py:f"), "no such file"),
-            (SystemSource("function", "noname"), "expected module:function"),
-            (SystemSource("command", "no-such-program-here"), "cannot be run: got No such file"),
-            (SystemSource("command", "sh -c 'echo oh dear >&2; exit 3'"), r"exit code 3 \(oh dear\)"),
-            (SystemSource("command", "'"), "is not understood"),
-            (SystemSource("command", " "), "the command is empty"),
-            (SystemSource("model", "no-such-model"), "no model 'no-such-model'"),
+            (ModelSource("function:nowhere_to_be_found:f"), "cannot be imported"),
+            (ModelSource("function:nowhere.py:f"), "no such file"),
+            (ModelSource("function:noname"), "expected module:function"),
+            (ModelSource("command:no-such-program-here"), "cannot be run: got No such file"),
+            (ModelSource("command:sh -c 'echo oh dear >&2; exit 3'"), r"exit code 3 \(oh dear\)"),
+            (ModelSource("command:'"), "is not understood"),
+            (ModelSource("command: "), "the command is empty"),
+            (ModelSource("no-such-model"), "no model 'no-such-model'"),
         ],
     )
-    def test_failures_are_one_line(self, source: SystemSource, message: str, manifest: Path, tmp_path: Path) -> None:
+    def test_failures_are_one_line(self, source: ModelSource, message: str, manifest: Path, tmp_path: Path) -> None:
         with pytest.raises((ConfigError, ModelError), match=message) as caught:
             evaluate(evaluation(manifest, source, snrs_db=(None,)), tmp_path / "run", workers=1)
         assert "\n" not in str(caught.value)
@@ -374,7 +374,7 @@ class TestSystems:
 
 class TestReport:
     def test_what_lips_are_worth(self, manifest: Path, model: Path, tmp_path: Path) -> None:
-        system = SystemSource("model", str(model), "cpu")
+        system = ModelSource(str(model), "cpu")
         levels = evaluation(manifest, system, ("a", "av"), snrs_db=(None, -10.0, 0.0), pictures=("intact",), seeds=(1,))
         results = measured(levels, tmp_path / "run")
         table = write_report(tmp_path / "run", results)
@@ -429,7 +429,7 @@ class TestReport:
             write_report(tmp_path / "report", read_results(whole), beside=[fewer])
 
     def test_whatever_is_measured_can_be_reported(self, manifest: Path, model: Path, tmp_path: Path) -> None:
-        source = SystemSource("model", str(model), "cpu")
+        source = ModelSource(str(model), "cpu")
         for number, job in enumerate(
             (
                 evaluation(manifest, source, ("v",), noises=(), snrs_db=(None,), pictures=("intact",)),
@@ -459,9 +459,7 @@ class TestComparison:
         texts = [u.text for u in sorted(read_manifest(many), key=lambda u: u.id) if u.split == "train"]
         in_turn = [text for first in range(0, len(texts), 2) for text in texts[first : first + 2] * 3]  # three sounds
         cheat.write_text(f"texts = iter({in_turn!r})\ndef right(samples):\n    return next(texts)\n")
-        right = measured(
-            dataclasses.replace(job, system=SystemSource("function", f"{cheat}:right")), tmp_path / "right"
-        )
+        right = measured(dataclasses.replace(job, system=ModelSource(f"function:{cheat}:right")), tmp_path / "right")
         comparison = compare(nothing, right)
         assert {d.verdict for d in comparison.conditions} == {"better"}
         assert {d.verdict for d in compare(right, nothing).conditions} == {"worse"}

@@ -21,7 +21,7 @@ SIZES = [("streaming", 13), ("streaming", 6), ("streaming", 1), ("streaming", 0)
 
 def load(name: str, right: int) -> tuple[Recognizer, AttentionContext]:
     recognizer = avsr.load(shared_nemo(f"{name}.nemo"), device="cpu")
-    config = recognizer.config.audio_encoder
+    config = recognizer.model.network.config.audio_encoder
     return recognizer, next(c for c in (config.attention, *config.attention_choices) if c.right == right)
 
 
@@ -38,12 +38,12 @@ def test_chunks_equal_the_masked_whole(name: str, right: int) -> None:
     for case in ("single", "short"):
         mel, counts = torch.from_numpy(stored[f"{case}.features"]), torch.from_numpy(stored[f"{case}.feat_len"])
         with torch.inference_mode():
-            whole, frames = recognizer.network(mel, counts, attention=context)[:2]
-            state = recognizer.network.initial_state(1, CPU, attention=context)
+            whole, frames = recognizer.model.network(mel, counts, attention=context)[:2]
+            state = recognizer.model.network.initial_state(1, CPU, attention=context)
             parts = []
             for start, end in chunks(int(counts[0]), right):
                 lengths = torch.tensor([end - start])
-                out = recognizer.network(mel[..., start:end], lengths, state=state, attention=context)
+                out = recognizer.model.network(mel[..., start:end], lengths, state=state, attention=context)
                 parts.append(out.log_probs[:, : int(out.lengths[0])])
                 state = out.state
         torch.testing.assert_close(torch.cat(parts, dim=1), whole[:, : int(frames[0])], atol=5e-5, rtol=0)
@@ -58,7 +58,7 @@ def as_the_reference_streams(
     less. After a first chunk of one frame these zeros are not what the inner stages would have seen, so that one frame
     differs from the whole pass; it is computed in the same way here. A tail of less than eight frames is dropped.
     """
-    encoder, right = recognizer.network.audio_encoder, context.right
+    encoder, right = recognizer.model.network.audio_encoder, context.right
     state = encoder.initial_state(len(mel_BFT), CPU, torch.float32, context)
     steps = []
     for index, (start, end) in enumerate(chunks(mel_BFT.shape[-1], right)):
@@ -101,7 +101,7 @@ def test_chunks_equal_those_of_the_reference(name: str, right: int) -> None:
                         torch.testing.assert_close(x_BTD[item, :count], wanted[item, :count], atol=5e-5, rtol=0)
             for item, count in enumerate(stored[f"{tag}.out_len"].tolist()):
                 heard_TD = torch.cat([x_BTD[item, : int(frames[item])] for x_BTD, frames in steps])
-                log_probs_TV = recognizer.network.audio_head(heard_TD)
+                log_probs_TV = recognizer.model.network.audio_head(heard_TD)
                 assert len(log_probs_TV) == count
                 wanted = torch.from_numpy(stored[f"{tag}.log_probs"])[item, :count]
                 torch.testing.assert_close(log_probs_TV, wanted, atol=1e-4, rtol=0)

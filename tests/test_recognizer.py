@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import wave
 from pathlib import Path
@@ -13,19 +14,24 @@ import pytest
 import torch
 
 import avsr
+from avsr.decoding.search import Search
 from avsr.errors import ConfigError, MediaError, ModelError
 from avsr.grid import FRAME_SAMPLES
 from avsr.lips.slots import LipSlot, Slot
+from avsr.media import read_audio
+from avsr.offline import source as source_module
 from avsr.offline import windows as windows_module
+from avsr.offline.source import open_source
+from avsr.offline.transcribe import window_log_probs
 from avsr.offline.windows import Window, windows
 from avsr.recognizer import Recognizer
 from tests.media import shared_clip
-from tests.tiny import random_samples, tiny_network, tiny_tokenizer
+from tests.tiny import engine_of, own_recognizer, random_samples, tiny_network, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
 def recognizer() -> Recognizer:
-    return Recognizer(tiny_network(), tiny_tokenizer())
+    return own_recognizer(tiny_network(), tiny_tokenizer())
 
 
 def write_wav(path: Path, samples: np.ndarray) -> Path:
@@ -59,31 +65,30 @@ def write_video(path: Path, seconds: float, *, sound: bool) -> Path:
 
 def test_batch_equals_single(recognizer: Recognizer) -> None:
     utterances = [random_samples(seconds, seed=index) for index, seconds in enumerate((1.3, 0.4, 2.0))]
-    batch, lengths = recognizer.log_probs(utterances)
+    batch = recognizer.log_probs(utterances)
     for index, samples in enumerate(utterances):
-        one, length = recognizer.log_probs([samples])
-        assert int(length[0]) == int(lengths[index])
-        torch.testing.assert_close(one[0], batch[index, : int(length[0])], atol=5e-5, rtol=0)
+        one = recognizer.log_probs([samples])
+        np.testing.assert_allclose(one[0], batch[index], atol=5e-5, rtol=0)
 
 
 def test_absent_lips_are_bit_for_bit_audio_only(recognizer: Recognizer) -> None:
     samples = [random_samples(1.0)]
     lips = [np.random.default_rng(0).integers(0, 255, (25, 96, 96), np.uint8)]
-    alone, _ = recognizer.log_probs(samples)
-    absent, _ = recognizer.log_probs(samples, lips, [np.zeros(25, bool)])
-    present, _ = recognizer.log_probs(samples, lips)
-    assert torch.equal(alone, absent)
-    assert not torch.allclose(alone, present)
+    alone = recognizer.log_probs(samples)
+    absent = recognizer.log_probs(samples, lips, [np.zeros(25, bool)])
+    present = recognizer.log_probs(samples, lips)
+    assert np.array_equal(alone[0], absent[0])
+    assert not np.allclose(alone[0], present[0])
 
 
 def test_bfloat16_is_close() -> None:
-    half = Recognizer(tiny_network(), tiny_tokenizer(), dtype=torch.bfloat16)
+    half = own_recognizer(tiny_network(), tiny_tokenizer(), dtype=torch.bfloat16)
     samples, lips = [random_samples(1.0)], [np.random.default_rng(0).integers(0, 255, (25, 96, 96), np.uint8)]
-    got, _ = half.log_probs(samples, lips)
-    full, _ = Recognizer(tiny_network(), tiny_tokenizer()).log_probs(samples, lips)
-    assert got.dtype == torch.float32
-    assert not torch.equal(got, full)
-    torch.testing.assert_close(got, full, atol=0.3, rtol=0)
+    got = half.log_probs(samples, lips)
+    full = own_recognizer(tiny_network(), tiny_tokenizer()).log_probs(samples, lips)
+    assert got[0].dtype == np.float32
+    assert not np.array_equal(got[0], full[0])
+    np.testing.assert_allclose(got[0], full[0], atol=0.3, rtol=0)
 
 
 def test_wrong_arrays_are_refused(recognizer: Recognizer) -> None:
@@ -101,8 +106,8 @@ def test_wrong_arrays_are_refused(recognizer: Recognizer) -> None:
 
 def test_very_little_sound(recognizer: Recognizer, tmp_path: Path) -> None:
     for seconds in (0.0, 0.005, 0.012, 0.03):
-        log_probs, lengths = recognizer.log_probs([random_samples(seconds)])
-        assert log_probs.shape == (1, int(lengths[0]), 7)
+        log_probs = recognizer.log_probs([random_samples(seconds)])
+        assert len(log_probs) == 1 and log_probs[0].shape[1:] == (7,)
         if seconds:
             recognizer.transcribe(write_wav(tmp_path / "a.wav", random_samples(seconds)))
     with pytest.raises(ValueError, match="got no utterances"):
@@ -141,13 +146,24 @@ def test_what_a_file_lacks_is_said(recognizer: Recognizer, tmp_path: Path) -> No
         recognizer.transcribe(tmp_path / "none.mp4")
 
 
+def windows_of(path: Path, *, picture: bool) -> list[Window]:
+    with open_source(path) as source:
+        return list(windows(source, sound=True, picture=picture))
+
+
+def log_probs_of(recognizer: Recognizer, window: Window) -> np.ndarray:
+    """What transcription makes of a window."""
+    assert recognizer.model.frames is not None
+    return window_log_probs(recognizer.model.frames, recognizer.model.frames.frame_search(Search()), window)
+
+
 def speaking(words: int = 3) -> Recognizer:
     """A model that says its words whatever it gets, as a trained one does with silence."""
     network = tiny_network()
     with torch.no_grad():
         network.audio_head.project.weight.normal_(std=3.0, generator=torch.Generator().manual_seed(1))
         network.audio_head.project.bias[-1] = -30.0
-    return Recognizer(network, tiny_tokenizer())
+    return own_recognizer(network, tiny_tokenizer())
 
 
 @pytest.mark.parametrize("peak", [0.0, 3.1e-5])
@@ -172,10 +188,10 @@ def test_no_words_from_silence_beside_sound(tmp_path: Path) -> None:
         assert 2.0 - 0.56 <= word.start < word.end <= 4.0 + 0.56
     # Frames within reach of sound are as they were.
     window = Window(0, (0, 75), samples, None, None, [], [])
-    whole, _ = recognizer.log_probs([samples])
-    cut = recognizer._run_window(window)
-    assert torch.equal(cut[19:56], whole[0, 19:56])
-    assert (cut[:19].argmax(-1) == recognizer.network.blank_id).all()
+    whole = recognizer.log_probs([samples])
+    cut = log_probs_of(recognizer, window)
+    assert np.array_equal(cut[19:56], whole[0][19:56])
+    assert (cut[:19].argmax(-1) == recognizer.model.network.blank_id).all()
 
 
 def test_lips_speak_where_the_sound_is_silent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -185,27 +201,26 @@ def test_lips_speak_where_the_sound_is_silent(monkeypatch: pytest.MonkeyPatch, t
     slots = [Slot(k, {7: LipSlot(k, crop, True, "ok", 7, width_px=100.0)}) for k, crop in enumerate(crops)]
     monkeypatch.setattr(windows_module, "slots_of", lambda frames, end_s: iter(slots))
     path = write_video(tmp_path / "a.mp4", 2.0, sound=True)
-    monkeypatch.setattr(windows_module, "iter_audio", lambda path, on_warning: iter([np.zeros(32_000, np.float32)]))
+    monkeypatch.setattr(source_module, "iter_audio", lambda path, on_warning: iter([np.zeros(32_000, np.float32)]))
     transcript = recognizer.transcribe(path)
     assert transcript.modality == "v"
     assert transcript.warnings == ("the sound is silent: recognised from the lips alone",)
     assert {word.modality for word in transcript.words} == {"v"}
-    expected, _ = recognizer.log_probs(None, [crops])
-    (window,) = windows(path, sound=True, picture=True)
-    assert torch.equal(recognizer._run_window(window), expected[0])
+    expected = recognizer.log_probs(None, [crops])
+    (window,) = windows_of(path, picture=True)
+    assert np.array_equal(log_probs_of(recognizer, window), expected[0])
     with_nothing = recognizer.transcribe(path, modality="a")
     assert (with_nothing.words, with_nothing.modality) == ((), "a")
 
 
 def trained_for(*modalities: str, sides: bool = False) -> Recognizer:
-    recognizer = speaking()
-    network = recognizer.network
+    network = speaking().model.network
     network.config = dataclasses.replace(
         network.config,
         trained=modalities,  # type: ignore[arg-type]
         decodes="sides" if sides else "fused",
     )
-    return recognizer
+    return own_recognizer(network, tiny_tokenizer())
 
 
 def test_what_a_model_was_trained_for(tmp_path: Path) -> None:
@@ -218,17 +233,17 @@ def test_what_a_model_was_trained_for(tmp_path: Path) -> None:
     samples, lips = [random_samples(1.0)], [np.zeros((26, 96, 96), np.uint8)]
     with pytest.raises(ModelError, match="not trained for modality av"):
         lips_only.log_probs(samples, lips)
-    got, _ = lips_only.log_probs(None, lips)
-    assert lips_only.network.visual_head is not None
-    crops, presence = lips_only.lip_tensors(lips, [np.ones(26, bool)])
+    got = lips_only.log_probs(None, lips)
+    assert lips_only.model.network.visual_head is not None
+    crops, presence = engine_of(lips_only).lip_tensors(lips, [np.ones(26, bool)])
     with torch.inference_mode():
-        output = lips_only.network(None, torch.tensor([104]), crops, presence)
-    assert output.visual_log_probs is not None and torch.equal(got, output.visual_log_probs)
+        output = lips_only.model.network(None, torch.tensor([104]), crops, presence)
+    assert output.visual_log_probs is not None and np.array_equal(got[0], output.visual_log_probs[0].numpy())
     hears = trained_for("a", sides=True)
-    got, _ = hears.log_probs(samples)
+    got = hears.log_probs(samples)
     with torch.inference_mode():
-        output = hears.network(*hears.features(samples))
-    assert output.audio_log_probs is not None and torch.equal(got, output.audio_log_probs)
+        output = hears.model.network(*engine_of(hears).features(samples))
+    assert output.audio_log_probs is not None and np.array_equal(got[0], output.audio_log_probs[0].numpy())
     assert hears.transcribe(write_video(tmp_path / "wall.mp4", 0.6, sound=True)).video is None
 
 
@@ -239,9 +254,61 @@ def test_auto_keeps_to_what_a_model_was_trained_for(monkeypatch: pytest.MonkeyPa
     path = write_video(tmp_path / "a.mp4", 0.8, sound=True)
     transcript = trained_for("v", sides=True).transcribe(path)
     assert transcript.modality == "v"
-    assert transcript.warnings == ("recognised from the lips alone: model tiny was not trained for sound",)
+    assert transcript.warnings[0] == "recognised from the lips alone: model tiny was not trained for sound"
     assert trained_for("a", "v", sides=True).transcribe(path).modality == "a"
     assert trained_for("av").transcribe(path).modality == "av"
+
+
+def test_a_closed_domain_is_said_on_every_run(tmp_path: Path) -> None:
+    network = speaking().model.network
+    path = write_wav(tmp_path / "a.wav", random_samples(1.0))
+    network.config = dataclasses.replace(network.config, domain="the six words of a test")
+    transcript = own_recognizer(network, tiny_tokenizer()).transcribe(path)
+    assert transcript.words
+    assert transcript.warnings == ("model tiny knows only the six words of a test: other speech comes out as these",)
+    network.config = dataclasses.replace(network.config, domain=None)  # as in checkpoints from before
+    transcript = own_recognizer(network, tiny_tokenizer()).transcribe(path)
+    assert transcript.warnings[0].startswith("model tiny knows only the 6 words of its vocabulary")
+
+
+def test_a_model_that_recognises_nothing_says_so(tmp_path: Path) -> None:
+    network = speaking().model.network
+    with torch.no_grad():
+        network.audio_head.project.bias[-1] = 1000.0  # as an untrained model: blank everywhere
+    recognizer = own_recognizer(network, tiny_tokenizer())
+    transcript = recognizer.transcribe(write_wav(tmp_path / "a.wav", random_samples(1.0)))
+    assert (transcript.words, transcript.warnings) == ((), ("no words were recognised",))
+
+
+def test_samples_and_open_files_are_transcribed_as_the_file_is(tmp_path: Path) -> None:
+    recognizer = speaking()
+    path = write_wav(tmp_path / "a.wav", random_samples(2.0))
+    expected = recognizer.transcribe(path)
+    assert expected.words
+    with path.open("rb") as file:
+        assert recognizer.transcribe(file) == expected
+    from_bytes = recognizer.transcribe(io.BytesIO(path.read_bytes()))
+    assert (from_bytes.source, from_bytes.segments) == ("the open file", expected.segments)
+    from_samples = recognizer.transcribe(read_audio(path))
+    assert (from_samples.source, from_samples.segments) == ("samples", expected.segments)
+
+
+def test_what_cannot_be_transcribed_is_refused_in_one_line(tmp_path: Path) -> None:
+    recognizer = speaking()
+    for wrong, error, message in (
+        (17, TypeError, "got int, expected a path, an open binary file, or samples"),
+        (np.zeros(16_000, np.int16), ValueError, "samples: got int16, expected float32"),
+        (np.zeros((2, 16_000), np.float32), ValueError, r"samples: got shape \(2, 16000\), expected one dimension"),
+        (np.full(16_000, np.inf, np.float32), ValueError, "samples: got values that are not finite"),
+        (io.StringIO("text"), TypeError, "got a file opened as text, expected one opened with mode 'rb'"),
+        (io.BytesIO(b"text"), MediaError, "the open file: cannot be opened as media"),
+    ):
+        with pytest.raises(error, match=message):
+            recognizer.transcribe(wrong)  # type: ignore[arg-type]
+
+
+def test_repr_says_what_it_is() -> None:
+    assert repr(speaking()) == "<Recognizer tiny: own, a, v, av, domain open>"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +338,7 @@ def test_no_face_means_sound_alone_with_a_warning(recognizer: Recognizer, tmp_pa
 
 
 def test_a_model_that_only_hears(tmp_path: Path) -> None:
-    hears = Recognizer(tiny_network(lips=False), tiny_tokenizer())
+    hears = own_recognizer(tiny_network(lips=False), tiny_tokenizer())
     path = write_video(tmp_path / "wall.mp4", 0.6, sound=True)
     assert hears.transcribe(path).modality == "a"
     with pytest.raises(ModelError, match="model tiny only hears"):
@@ -284,7 +351,7 @@ def test_a_model_that_only_hears(tmp_path: Path) -> None:
 def test_windows_cover_a_file_once(tmp_path: Path, seconds: float) -> None:
     samples = random_samples(seconds)
     path = write_wav(tmp_path / "a.wav", samples)
-    cut = list(windows(path, sound=True, picture=False))
+    cut = list(windows_of(path, picture=False))
     frames = -(-(len(samples) // 160) // 8)
     assert [window.keep[0] for window in cut] == [0, *(window.keep[1] for window in cut[:-1])]
     assert cut[-1].keep[1] == frames
@@ -299,11 +366,11 @@ def test_a_window_decides_far_from_its_edges(recognizer: Recognizer, tmp_path: P
     """Cut into windows or not, the result is the same but for what reaches across 2 s."""
     samples = random_samples(40.0)
     path = write_wav(tmp_path / "a.wav", samples)
-    parts = [recognizer._run_window(window) for window in windows(path, sound=True, picture=False)]
+    parts = [log_probs_of(recognizer, window) for window in windows_of(path, picture=False)]
     rounded = ((samples * 32767).astype("<i2") / 32768).astype(np.float32)
-    whole, _ = recognizer.log_probs([rounded])
+    whole = recognizer.log_probs([rounded])
     assert len(parts) == 3
-    torch.testing.assert_close(torch.cat(parts), whole[0], atol=2e-2, rtol=0)
+    np.testing.assert_allclose(np.concatenate(parts), whole[0], atol=2e-2, rtol=0)
 
 
 def test_lips_longer_or_shorter_than_the_sound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -316,7 +383,7 @@ def test_lips_longer_or_shorter_than_the_sound(monkeypatch: pytest.MonkeyPatch, 
     def cut(count: int) -> Window:
         monkeypatch.setattr(windows_module, "iter_frames", lambda path, on_warning: iter(()))
         monkeypatch.setattr(windows_module, "slots_of", lambda frames, end_s: iter(slots(count)))
-        (window,) = windows(path, sound=True, picture=True)
+        (window,) = windows_of(path, picture=True)
         return window
 
     shorter = cut(10)
@@ -359,6 +426,6 @@ def test_a_face_by_its_number(recognizer: Recognizer) -> None:
 
 
 def test_whole_numbers_are_not_taken_for_sound() -> None:
-    recognizer = Recognizer(tiny_network(), tiny_tokenizer())
+    recognizer = own_recognizer(tiny_network(), tiny_tokenizer())
     with pytest.raises(ValueError, match="samples 0: got int16, expected float32"):
         recognizer.log_probs([np.zeros(16_000, np.int16)])

@@ -19,7 +19,7 @@ from avsr.streaming.faults import Faults
 from avsr.streaming.live import Live
 from avsr.streaming.source import Picture, blocks
 from tests.media import shared_clip
-from tests.tiny import live_network, random_samples, tiny_tokenizer
+from tests.tiny import live_network, own_recognizer, random_samples, tiny_tokenizer
 
 CLIPS = {
     "grid_bbaf2n.mpg": "bin blue at f two now",
@@ -39,7 +39,8 @@ def finals(events: list[Event]) -> str:
 
 def listen(recognizer: Recognizer, clip: LiveClip, faults: Faults, **options: object) -> list[Event]:
     pictures = None if clip.pictures is None else faults.of_pictures(clip.pictures)
-    with Live(recognizer, blocks([clip.samples]), pictures, origin_s=0.0, **options) as live:  # type: ignore[arg-type]
+    session = recognizer.stream(origin_s=0.0, video=pictures is not None, **options)  # type: ignore[arg-type]
+    with Live(session, blocks([clip.samples]), pictures) as live:
         return list(live.events())
 
 
@@ -75,7 +76,7 @@ def resident_mib() -> float:
 
 
 def test_half_a_minute_costs_no_memory_and_no_time_is_lost() -> None:
-    recognizer = Recognizer(live_network(), tiny_tokenizer())
+    recognizer = own_recognizer(live_network(), tiny_tokenizer())
     crops = np.random.default_rng(1).integers(0, 255, (80, 96, 96)).astype(np.uint8)
     samples = random_samples(3.2, seed=3)
     session = recognizer.stream(chunk_ms=320, origin_s=0.0)
@@ -96,7 +97,7 @@ def test_half_a_minute_costs_no_memory_and_no_time_is_lost() -> None:
 
 
 def test_eight_at_once_say_what_one_says() -> None:
-    recognizer = Recognizer(live_network(), tiny_tokenizer())
+    recognizer = own_recognizer(live_network(), tiny_tokenizer())
     crops = np.random.default_rng(1).integers(0, 255, (75, 96, 96)).astype(np.uint8)
     pictures = tuple(Picture(0.04 * (k + 1), 0.04 * k, crop) for k, crop in enumerate(crops))
     clip = LiveClip(samples=random_samples(3.0, seed=3), pictures=pictures)

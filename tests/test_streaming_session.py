@@ -6,12 +6,13 @@ import threading
 
 import numpy as np
 import pytest
-import torch
 
+from avsr.arrays import LogProbs
+from avsr.decoding.greedy import greedy
 from avsr.errors import ConfigError
 from avsr.recognizer import Recognizer
-from avsr.streaming import Chunk, Event, Session
-from tests.tiny import live_network, random_samples, tiny_network, tiny_tokenizer
+from avsr.streaming import Event, Session, Step
+from tests.tiny import engine_of, live_network, own_recognizer, random_samples, tiny_network, tiny_tokenizer
 
 SECONDS = 2.9
 BLOCK = 320  # samples: 20 ms
@@ -19,7 +20,7 @@ BLOCK = 320  # samples: 20 ms
 
 @pytest.fixture(scope="module")
 def recognizer() -> Recognizer:
-    return Recognizer(live_network(), tiny_tokenizer())
+    return own_recognizer(live_network(), tiny_tokenizer())
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +68,15 @@ def finals(events: list[Event]) -> str:
 def test_a_stream_equals_one_pass_in_chunks(
     recognizer: Recognizer, samples: np.ndarray, crops: np.ndarray, chunk_ms: int, with_lips: bool
 ) -> None:
-    parts: list[torch.Tensor] = []
+    parts: list[LogProbs] = []
     session = recognizer.stream(chunk_ms=chunk_ms, video=with_lips, on_log_probs=parts.append)
     lips = crops if with_lips else None
     events = run(session, samples, lips)
-    whole, lengths = recognizer.in_chunks(chunk_ms).log_probs([samples], None if lips is None else [lips])
-    assert sum(map(len, parts)) == int(lengths[0])
-    torch.testing.assert_close(torch.cat(parts), whole[0], atol=1e-4, rtol=0)
-    expected = recognizer.tokenizer.decode(
-        [unit for unit in torch.unique_consecutive(whole[0].argmax(-1)).tolist() if unit != recognizer.network.blank_id]
-    )
-    assert finals(events) == expected
+    whole = recognizer.log_probs([samples], None if lips is None else [lips], chunk_ms=chunk_ms)
+    assert sum(map(len, parts)) == len(whole[0])
+    np.testing.assert_allclose(np.concatenate(parts), whole[0], atol=1e-4, rtol=0)
+    units = greedy(whole[0], recognizer.model.network.blank_id)
+    assert finals(events) == engine_of(recognizer).tokenizer.decode(units)
     counters = events[-1].counters
     assert counters is not None and adds_up(counters)
     assert counters["used"] == (len(crops) if with_lips else 0)
@@ -89,19 +88,19 @@ def test_with_lips_that_come_and_go_a_stream_equals_one_pass_with_the_same_prese
 ) -> None:
     lost = np.random.default_rng(5).random(len(crops)) < 0.3
     lost[20:40] = True
-    parts: list[torch.Tensor] = []
+    parts: list[LogProbs] = []
     used: list[bool] = []
 
-    def on_chunk(chunk: Chunk) -> None:
+    def on_chunk(chunk: Step) -> None:
         used.extend(chunk.used)
 
     session = recognizer.stream(chunk_ms=chunk_ms, on_log_probs=parts.append, on_chunk=on_chunk)
     run(session, samples, crops, skip=tuple(np.flatnonzero(lost)))
     presence = np.array(used[: len(crops)])
     assert 15 < presence.sum() <= (~lost).sum()
-    whole, _ = recognizer.in_chunks(chunk_ms).log_probs([samples], [crops], [presence])
-    together = torch.cat(parts)
-    torch.testing.assert_close(together, whole[0, : len(together)], atol=1e-4, rtol=0)
+    whole = recognizer.log_probs([samples], [crops], [presence], chunk_ms=chunk_ms)
+    together = np.concatenate(parts)
+    np.testing.assert_allclose(together, whole[0][: len(together)], atol=1e-4, rtol=0)
 
 
 def test_a_look_ahead_changes_what_is_shown_and_not_what_is_final(
@@ -118,35 +117,35 @@ def test_a_look_ahead_changes_what_is_shown_and_not_what_is_final(
 
 
 def test_without_pictures_it_is_the_sound_alone_to_the_bit(recognizer: Recognizer, samples: np.ndarray) -> None:
-    heard: list[torch.Tensor] = []
-    read: list[torch.Tensor] = []
+    heard: list[LogProbs] = []
+    read: list[LogProbs] = []
     run(recognizer.stream(chunk_ms=320, video=False, on_log_probs=heard.append), samples)
     events = run(recognizer.stream(chunk_ms=320, video=True, on_log_probs=read.append), samples)
-    assert torch.equal(torch.cat(heard), torch.cat(read))
+    assert np.array_equal(np.concatenate(heard), np.concatenate(read))
     assert [(event.text, event.reason) for event in events if event.event == "mode"] == [("a", "lost")]
 
 
 def test_pictures_that_come_too_late_are_counted_and_have_no_influence(
     recognizer: Recognizer, samples: np.ndarray, crops: np.ndarray
 ) -> None:
-    heard: list[torch.Tensor] = []
-    read: list[torch.Tensor] = []
+    heard: list[LogProbs] = []
+    read: list[LogProbs] = []
     run(recognizer.stream(chunk_ms=320, video=False, on_log_probs=heard.append), samples)
     session = recognizer.stream(chunk_ms=320, max_video_lag_ms=200, on_log_probs=read.append)
     events = run(session, samples, crops, delay_s=0.9)
-    assert torch.equal(torch.cat(heard), torch.cat(read))
+    assert np.array_equal(np.concatenate(heard), np.concatenate(read))
     counters = events[-1].counters
     assert counters is not None and adds_up(counters)
     assert counters["used"] == 0 and counters["late"] == len(crops)
 
 
 def test_pictures_that_lag_are_waited_for(recognizer: Recognizer, samples: np.ndarray, crops: np.ndarray) -> None:
-    on_time: list[torch.Tensor] = []
-    lagging: list[torch.Tensor] = []
+    on_time: list[LogProbs] = []
+    lagging: list[LogProbs] = []
     run(recognizer.stream(chunk_ms=320, on_log_probs=on_time.append), samples, crops)
     session = recognizer.stream(chunk_ms=320, max_video_lag_ms=320, on_log_probs=lagging.append)
     events = run(session, samples, crops, delay_s=0.2)
-    assert torch.equal(torch.cat(on_time), torch.cat(lagging))
+    assert np.array_equal(np.concatenate(on_time), np.concatenate(lagging))
     assert all(event.text == "av" for event in events if event.event == "mode")
 
 
@@ -265,7 +264,7 @@ def test_sound_and_pictures_may_come_from_two_threads(
 
 def test_what_is_said_is_also_called_in_order(recognizer: Recognizer, samples: np.ndarray, crops: np.ndarray) -> None:
     called: list[Event] = []
-    chunks: list[Chunk] = []
+    chunks: list[Step] = []
     session = recognizer.stream(chunk_ms=160, look_ahead_ms=160, on_event=called.append, on_chunk=chunks.append)
     assert run(session, samples, crops) == called
     final = [chunk for chunk in chunks if chunk.for_good]
@@ -334,7 +333,7 @@ def test_settings_that_cannot_be(recognizer: Recognizer, options: dict, line: st
 
 def test_a_model_for_whole_recordings_cannot_stream() -> None:
     with pytest.raises(ConfigError, match="cannot stream: it was trained on whole recordings"):
-        Recognizer(tiny_network(), tiny_tokenizer()).stream()
+        own_recognizer(tiny_network(), tiny_tokenizer()).stream()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from avsr.streaming.faults import Faults
 from avsr.streaming.live import Live
 from avsr.streaming.source import Clock, Picture, Sound, blocks, file_pictures, file_sound, in_order
 from tests.fake_devices import FakeCapture, FakeInput
-from tests.tiny import live_network, random_samples, tiny_tokenizer
+from tests.tiny import live_network, own_recognizer, random_samples, tiny_tokenizer
 
 DEMO = Path(__file__).resolve().parents[1] / "avsr/assets/demo.mp4"
 SECONDS = 2.0
@@ -27,7 +27,7 @@ SECONDS = 2.0
 
 @pytest.fixture(scope="module")
 def recognizer() -> Recognizer:
-    return Recognizer(live_network(), tiny_tokenizer())
+    return own_recognizer(live_network(), tiny_tokenizer())
 
 
 def sound() -> Iterator[Sound]:
@@ -149,8 +149,9 @@ def test_faults_that_cannot_be(options: dict) -> None:
 # -- sessions on sources --------------------------------------------------------------------------------------------
 
 
-def run(recognizer: Recognizer, faults: Faults, **options: object) -> list[Event]:
-    with Live(recognizer, faults.of_sound(sound()), faults.of_pictures(pictures()), origin_s=0.0, **options) as live:  # type: ignore[arg-type]
+def run(recognizer: Recognizer, faults: Faults, *, real_time: bool = False, **options: object) -> list[Event]:
+    session = recognizer.stream(origin_s=0.0, **options)  # type: ignore[arg-type]
+    with Live(session, faults.of_sound(sound()), faults.of_pictures(pictures()), real_time=real_time) as live:
         return list(live.events())
 
 
@@ -193,7 +194,7 @@ def test_in_real_time_it_takes_as_long_as_it_lasts_and_says_the_same(recognizer:
 
 
 def test_a_reader_that_stalls_holds_up_nothing(recognizer: Recognizer) -> None:
-    with Live(recognizer, sound(), pictures(), real_time=True) as live:
+    with Live(recognizer.stream(), sound(), pictures(), real_time=True) as live:
         events = live.events()
         first = next(events)
         time.sleep(SECONDS + 0.5)  # everything is heard meanwhile
@@ -204,7 +205,7 @@ def test_a_reader_that_stalls_holds_up_nothing(recognizer: Recognizer) -> None:
 
 
 def test_stopped_in_the_middle_it_gives_what_is_known(recognizer: Recognizer) -> None:
-    with Live(recognizer, sound(), pictures(), real_time=True) as live:
+    with Live(recognizer.stream(), sound(), pictures(), real_time=True) as live:
         events = live.events()
         next(events)
         time.sleep(0.3)
@@ -220,7 +221,7 @@ def test_pictures_that_break_off_leave_the_sound(recognizer: Recognizer) -> None
         raise MediaError("the picture is damaged")
 
     warnings: list[str] = []
-    with Live(recognizer, sound(), broken(), on_warning=warnings.append) as live:
+    with Live(recognizer.stream(), sound(), broken(), on_warning=warnings.append) as live:
         events = list(live.events())
     assert warnings == ["no more pictures, and from here on the sound alone: the picture is damaged"]
     assert events[-1].counters["samples"] == 32_000  # type: ignore[index]
@@ -235,7 +236,7 @@ def test_sound_that_breaks_off_ends_it_in_order(recognizer: Recognizer, real_tim
             yield block
 
     told: list[Event] = []
-    with Live(recognizer, broken(), real_time=real_time) as live:
+    with Live(recognizer.stream(video=False), broken(), real_time=real_time) as live:
         with pytest.raises(MediaError, match="gone"):
             for event in live.events():
                 told.append(event)
@@ -348,8 +349,8 @@ def test_microphone_and_camera_run_a_session(
     clock = Clock()
     ear, eye = Microphone(clock), Camera(clock)
     told: list[Event] = []
-    options = {"real_time": True, "clock": clock, "chunk_ms": 160}
-    with Live(recognizer, ear.sound(), eye.pictures(), **options) as live:  # type: ignore[arg-type]
+    session = recognizer.stream(chunk_ms=160)
+    with Live(session, ear.sound(), eye.pictures(), real_time=True, clock=clock) as live:
         live.session.prepare()  # before the devices, or the first second waits for the face finder
         with ear, eye:
             threading.Timer(1.5, microphone.unplugged.set).start()

@@ -7,11 +7,14 @@ import dataclasses
 import numpy as np
 import torch
 
-from avsr.decoding.tokenizer import WordTokenizer
+from avsr.decoding.tokenizer import Tokenizer, WordTokenizer
 from avsr.families.own.config import AudioEncoderConfig, FusionConfig, ModelConfig, VisualEncoderConfig
+from avsr.families.own.engine import OwnEngine
+from avsr.families.own.family import make_model
 from avsr.families.own.network import Network
 from avsr.nn.conformer import ConformerShape
 from avsr.nn.masks import AttentionContext
+from avsr.recognizer import Recognizer
 from avsr.sound.mel import MelConfig
 
 WORDS = ("bin", "blue", "at", "f", "two", "now")
@@ -50,6 +53,7 @@ def tiny_config(*, streaming: bool = False, lips: bool = True) -> ModelConfig:
         vocabulary_size=len(WORDS),
         mel=MelConfig(normalize="fixed", mean=-10.0, std=4.0),
         audio_encoder=AudioEncoderConfig(conformer=shape, subsampling_channels=8, attention=context),
+        domain="open",  # so that transcripts have no warnings but those that a test is about
     )
     if not lips:
         return config
@@ -99,3 +103,15 @@ def random_lips(batch: int, slots: int, seed: int = 0) -> torch.Tensor:
 
 def random_samples(seconds: float, seed: int = 0) -> np.ndarray:
     return (0.1 * np.random.default_rng(seed).standard_normal(int(16_000 * seconds))).astype(np.float32)
+
+
+def own_recognizer(network: Network, tokenizer: Tokenizer, *, dtype: torch.dtype | None = None) -> Recognizer:
+    """A recogniser of a network that is in memory."""
+    return Recognizer(make_model(network, tokenizer, dtype=dtype))
+
+
+def engine_of(recognizer: Recognizer) -> OwnEngine:
+    """The engine of one of our own models."""
+    engine = recognizer.model.engine
+    assert isinstance(engine, OwnEngine)
+    return engine

@@ -28,7 +28,7 @@ from avsr.lips.choice import face_choice
 from avsr.lips.slots import LipSlot
 from avsr.lips.tracker import LipTracker
 from avsr.media import iter_frames, probe, read_audio
-from avsr.streaming.events import Chunk, Event
+from avsr.streaming.events import Event, Step
 from avsr.streaming.source import Picture, blocks, in_order
 from avsr.transcript import Word
 
@@ -183,8 +183,8 @@ def measure(
     media_s = busy_s = cpu_s = finding_s = finding_cpu_s = algorithm_ms = 0.0
     finds = reads = False
 
-    def on_chunk(chunk: Chunk) -> None:
-        compute_ms.append(chunk.compute_ms)
+    def on_chunk(step: Step) -> None:
+        compute_ms.append(step.compute_ms)
 
     for clip in clips:
         session = recognizer.stream(

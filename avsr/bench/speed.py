@@ -15,15 +15,15 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from avsr.decoding.search import Search
 from avsr.grid import SAMPLE_RATE_HZ, SLOT_S
 from avsr.lips.choice import face_choice
 from avsr.lips.tracker import slots_of
 from avsr.media import iter_audio, iter_frames, probe, read_ahead, read_audio
 
 if TYPE_CHECKING:
-    from avsr.recognizer import ModalityChoice, Recognizer
-
-WINDOW_S, HOP_S = 20, 16  # as transcription cuts files, and so what overlaps is counted
+    from avsr.offline.transcribe import ModalityChoice
+    from avsr.recognizer import Recognizer
 
 _PIECE_S = 3  # of the input is kept to be repeated
 
@@ -41,7 +41,7 @@ class StepTime:
 def time_steps(recognizer: Recognizer, path: str | PathLike[str], *, modality: ModalityChoice) -> Iterator[StepTime]:
     """Each step on a file, by itself and in order. Raises what `Recognizer.transcribe` does."""
     info = probe(path)
-    reads = modality in ("av", "v") or (modality == "auto" and "av" in recognizer.config.modalities)
+    reads = modality in ("av", "v") or (modality == "auto" and "av" in recognizer.card.modalities)
     picture = info.video is not None and reads
     crops: list[NDArray[np.uint8]] = []
     present: list[bool] = []
@@ -59,19 +59,21 @@ def time_steps(recognizer: Recognizer, path: str | PathLike[str], *, modality: M
 
     def network() -> None:
         samples = read_audio(path) if info.audio is not None and modality != "v" else None
+        engine, card = recognizer.model.engine, recognizer.card
         seconds = len(crops) * SLOT_S if samples is None else len(samples) / SAMPLE_RATE_HZ
-        for start_s in range(0, max(1, round(seconds)), HOP_S):
-            sound = (
-                None if samples is None else [samples[start_s * SAMPLE_RATE_HZ : (start_s + WINDOW_S) * SAMPLE_RATE_HZ]]
-            )
-            slots = slice(round(start_s / SLOT_S), round((start_s + WINDOW_S) / SLOT_S))
-            lips = [np.stack(crops[slots])] if crops[slots] else None
-            if lips is None and sound is None:
-                continue
-            log_probs, lengths = recognizer.log_probs(
-                sound, lips, None if lips is None else [np.array(present[slots], bool)]
-            )
-            recognizer.words(log_probs[0, : int(lengths[0])].cpu())
+        core_s = min(card.window_s, max(seconds, 1.0))
+        for start_s in np.arange(0, max(core_s, seconds), core_s):
+            end_s = start_s + core_s + 2 * card.margin_s  # windows overlap, as in transcription
+            sound = None
+            if samples is not None:
+                sound = [samples[round(start_s * SAMPLE_RATE_HZ) : round(end_s * SAMPLE_RATE_HZ)]]
+            slots = slice(round(start_s / SLOT_S), round(end_s / SLOT_S))
+            audio = engine.encode_audio(sound) if sound is not None else None
+            lips = None
+            if crops[slots]:
+                lips = engine.encode_lips([np.stack(crops[slots])], [np.array(present[slots], bool)], audio)
+            if audio is not None or lips is not None:
+                engine.decode(audio, lips, Search())
 
     yield _timed("decode", decode)
     if picture:

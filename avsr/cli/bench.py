@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         import torch
 
         import avsr
-        from avsr.recognizer import ASSETS
+        from avsr.families import ASSETS
 
         recognizer = avsr.load(arguments.model, device=arguments.device)
         inputs = arguments.inputs or [str(ASSETS / "demo.mp4")]
@@ -98,12 +98,12 @@ def _latency(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequ
     from avsr.grid import HOP_MS
 
     look_ahead_ms = arguments.look_ahead_ms or 0
-    known = [frames * recognizer.config.frame_ms for frames in recognizer.config.chunk_contexts]
+    known = recognizer.card.chunks_ms
     sizes = arguments.chunk_ms or [size - look_ahead_ms for size in known if size > look_ahead_ms] or [HOP_MS]
     options = {} if arguments.max_video_lag_ms is None else {"max_video_lag_ms": float(arguments.max_video_lag_ms)}
     for size in sizes:  # before any clip is read: raises for what the model cannot do
         recognizer.stream(chunk_ms=size, look_ahead_ms=look_ahead_ms, video=False).close()
-    lips = arguments.modality == "av" or (arguments.modality == "auto" and "av" in recognizer.config.modalities)
+    lips = arguments.modality == "av" or (arguments.modality == "auto" and "av" in recognizer.card.modalities)
     clips = _clips(inputs, arguments.split or "dev", arguments.clips, lips=lips)
     # Once for what only the first session pays.
     measure(recognizer, clips[:1], chunk_ms=sizes[0], look_ahead_ms=look_ahead_ms, **options)
@@ -228,7 +228,7 @@ def _print_json(console: Console, recognizer: Recognizer, figures: dict[str, Any
         "processor": processor(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
-        "device": str(recognizer.device),
+        "device": recognizer.model.device,
     }
     console.result(json.dumps(about | figures, ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -138,18 +138,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
     from avsr.evaluation.conditions import DEFAULT_PICTURES, DEFAULT_SEEDS, make_grid
+    from avsr.evaluation.opened import ModelSource
     from avsr.evaluation.runner import Evaluation
     from avsr.evaluation.sounds import NoiseSource, default_sounds
-    from avsr.families.external import SystemSource
 
-    if arguments.chunk_ms is not None and (arguments.recognizer or arguments.command):
-        raise UsageError("--chunk-ms is for models of avsr")
-    if arguments.recognizer is not None:
-        system = SystemSource("function", arguments.recognizer)
-    elif arguments.command is not None:
-        system = SystemSource("command", arguments.command)
-    else:
-        system = SystemSource("model", arguments.model, arguments.device, arguments.chunk_ms)
+    system = ModelSource(_target(arguments), arguments.device, arguments.chunk_ms)
     source = NoiseSource(
         protocol=arguments.protocol,
         folders=tuple(arguments.noise),
@@ -163,7 +156,7 @@ def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
     if arguments.noises is None and defaults.left_out:
         console.note(f"without {', '.join(defaults.left_out)} noise, for which no --noise KIND=FOLDER is given")
     grid = make_grid(
-        _modalities(arguments.modalities) or system.open().modalities,
+        _modalities(arguments.modalities) or system.open().card.modalities,
         defaults.noises if arguments.noises is None else [name for name in arguments.noises if name != "none"],
         defaults.snrs_db if arguments.snr is None else arguments.snr,
         DEFAULT_PICTURES if arguments.video is None else arguments.video,
@@ -180,6 +173,15 @@ def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
         batch_size=arguments.batch_size,
         normalize=arguments.normalize,
     )
+
+
+def _target(arguments: argparse.Namespace) -> str:
+    """The model as `avsr.load` takes it."""
+    if arguments.recognizer is not None:
+        return f"function:{arguments.recognizer}"
+    if arguments.command is not None:
+        return f"command:{arguments.command}"
+    return arguments.model
 
 
 def _modalities(chosen: Sequence[str] | None) -> list[Modality]:

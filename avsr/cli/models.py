@@ -21,10 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table of the models."""
-    from avsr.recognizer import ASSETS, shipped
+    from avsr.families import ASSETS
+    from avsr.families.own.checkpoint import read_config
 
     rows = [("NAME", "MODALITIES", "UNITS", "SIZE", "LIVE, MS")]
-    for name, config in shipped():
+    for folder in sorted(path.parent for path in ASSETS.glob("*/config.yaml")):
+        name, config = folder.name, read_config(folder)
         size = sum(path.stat().st_size for path in (ASSETS / name).iterdir())
         live = " ".join(str(frames * config.frame_ms) for frames in config.chunk_contexts) or "-"
         units = str(config.vocabulary_size)

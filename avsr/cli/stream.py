@@ -99,12 +99,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _load(arguments: argparse.Namespace) -> Recognizer:
-    import torch
-
     import avsr
+    from avsr.processes import limit_threads
 
     recognizer = avsr.load(arguments.model, device=arguments.device)
-    torch.set_num_threads(arguments.threads)
+    limit_threads(arguments.threads)
     return recognizer
 
 
@@ -159,7 +158,7 @@ def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:
 
 
 def _reads_lips(recognizer: Recognizer, modality: str) -> bool:
-    return modality == "av" or (modality == "auto" and "av" in recognizer.config.modalities)
+    return modality == "av" or (modality == "auto" and "av" in recognizer.card.modalities)
 
 
 def _open(
@@ -174,19 +173,15 @@ def _open(
 ) -> Live:
     from avsr.streaming.live import Live
 
-    return Live(
-        recognizer,
-        sound,
-        pictures,
-        real_time=real_time,
-        clock=clock,
-        on_warning=show.note,
-        origin_s=0.0 if clock is None else None,  # devices begin when they do
+    session = recognizer.stream(
         chunk_ms=arguments.chunk_ms,
         look_ahead_ms=arguments.look_ahead_ms,
+        video=pictures is not None,
         face=arguments.face,
         max_video_lag_ms=arguments.max_video_lag_ms,
+        origin_s=0.0 if clock is None else None,  # devices begin when they do
     )
+    return Live(session, sound, pictures, real_time=real_time, clock=clock, on_warning=show.note)
 
 
 def _show_all(live: Live, show: _Lines) -> None:

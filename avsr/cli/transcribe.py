@@ -24,7 +24,7 @@ from avsr.output.json import to_json_line
 from avsr.transcript import Transcript
 
 if TYPE_CHECKING:
-    from avsr.recognizer import ModalityChoice
+    from avsr.offline.transcribe import ModalityChoice
 
 SUMMARY = "speech in video or sound files to text with times"
 DESCRIPTION = (
@@ -128,11 +128,7 @@ def open_work(
     """Load the model; the result transcribes one file with it. Raises ModelError."""
     import avsr
 
-    dtype = None
-    if precision == "bf16":
-        import torch
-
-        dtype = torch.bfloat16
+    dtype = "bfloat16" if precision == "bf16" else None
     recognizer = avsr.load(model, device=device, dtype=dtype)
 
     def transcribe(path: str, on_fraction: Callable[[float], None]) -> Transcript:

@@ -1,82 +1,57 @@
-"""Where in time each unit lies, and how sure the model was of it."""
+"""Where in time known units lie: CTC forced alignment (Kuerzinger et al., arXiv 2007.09127, section 2.1).
+
+Letters: T frames, V units; S = 2 U + 1 states: a blank, the first unit, a blank, the second unit, ..., a blank.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
 
-import torch
-import torchaudio
-from torch import Tensor
+import numpy as np
 
-MIN_PAUSE_FRAMES = 4
-MAX_PIECE_FRAMES = 1500  # bounds the memory of alignment, which grows with frames times units
+from avsr.arrays import LogProbs
+from avsr.decoding.greedy import AlignedUnit
 
 
-class AlignedUnit(NamedTuple):
-    """One unit in time: frames [first, end), and the mean probability the model gave it there, in [0, 1]."""
+def align(log_probs_TV: LogProbs, units: list[int], blank_id: int) -> list[AlignedUnit]:
+    """The most likely frames of the units, which must be what is said.
 
-    unit: int
-    first: int
-    end: int
-    confidence: float
-
-
-def align(log_probs_TV: Tensor, units: list[int], blank_id: int) -> list[AlignedUnit]:
-    """The most likely frames of the units (CTC forced alignment; Kuerzinger et al., arXiv 2007.09127).
-
-    log_probs_TV: float32 on the CPU. Raises ValueError when there are too few frames for the units.
+    log_probs_TV: natural logarithms, [T, V + 1]. units: ids without blanks. Time and memory grow with T times the
+    number of units. Raises ValueError when there are too few frames for the units.
     """
     if not units:
         return []
-    repeats = sum(a == b for a, b in zip(units, units[1:], strict=False))
+    repeats = sum(a == b for a, b in itertools.pairwise(units))
     if len(log_probs_TV) < len(units) + repeats:
         raise ValueError(f"alignment: got {len(log_probs_TV)} frames, expected at least {len(units) + repeats}")
-    path_T, _ = torchaudio.functional.forced_align(
-        log_probs_TV[None].contiguous(), torch.tensor([units], dtype=torch.int32), blank=blank_id
-    )
-    path = path_T[0].tolist()
-    probability_T = log_probs_TV.exp()[torch.arange(len(path)), path_T[0].long()].tolist()
+    states = np.full(2 * len(units) + 1, blank_id)
+    states[1::2] = units
+    emission_TS = log_probs_TV[:, states].astype(np.float64)
+    # A blank between two units may be skipped, unless they are equal: it is what tells two of them from a long one.
+    may_skip_S = np.zeros(len(states), bool)
+    may_skip_S[3::2] = states[3::2] != states[1:-2:2]
+
+    score_S = np.full(len(states), -np.inf)
+    score_S[:2] = emission_TS[0, :2]
+    step_TS = np.zeros(emission_TS.shape, np.int8)  # how many states further back the best path came from
+    for frame in range(1, len(emission_TS)):
+        before_3S = np.full((3, len(states)), -np.inf)
+        before_3S[0] = score_S
+        before_3S[1, 1:] = score_S[:-1]
+        before_3S[2, 2:] = np.where(may_skip_S[2:], score_S[:-2], -np.inf)
+        step_TS[frame] = before_3S.argmax(axis=0)
+        score_S = before_3S.max(axis=0) + emission_TS[frame]
+
+    state = len(states) - 1 if score_S[-1] >= score_S[-2] else len(states) - 2
+    path = [state]
+    for frame in range(len(emission_TS) - 1, 0, -1):
+        state -= int(step_TS[frame, state])
+        path.append(state)
+    path.reverse()
     aligned = []
-    frame = 0
-    while frame < len(path):
-        first = frame
-        while frame < len(path) and path[frame] == path[first]:
-            frame += 1
-        if path[first] != blank_id:
-            mean = sum(probability_T[first:frame]) / (frame - first)
-            aligned.append(AlignedUnit(path[first], first, frame, min(1.0, mean)))
+    for state, group in itertools.groupby(range(len(path)), key=lambda frame: path[frame]):
+        if state % 2:  # a unit; even states are blanks
+            frames = list(group)
+            mean = float(np.exp(emission_TS[frames, state]).mean())
+            aligned.append(AlignedUnit(int(states[state]), frames[0], frames[-1] + 1, min(1.0, mean)))
     return aligned
-
-
-def align_greedy(log_probs_TV: Tensor, blank_id: int) -> list[AlignedUnit]:
-    """Greedy search and alignment of any length of audio, piece by piece between pauses."""
-    from avsr.decoding.greedy import greedy
-
-    best_T = log_probs_TV.argmax(dim=-1)
-    aligned = []
-    for first, end in _pieces((best_T == blank_id).tolist()):
-        piece_TV = log_probs_TV[first:end]
-        for unit in align(piece_TV, greedy(piece_TV, blank_id), blank_id):
-            aligned.append(unit._replace(first=unit.first + first, end=unit.end + first))
-    return aligned
-
-
-def _pieces(is_blank: list[bool]) -> list[tuple[int, int]]:
-    """Cut [0, T) in the middle of pauses; a stretch without any is cut at a single blank once it is very long.
-
-    Cutting at a blank never changes the greedy result.
-    """
-    pieces, first, run = [], 0, 0
-    for frame, blank in enumerate([*is_blank, False]):
-        if blank:
-            run += 1
-            if frame - first >= MAX_PIECE_FRAMES:
-                pieces.append((first, frame))
-                first, run = frame, 0
-        else:
-            if run >= MIN_PAUSE_FRAMES and frame < len(is_blank):
-                pieces.append((first, frame - run // 2))
-                first = frame - run // 2
-            run = 0
-    pieces.append((first, len(is_blank)))
-    return [(start, end) for start, end in pieces if not all(is_blank[start:end])]

@@ -36,11 +36,12 @@ import numpy as np
 import avsr
 from avsr.bench.machine import cores, processor
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
+from avsr.decoding.search import Search
 from avsr.errors import AvsrError, ConfigError, DataError, nearest
 from avsr.evaluation.conditions import Condition, Grid, Picture, change_picture
+from avsr.evaluation.opened import ModelSource, Opened
 from avsr.evaluation.results import JSON_NAME, Results, Spoken, make_cell, read_results, write_results, write_text
 from avsr.evaluation.sounds import PLAN_NAME, NoiseSource, Sounds, describe_plan, make_plan, save_plan
-from avsr.families.external import System, SystemSource
 from avsr.noise.plan import NoisePlan, read_plan
 
 BATCH_SIZE = 8
@@ -67,7 +68,7 @@ class Evaluation:
 
     manifest: str
     split: str
-    system: SystemSource
+    system: ModelSource
     grid: Grid
     noise: NoiseSource
     clips: int | None = None
@@ -104,11 +105,12 @@ def evaluate(
     system = evaluation.system.open()
     grid = evaluation.grid
     for modality in grid.modalities:
-        if modality not in system.modalities:
+        if modality not in system.card.modalities:
+            possible = ",".join(m for m in grid.modalities if m in system.card.modalities)
             raise ConfigError(
                 f"{system.name} cannot do modality {modality}",
-                expected=", ".join(system.modalities),
-                remedy=f"--modalities {','.join(m for m in grid.modalities if m in system.modalities) or 'a'}",
+                expected=", ".join(system.card.modalities),
+                remedy=f"--modalities {possible or 'a'}",
             )
     workers = workers or _default_workers(evaluation.system)
     settings = _settings(evaluation, system, utterances)
@@ -255,20 +257,20 @@ def _pictures_needed(grid: Grid, missing: Sequence[int]) -> list[Picture]:
 class _Bench:
     """Works on batches with one open system."""
 
-    def __init__(self, evaluation: Evaluation, output: Path, system: System) -> None:
-        self._grid, self._system, self._sounds = evaluation.grid, system, Sounds(output)
+    def __init__(self, evaluation: Evaluation, output: Path, system: Opened) -> None:
+        self._grid, self._engine, self._sounds = evaluation.grid, system.engine, Sounds(output)
         self._root = Path(evaluation.manifest).parent
         self._numbers = {condition: number for number, condition in enumerate(evaluation.grid.conditions())}
 
     def work(self, task: _Task) -> Iterator[Unit | None]:
         """The units of a batch as they are done; None for a step that is not a unit of its own."""
-        grid, system = self._grid, self._system
+        grid, engine = self._grid, self._engine
         batch = task.utterances
         clean = None
         if batch[0].audio is not None:
             clean = [load_samples(utterance, self._root) for utterance in batch]
         seen: dict[Picture, _Seen | None] = {}
-        heard = system.hear(clean) if clean is not None and {"a", "av"} & set(grid.modalities) else None
+        heard = engine.encode_audio(clean) if clean is not None and {"a", "av"} & set(grid.modalities) else None
         pictures = _pictures_needed(grid, task.missing)
         lips = [load_lips(utterance, self._root) for utterance in batch] if pictures else []
         for picture in pictures:
@@ -279,7 +281,7 @@ class _Bench:
                     for utterance, (crops, present) in zip(batch, lips, strict=True)
                 ]
                 began = time.perf_counter()
-                encoded = system.look([c for c, _ in changed], [p for _, p in changed], heard)
+                encoded = engine.encode_lips([c for c, _ in changed], [p for _, p in changed], heard)
                 spent = time.perf_counter() - began
                 seen[picture] = _Seen(encoded, [bool(present.any()) for _, present in changed], spent)
             yield None
@@ -295,7 +297,7 @@ class _Bench:
                 rendered = [self._sounds.render(u, samples, sound) for u, samples in zip(batch, clean, strict=True)]
                 mixed, achieved_db = [r[0] for r in rendered], [r[1] for r in rendered]
             began = time.perf_counter()
-            heard = system.hear(mixed) if mixed is not None else None
+            heard = engine.encode_audio(mixed) if mixed is not None else None
             spent = time.perf_counter() - began
             cells = []
             if "a" in grid.modalities:
@@ -313,7 +315,8 @@ class _Bench:
         if heard is None and seen is None:
             return [self._numbers[condition], [""] * len(batch), 0.0]
         began = time.perf_counter()
-        texts = self._system.write(heard, None if seen is None else seen.encoded)
+        decoded = self._engine.decode(heard, None if seen is None else seen.encoded, Search())
+        texts = [" ".join(word.word for word in words) for words in decoded]
         spent = time.perf_counter() - began + heard_s + (0.0 if seen is None else seen.seconds)
         if heard is None and seen is not None:
             texts = [text if visible else "" for text, visible in zip(texts, seen.visible, strict=True)]
@@ -329,7 +332,7 @@ class _Seen(NamedTuple):
 
 
 def _here(
-    evaluation: Evaluation, output: Path, system: System, tasks: Sequence[_Task]
+    evaluation: Evaluation, output: Path, system: Opened, tasks: Sequence[_Task]
 ) -> Generator[Unit | None, None, None]:
     if not tasks:
         return
@@ -424,14 +427,14 @@ def _serve(connection: Connection, evaluation: Evaluation, output: Path) -> None
         connection.send(("error", AvsrError(f"unexpected {type(error).__name__}", got=error)))
 
 
-def _default_workers(source: SystemSource) -> int:
+def _default_workers(source: ModelSource) -> int:
     import torch
 
-    on_gpu = source.kind == "model" and source.device != "cpu" and torch.cuda.is_available()
-    return 1 if on_gpu else cores()
+    on_gpu = source.device != "cpu" and torch.cuda.is_available()
+    return 1 if on_gpu else cores()  # two processes on one GPU only wait for each other
 
 
-def _settings(evaluation: Evaluation, system: System, utterances: Sequence[Utterance]) -> dict[str, Any]:
+def _settings(evaluation: Evaluation, system: Opened, utterances: Sequence[Utterance]) -> dict[str, Any]:
     """All that the numbers depend on, as JSON has it."""
     import torch
 

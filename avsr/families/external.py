@@ -1,155 +1,70 @@
-"""Whatever turns sound and lips into text: our models, and other recognisers through a function or a command.
+"""Other people's recognisers: a Python function, or a program that prints text.
 
-Ours are asked in three steps, so that what many conditions share is computed once; others get one utterance at a time.
+    function:MODULE:NAME or function:FILE.py:NAME     text = NAME(samples)
+    command:PROGRAM --option {wav}                    text on standard output
+
+Both give text without times. So the words are spread evenly over the sound, by their length, and have no confidence.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import importlib.util
-import json
+import math
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
+import wave
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
 
 from avsr.arrays import Crops, Present, Samples
-from avsr.config import as_mapping
-from avsr.datasets.manifest import save_samples
+from avsr.decoding.search import Search, Spoken
+from avsr.engine import Card, Model
 from avsr.errors import AvsrError, ConfigError, ModelError
-from avsr.evaluation.conditions import MODALITIES
-from avsr.grid import Modality
+from avsr.grid import SAMPLE_RATE_HZ, SLOT_S, Modality
 
 WAV = "{wav}"
+FUNCTION, COMMAND = "function:", "command:"
+MAX_PEAK = 0.99  # of full scale, as in prepared corpora
 
 
-class System(Protocol):
-    """A recogniser that is evaluated. All lists are of one batch, in the same order.
+class ExternalLips(NamedTuple):
+    """Lips as a function gets them."""
 
-    name: for tables. modalities: what it can do. record: what is written into the results to identify it.
-    """
-
-    name: str
-    modalities: tuple[Modality, ...]
-    record: dict[str, str]
-
-    def hear(self, samples: Sequence[Samples]) -> Any:
-        """Whatever `write` needs of these sounds, float32 [S] at 16 kHz each."""
-
-    def look(self, lips: Sequence[Crops], presence: Sequence[Present], heard: Any | None) -> Any:
-        """Whatever `write` needs of these lips, with any sound of the lengths of `heard`, or alone."""
-
-    def write(self, heard: Any | None, seen: Any | None) -> list[str]:
-        """The text of each utterance, from the sound, the lips or both."""
+    crops: Sequence[Crops]
+    present: Sequence[Present]
 
 
-@dataclass(frozen=True)
-class SystemSource:
-    """Where a system comes from; `open` makes it, in whichever process needs it.
-
-    kind: "model" (what `avsr.load` takes), "function" (`module:name` or `file.py:name`) or "command" (a shell line in
-    which {wav} stands for the file; without it the file comes last). chunk_ms: of a model, in what chunks it hears and
-    sees, as live; None for whole utterances.
-    """
-
-    kind: Literal["model", "function", "command"]
-    target: str
-    device: str = "auto"
-    chunk_ms: int | None = None
-
-    def open(self) -> System:
-        """The same one each time within a process. Raises ModelError or ConfigError where it cannot be found."""
-        return _open(self)
-
-
-@functools.lru_cache(maxsize=1)
-def _open(source: SystemSource) -> System:
-    match source.kind:
-        case "model":
-            return _Model(source.target, source.device, source.chunk_ms)
-        case "function":
-            return _Function(source.target)
-        case _:
-            return _Command(source.target)
+def open_model(target: str) -> Model:
+    """The recogniser that a text names. Raises ModelError or ConfigError if it cannot be found."""
+    engine: _FunctionEngine | _CommandEngine
+    if target.startswith(COMMAND):
+        engine = _CommandEngine(target.removeprefix(COMMAND))
+    else:
+        engine = _FunctionEngine(target.removeprefix(FUNCTION))
+    card = Card(
+        name=engine.name,
+        family="external",
+        modalities=engine.modalities,
+        window_s=math.inf,  # such programs cut the sound themselves
+        margin_s=0.0,
+        has_times=False,
+    )
+    return Model(card=card, engine=engine, identity=lambda: engine.identity)
 
 
-class _Seen(NamedTuple):
-    with_sound: Any
-    alone: Any
-
-
-class _Model:
-    """One of our models. Greedy search, as in transcription."""
-
-    def __init__(self, target: str, device: str, chunk_ms: int | None) -> None:
-        import avsr
-
-        self._recognizer = avsr.load(target, device=device)
-        self.name = self._recognizer.name
-        if chunk_ms is not None:
-            self._recognizer = self._recognizer.in_chunks(chunk_ms)
-            self.name = f"{self.name}, {chunk_ms} ms"
-        self.modalities = self._recognizer.config.modalities
-        config = json.dumps(as_mapping(self._recognizer.config), sort_keys=True)
-        self.record = {
-            "kind": "model",
-            "target": target,
-            "weights_sha256": self._weights_hash(),
-            "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
-        } | ({} if chunk_ms is None else {"chunk_ms": str(chunk_ms)})
-
-    def _weights_hash(self) -> str:
-        """Of weights and units, wherever they were read from."""
-        digest = hashlib.sha256(self._recognizer.tokenizer.data())
-        for name, tensor in sorted(self._recognizer.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.cpu().numpy().tobytes())
-        return digest.hexdigest()
-
-    def hear(self, samples: Sequence[Samples]) -> Any:
-        return self._timed(self._recognizer.encode_sound(samples))
-
-    def look(self, lips: Sequence[Crops], presence: Sequence[Present], heard: Any | None) -> _Seen:
-        import torch
-
-        if heard is not None:
-            with_sound = self._timed(self._recognizer.encode_lips(lips, presence, heard))
-            if torch.equal(with_sound.lengths, self._recognizer.lip_lengths(lips)):
-                return _Seen(with_sound, with_sound)
-        alone = self._timed(self._recognizer.encode_lips(lips, presence))
-        return _Seen(None if heard is None else with_sound, alone)
-
-    def _timed(self, encoded: Any) -> Any:
-        """`encoded`, when it is really there: a GPU works on while the clock is read."""
-        if self._recognizer.device.type == "cuda":
-            import torch
-
-            torch.cuda.synchronize(self._recognizer.device)
-        return encoded
-
-    def write(self, heard: Any | None, seen: _Seen | None) -> list[str]:
-        from avsr.decoding.greedy import greedy
-
-        lips = None if seen is None else seen.alone if heard is None else seen.with_sound
-        log_probs_BTV, lengths = self._recognizer.fuse(heard, lips)
-        best_BTV = log_probs_BTV.cpu()
-        blank_id, tokenizer = self._recognizer.network.blank_id, self._recognizer.tokenizer
-        units = [greedy(item_TV[:length], blank_id) for item_TV, length in zip(best_BTV, lengths.tolist(), strict=True)]
-        return [tokenizer.decode(ids) for ids in units]
-
-
-class _Function:
+class _FunctionEngine:
     """A Python function: `text = function(samples)`, with samples float32 [S] in [-1, 1] at 16 kHz.
 
-    One that has an attribute `modalities` with "v" or "av" in it is called `function(samples, lips, presence)`, where
-    either side may be None: lips uint8 [T, 96, 96], grey, one each 40 ms, presence bool [T].
+    A function that has an attribute `modalities` with "v" or "av" in it is called `function(samples, crops, present)`,
+    and either side may be None: crops uint8 [T, 96, 96], grey, one each 40 ms; present bool [T].
     """
 
     def __init__(self, target: str) -> None:
@@ -168,42 +83,51 @@ class _Function:
         if not callable(function):
             raise ModelError(f"recogniser {target}: no function {name!r} in it")
         modalities = tuple(getattr(function, "modalities", ("a",)))
-        if not modalities or any(modality not in MODALITIES for modality in modalities):
+        if not modalities or any(modality not in get_args(Modality) for modality in modalities):
             raise ModelError(f"recogniser {target}: its modalities", got=modalities, expected="some of a, v, av")
         self.modalities: tuple[Modality, ...] = modalities
         module_name = Path(module_name).stem if module_name.endswith(".py") else module_name.rpartition(".")[-1]
         self.name = f"{module_name}:{name}"
         self._function: Callable[..., object] = function
         source = getattr(module, "__file__", None)
-        digest = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
-        self.record = {"kind": "function", "target": target, "sha256": digest}
+        self.identity = {"sha256": hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""}
 
-    def hear(self, samples: Sequence[Samples]) -> Any:
+    def encode_audio(self, samples: Sequence[Samples]) -> Sequence[Samples]:
+        """The sounds as they are."""
         return samples
 
-    def look(self, lips: Sequence[Crops], presence: Sequence[Present], heard: Any | None) -> Any:
-        return list(zip(lips, presence, strict=True))
+    def encode_lips(self, crops: Sequence[Crops], present: Sequence[Present], audio: Any | None) -> ExternalLips:
+        """The lips as they are."""
+        return ExternalLips(crops, present)
 
-    def write(self, heard: Any | None, seen: Any | None) -> list[str]:
-        count = len(heard if heard is not None else seen or [])
-        texts = []
-        for index in range(count):
-            samples = None if heard is None else heard[index]
-            arguments: tuple[Any, ...] = (samples,)
-            if self.modalities != ("a",):
-                arguments += (None, None) if seen is None else seen[index]
-            try:
-                text = self._function(*arguments)
-            except Exception as error:
-                raise ModelError(f"recogniser {self.name} failed", got=f"{type(error).__name__}: {error}") from error
-            if not isinstance(text, str):
-                raise ModelError(f"recogniser {self.name}: wrong result", got=type(text).__name__, expected="a string")
-            texts.append(text.encode("utf-8", "replace").decode())  # what cannot be written to a file is "?"
-        return texts
+    def decode(self, audio: Sequence[Samples] | None, lips: ExternalLips | None, search: Search) -> list[list[Spoken]]:
+        """The words of each item. Raises ModelError if the function fails."""
+        count = len(audio if audio is not None else lips.crops if lips is not None else [])
+        return [self._item(audio, lips, index) for index in range(count)]
+
+    def _item(self, audio: Sequence[Samples] | None, lips: ExternalLips | None, index: int) -> list[Spoken]:
+        samples = None if audio is None else audio[index]
+        arguments: tuple[Any, ...] = (samples,)
+        if self.modalities != ("a",):
+            arguments += (None, None) if lips is None else (lips.crops[index], lips.present[index])
+        try:
+            text = self._function(*arguments)
+        except Exception as error:
+            raise ModelError(f"recogniser {self.name} failed", got=f"{type(error).__name__}: {error}") from error
+        if not isinstance(text, str):
+            raise ModelError(f"recogniser {self.name}: wrong result", got=type(text).__name__, expected="a string")
+        if samples is not None:
+            duration_s = len(samples) / SAMPLE_RATE_HZ
+        else:
+            duration_s = SLOT_S * len(lips.crops[index]) if lips is not None else 0.0
+        return spread(text, duration_s)
 
 
-class _Command:
-    """A program that is given a WAV file, 16 kHz, mono, 16 bit, and prints its text."""
+class _CommandEngine:
+    """A program that is given a WAV file, 16 kHz, mono, 16 bit, and prints its text.
+
+    {wav} in its arguments stands for the file; without it the file comes last.
+    """
 
     modalities: tuple[Modality, ...] = ("a",)
 
@@ -217,22 +141,26 @@ class _Command:
         if WAV not in " ".join(self._words):
             self._words.append(WAV)
         self.name = Path(self._words[0]).name
-        self.record = {"kind": "command", "target": target}
+        self.identity: dict[str, str] = {}
 
-    def hear(self, samples: Sequence[Samples]) -> Any:
+    def encode_audio(self, samples: Sequence[Samples]) -> Sequence[Samples]:
+        """The sounds as they are."""
         return samples
 
-    def look(self, lips: Sequence[Crops], presence: Sequence[Present], heard: Any | None) -> Any:
+    def encode_lips(self, crops: Sequence[Crops], present: Sequence[Present], audio: Any | None) -> Any:
+        """Raises ModelError: a program gets no lips."""
         raise ModelError(f"command {self.name} only hears")
 
-    def write(self, heard: Any | None, seen: Any | None) -> list[str]:
-        texts = []
+    def decode(self, audio: Sequence[Samples] | None, lips: Any | None, search: Search) -> list[list[Spoken]]:
+        """The words of each item. Raises ModelError if the program cannot be run or fails."""
+        items = []
         with tempfile.TemporaryDirectory(prefix="avsr-") as folder:
             path = Path(folder, "utterance.wav")
-            for samples in heard or ():
-                save_samples(path, samples)
-                texts.append(self._run([word.replace(WAV, str(path)) for word in self._words]))
-        return texts
+            for samples in audio or ():
+                _write_wav(path, samples)
+                text = self._run([word.replace(WAV, str(path)) for word in self._words])
+                items.append(spread(text, len(samples) / SAMPLE_RATE_HZ))
+        return items
 
     def _run(self, words: list[str]) -> str:
         try:
@@ -246,7 +174,30 @@ class _Command:
                 got=f"exit code {done.returncode}" + (f" ({complaint[-1]})" if complaint else ""),
                 expected="0 and the text on standard output",
             )
-        return " ".join(done.stdout.decode(errors="replace").split())
+        return done.stdout.decode(errors="replace")
+
+
+def spread(text: str, duration_s: float) -> list[Spoken]:
+    """The words of a text spread over a duration, each as long as its share of the letters."""
+    words = text.encode("utf-8", "replace").decode().split()  # "?" for what cannot be written to a file
+    letter_s = duration_s / max(1, sum(len(word) + 1 for word in words))
+    spoken, start = [], 0
+    for word in words:
+        end = start + len(word) + 1
+        spoken.append(Spoken(word, start * letter_s, end * letter_s, None))
+        start = end
+    return spoken
+
+
+def _write_wav(path: Path, samples: Samples) -> None:
+    """Write samples in 16 bits. Sound near or beyond full scale is turned down as a whole, rather than clipped."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    scaled = samples * (32768 * min(1.0, MAX_PEAK / peak if peak else 1.0))
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes(np.round(scaled).astype("<i2").tobytes())
 
 
 def _import(name: str) -> Any:

@@ -2,91 +2,106 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator
-from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from avsr.grid import CROP_PX, FRAME_SAMPLES, FRAME_SLOTS
+from avsr.arrays import Crops, Present, Samples
+from avsr.grid import CROP_PX, FRAME_MS, FRAME_SAMPLES, FRAME_SLOTS, HOP_SAMPLES
 from avsr.lips.choice import FaceChoice, face_choice
 from avsr.lips.faces import import_mediapipe
 from avsr.lips.slots import LipSlot, Slot
 from avsr.lips.tracker import slots_of
-from avsr.media import iter_audio, iter_frames, read_ahead
+from avsr.media import iter_frames, read_ahead
+from avsr.offline.source import Source
 from avsr.speakers.speaking_face import SpeakingFace
 
-CORE_FRAMES = 200  # 16 s: what a window decides on
-MARGIN_FRAMES = 25  # 2 s: what it sees on either side besides
+MAX_FRAMES = 1 << 40  # more than any recording has
 SLOTS_IN_FLIGHT = 50  # lips found ahead of the network: 2 s
 
 
 class Window(NamedTuple):
-    """A stretch of a file. Frames are 80 ms long and counted from media time 0.
-
-    first: its first frame. keep: the frames [start, end) whose result counts. samples [S] at 16 kHz, or None without
-    sound. crops [T, 96, 96] uint8 with present [T], or None where no picture is looked at; faces and reasons, one a
-    slot as far as the picture goes, say whose lips these are and why there are none.
-    """
+    """A stretch of a recording. Frames are 80 ms long and counted from media time 0, whatever a model's frames are."""
 
     first: int
+    """Its first frame."""
     keep: tuple[int, int]
-    samples: NDArray[np.float32] | None
-    crops: NDArray[np.uint8] | None
-    present: NDArray[np.bool_] | None
+    """The frames [start, end) that this window decides on; the others are the margin."""
+    samples: Samples | None
+    """None if the sound is not used."""
+    crops: Crops | None
+    """None if the picture is not used."""
+    present: Present | None
     faces: list[int | None]
+    """The face in each slot, as far as the picture goes; None in slots without lips."""
     reasons: list[str]
+    """Why each slot has no lips, as in `LipSlot`; "ok" if it has."""
 
 
 def windows(
-    path: str | PathLike[str],
+    source: Source,
     *,
     sound: bool,
     picture: bool,
     face: str = "auto",
-    end_s: float = 0.0,
+    core_s: float = 16.0,
+    margin_s: float = 2.0,
     on_slot: Callable[[Slot], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
 ) -> Generator[Window, None, None]:
-    """The windows of a file in order. Decoding, face finding and the caller's work run side by side.
+    """The windows of a recording in order. Decoding, face finding and the caller's work run side by side.
 
-    sound, picture: which streams to read; the file must have them. end_s: where the picture ends at the latest, by the
-    container. face: whose lips the windows hold, as `face_choice` takes it; with sound, "auto" is who speaks. on_slot:
-    called, in another thread, with the lips of all faces, slot by slot. Raises MediaError when a stream holds nothing
-    readable, ConfigError for another `face`.
+    sound, picture: which streams to read; the recording must have them.
+    face: whose lips the windows hold, as `face_choice` takes it; with sound, "auto" is the face that speaks.
+    core_s: the length that a window decides on; infinity for one window of the whole recording.
+    margin_s: how much a window holds on either side of it.
+    on_slot: called, in another thread, with the lips of all faces, slot by slot.
+    on_warning: called with a line for each thing that is wrong with the file.
+
+    Raises MediaError when a stream holds nothing readable, ConfigError for another `face`.
     """
     choice: FaceChoice = face_choice(face)
-    audio_blocks = iter_audio(path, on_warning=on_warning) if sound else iter(())
-    # Read a second time, by another thread and a second or two away from the first; that costs 5 ms a second.
-    heard_by_choice: Iterator[NDArray[np.float32]] = iter(())
+    audio_blocks = source.blocks(on_warning) if sound else iter(())
+    # The choice reads the sound a second time, in another thread and a second or two away; that costs 5 ms a second.
+    audio_of_choice: Iterator[Samples] = iter(())
     if face == "auto" and sound and picture:
-        heard_by_choice = iter_audio(path, on_warning=None)  # the other reader reports
-        choice = SpeakingFace(heard_by_choice)
+        audio_of_choice = source.blocks(None)  # the other reader reports what is wrong
+        choice = SpeakingFace(audio_of_choice)
     slots: Iterator[LipSlot] = iter(())
     if picture:
+        assert source.path is not None
         import_mediapipe()
-        frames = read_ahead(iter_frames(path, on_warning=on_warning))
-        everybody = _watched(slots_of(frames, end_s=end_s), on_slot)
+        frames = read_ahead(iter_frames(source.path, on_warning=on_warning))
+        everybody = _watched(slots_of(frames, end_s=source.duration_s or 0.0), on_slot)
         slots = read_ahead(choice.follow(everybody), SLOTS_IN_FLIGHT)
+    core = MAX_FRAMES if math.isinf(core_s) else max(1, round(1000 * core_s / FRAME_MS))
+    margin = 0 if math.isinf(core_s) else round(1000 * margin_s / FRAME_MS)
     try:
-        yield from _cut(audio_blocks, slots, sound=sound, picture=picture)
+        yield from _cut(audio_blocks, slots, core, margin, sound=sound, picture=picture)
     finally:
-        for source in (slots, heard_by_choice, audio_blocks):
-            close = getattr(source, "close", None)
+        for reader in (slots, audio_of_choice, audio_blocks):
+            close = getattr(reader, "close", None)
             if close is not None:
                 close()
 
 
 def _cut(
-    audio_blocks: Iterator[NDArray[np.float32]], slots: Iterator[LipSlot], *, sound: bool, picture: bool
+    audio_blocks: Iterator[Samples],
+    slots: Iterator[LipSlot],
+    core_frames: int,
+    margin_frames: int,
+    *,
+    sound: bool,
+    picture: bool,
 ) -> Iterator[Window]:
     samples = np.zeros(0, np.float32)  # from frame `first` on
     held: list[LipSlot] = []
     first = core = 0
     audio_ended, video_ended = not sound, not picture
     while True:
-        wanted = core + CORE_FRAMES + 2 * MARGIN_FRAMES - first  # enough to know whether another core follows
+        wanted = core + core_frames + 2 * margin_frames - first  # enough to know whether another core follows
         blocks = [samples]
         count = len(samples)
         while not audio_ended and count < wanted * FRAME_SAMPLES:
@@ -106,14 +121,14 @@ def _cut(
         available = max(_whole_frames(len(samples)) if sound else 0, -(-len(held) // FRAME_SLOTS))
         if available == 0:
             return
-        is_last = audio_ended and video_ended and first + available <= core + CORE_FRAMES + MARGIN_FRAMES
-        end = first + available if is_last else core + CORE_FRAMES + MARGIN_FRAMES
-        keep = (core, end if is_last else core + CORE_FRAMES)
+        is_last = audio_ended and video_ended and first + available <= core + core_frames + margin_frames
+        end = first + available if is_last else core + core_frames + margin_frames
+        keep = (core, end if is_last else core + core_frames)
         yield _window(first, keep, end, samples if sound else None, held, picture=picture)
         if is_last:
             return
-        core += CORE_FRAMES
-        drop = core - MARGIN_FRAMES - first
+        core += core_frames
+        drop = max(0, core - margin_frames - first)
         samples = samples[drop * FRAME_SAMPLES :]
         held = held[drop * FRAME_SLOTS :]
         first += drop
@@ -123,7 +138,7 @@ def _window(
     first: int,
     keep: tuple[int, int],
     end: int,
-    samples: NDArray[np.float32] | None,
+    samples: Samples | None,
     held: list[LipSlot],
     *,
     picture: bool,
@@ -147,8 +162,8 @@ def _window(
 
 
 def _whole_frames(samples: int) -> int:
-    """80 ms frames of so many samples, the last one begun by at least one 10 ms hop."""
-    return -(-(samples // 160) // 8)
+    """How many 80 ms frames the samples fill. The last one counts if at least one 10 ms hop of it is there."""
+    return -(-(samples // HOP_SAMPLES) * HOP_SAMPLES // FRAME_SAMPLES)
 
 
 def _watched(slots: Iterator[Slot], on_slot: Callable[[Slot], None] | None) -> Iterator[Slot]:

@@ -53,7 +53,7 @@ def word_document(word: Word) -> dict[str, Any]:
         "word": word.word,
         "start": round(word.start, 3),
         "end": round(word.end, 3),
-        "confidence": round(word.confidence, 3),
+        "confidence": None if word.confidence is None else round(word.confidence, 3),
         "modality": word.modality,
         "face": word.face,
     }

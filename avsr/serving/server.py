@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from avsr.engine import Card
 from avsr.errors import AvsrError
+from avsr.processes import limit_threads
 from avsr.serving.access import Access
 from avsr.serving.limits import Limits
 from avsr.serving.stream import LiveSession
@@ -27,7 +29,7 @@ class LiveRecognizer(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def config(self) -> Any: ...
+    def card(self) -> Card: ...
     def stream(self, *, chunk_ms: int, look_ahead_ms: int, video: bool, face: str) -> LiveSession: ...
 
 
@@ -82,7 +84,7 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
     from avsr.serving.connection import Live
     from avsr.serving.transport import HttpTransport, WebSocketTransport
 
-    can_read = "av" in recognizer.config.modalities
+    can_read = "av" in recognizer.card.modalities
 
     def open_session(video: bool) -> LiveSession:
         return recognizer.stream(
@@ -96,7 +98,7 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
     try:
         description: dict[str, Any] = {
             "model": recognizer.name,
-            "modalities": list(recognizer.config.modalities),
+            "modalities": list(recognizer.card.modalities),
             "chunk_ms": settings.chunk_ms,
             "look_ahead_ms": settings.look_ahead_ms,
             "latency_ms": _try(open_session),
@@ -130,10 +132,8 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
 
 def serve(recognizer: LiveRecognizer, settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     """Serve until a signal. on_ready(url) is called when the page can be opened. Raises what `prepare` does."""
-    import torch
-
     # Every session computes in threads of its own; more of them for each would only get into each other's way.
-    torch.set_num_threads(1)
+    limit_threads(1)
     prepared = prepare(recognizer, settings)
     on_ready(prepared.url)
     prepared.run()

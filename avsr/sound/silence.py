@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 SILENCE_PEAK = 1e-4
 """-80 dB of full scale, 3 steps of 16 bit. Speech whose peak is ten times this drowns in the guard of the log-mel."""
 
-NOT_HEARD = -100.0
-"""Log-probability of all units but the blank where there is nothing to recognise from."""
-
 REACH_FRAMES = 6
 """In 80 ms: how far from its sound a word may be placed."""
 

@@ -14,50 +14,49 @@ Mode = Literal["av", "a", "v", "none"]
 """What words are recognised from at present: both, sound, lips, or nothing because both are lost."""
 
 
-class Chunk(NamedTuple):
-    """One step of the network, whether anything was said after it or not.
-
-    start, end: seconds from the beginning of the stream of the frames that it ran on. for_good: False for the beginning
-    of a chunk whose look-ahead is not there yet. used: of each slot of 40 ms that it took, whether the network had its
-    lips. compute_ms: network and decoding.
-    """
+class Step(NamedTuple):
+    """One step of the engine, whether anything was said after it or not."""
 
     start: float
+    """Seconds from the beginning of the stream of its first frame."""
     end: float
     for_good: bool
+    """False for the beginning of a chunk whose look-ahead is not there yet."""
     used: tuple[bool, ...]
+    """Of each 40 ms slot that it took: whether the engine had its lips."""
     compute_ms: float
+    """Time of the engine and the search."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Event:
-    """One thing that happened.
-
-    event: "partial", the words of the present utterance so far; "final", all of them, after which another utterance
-    begins; "mode", what is recognised from changes; "counters", once, at the end.
-    start, end: media seconds, of the first and last word; of "mode", both the moment from which it holds.
-    words: with times, confidences and what each was recognised from. text: the same as text; of "mode" the `Mode`.
-    changed: how many words of the partial before this takes back or changes.
-    emitted: media seconds that had been heard (or seen) when this was said. compute_ms: how long the step took that led
-    to it. latency_ms: from the end of the last word to the moment this was said, the computing included; NaN of others.
-    reason: of "mode" why ("ok", "late", "lost", "no_face", "pose", "low_quality", "occluded", "silent", "sound_lost"),
-    of "final" what ended the utterance ("pause", "length", "end").
-    counters: of "counters" only.
-    """
+    """One thing that happened in a stream. Times are media seconds."""
 
     event: Kind
+    """"partial": the words of the present utterance so far. "final": all of them, after which another utterance begins.
+    "mode": words are recognised from something else from now on. "counters": once, at the end."""
     start: float
+    """Of the first word; of "mode", the moment from which it holds."""
     end: float
+    """Of the last word; of "mode", the same as `start`."""
     emitted: float
+    """How much of the stream had come when this was emitted."""
     text: str = ""
+    """The words as text; of "mode" the `Mode`."""
     words: tuple[Word, ...] = ()
     changed: int = 0
+    """How many words of the partial before this are taken back or changed."""
     compute_ms: float = 0.0
+    """How long the step took that led to this."""
     reason: str = ""
+    """Of "mode", why: "ok", "late", "lost", "no_face", "pose", "low_quality", "occluded", "silent" or "sound_lost". Of
+    "final", what ended the utterance: "pause", "length" or "end"."""
     counters: dict[str, int] | None = None
+    """Of "counters" only: `Session.counters`."""
 
     @property
     def latency_ms(self) -> float:
+        """From the end of the last word to the moment this was emitted, computing included."""
         return 1000 * (self.emitted - self.end) + self.compute_ms
 
     def document(self) -> dict[str, Any]:

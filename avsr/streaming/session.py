@@ -1,12 +1,11 @@
 """Live recognition: sound and pictures in as they come, words out as soon as they are known.
 
-Sound goes through the network in chunks. A chunk sees itself and the past, which is kept in an explicit `NetworkState`,
-so that chunk after chunk equals one pass over all of it under the same mask. With a look-ahead, a chunk is that much
-longer than what is shown at a time: words appear after each `chunk_ms` from the beginning of the chunk on, and may
-change until the chunk is full.
+A session cuts the sound into chunks and gives each, with its lips, to a stream engine. The engine's state holds all
+that the model remembers; the session knows samples and slots only. With a look-ahead, a chunk is longer than the step
+after which words are shown: the beginning of the chunk is computed and shown, and may change until the chunk is whole.
 
-A chunk is due when its sound is there, and its lips, unless those are more than `max_video_lag_ms` behind. What comes
-later is counted and dropped. `policy.py` has when lips are used and waited for.
+A chunk is due when its sound is there and its lips are there too, unless those are more than `max_video_lag_ms` behind.
+What comes later is counted and dropped. `policy.py` decides when lips are used and waited for.
 """
 
 from __future__ import annotations
@@ -18,53 +17,56 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
+from avsr.arrays import Crops, LogProbs, Present, Samples
+from avsr.decoding.search import Search
+from avsr.engine import Chunk, Model
 from avsr.errors import ConfigError
-from avsr.grid import CROP_PX, HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_S
+from avsr.grid import CROP_PX, HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, SLOT_S
 from avsr.lips.slots import LipSlot
-from avsr.sound.mel import LOOK_AHEAD_SAMPLES
-from avsr.sound.silence import NOT_HEARD, REACH_FRAMES, audible_frames
+from avsr.sound.silence import REACH_FRAMES, audible_frames
 from avsr.streaming.clock import ClockAligner
-from avsr.streaming.events import Chunk, Event, Mode
+from avsr.streaming.events import Event, Mode, Step
 from avsr.streaming.lips import LipBuffer, Taken
 from avsr.streaming.sound import SoundBuffer
 from avsr.streaming.utterance import Said, Source, Utterance
 
-if TYPE_CHECKING:
-    from avsr.families.own.network import NetworkState
-    from avsr.recognizer import Recognizer
-
 MAX_PUSH_S = 60.0  # of sound at a time: more in one call is a mistake, not a stream
 MAX_SOUND_LAG_S = 1.0  # behind the pictures; then the sound counts as lost
 MAX_GAP_S = 10.0  # in the sound; a longer one is skipped, so that a machine that slept does not recognise its sleep
-SKIPPED_GAP_S = 2.0  # how much of it is gone through: enough for an utterance to end
-SILENT_AFTER_S = 2.0  # without any sound, the lips are on their own
+SKIPPED_GAP_S = 2.0  # how much of a skipped gap is recognised as silence: enough for an utterance to end
+SILENT_AFTER_S = 2.0  # without any sound, the lips are used alone
 
 
 class Session:
-    """One live stream. Several may run at once on one recogniser. Sound and pictures may come from two threads.
+    """One live stream of a model. Several may run at once. Sound and pictures may come from two threads.
 
-    chunk_ms: of sound, after which words are shown; look_ahead_ms: how much more the network hears before they are
-    final. Their sum must be one of the chunks that the model was trained for. video: whether lips are read, None for
-    whether the model can. face: "largest" (as "auto" is live) or the number of a face. max_video_lag_ms: how long the
-    sound of a chunk waits for its lips. clocks: "shared", all times are of one clock, or "arrival", each device has its
-    own and arrival tells. origin_s: the time at which the stream begins, None for that of what comes first. pause_ms:
-    without words and voice, which ends an utterance. Raises ConfigError for what the model cannot do.
+    model: one whose card has `chunks_ms`.
+    chunk_ms: how much sound comes between two showings of words.
+    look_ahead_ms: how much more sound the model gets before words are final. The sum of both must be one of the model's
+        chunks.
+    video: whether lips are read; None for whether the model can.
+    face: whose lips, "largest" (which "auto" means live, too) or the number of a face.
+    max_video_lag_ms: how long the sound of a chunk waits for its lips.
+    clocks: "shared" if all times are of one clock; "arrival" if each device has its own, and the arrival tells.
+    origin_s: the time at which the stream begins; None for the time of what comes first.
+    pause_ms: how long nothing is said before an utterance ends.
+    search: how words are looked for; None for greedy search.
 
-    Called while the session is locked, so they must be quick: on_event with each event, in order, which matters where
-    sound and pictures are pushed from two threads; on_log_probs with the log-probabilities [t, V + 1] of each chunk;
-    on_chunk with each step of the network, also those that nothing was said after.
+    The three callbacks run while the session is locked, so they must be quick:
+    on_event: with each event, in order, which matters when sound and pictures are pushed from two threads.
+    on_log_probs: with the log-probabilities [T, V + 1] of each chunk.
+    on_chunk: with each step of the engine, also those after which nothing was said.
+
+    Raises ConfigError or ModelError for what the model cannot do.
     """
 
     def __init__(
         self,
-        recognizer: Recognizer,
+        model: Model,
         *,
         chunk_ms: int = 320,
         look_ahead_ms: int = 0,
@@ -74,11 +76,11 @@ class Session:
         clocks: Literal["shared", "arrival"] = "shared",
         origin_s: float | None = None,
         pause_ms: float = 700.0,
+        search: Search | None = None,
         on_event: Callable[[Event], None] | None = None,
-        on_log_probs: Callable[[Tensor], None] | None = None,
-        on_chunk: Callable[[Chunk], None] | None = None,
+        on_log_probs: Callable[[LogProbs], None] | None = None,
+        on_chunk: Callable[[Step], None] | None = None,
     ) -> None:
-        config = recognizer.config
         if clocks not in ("shared", "arrival"):
             raise ConfigError("unknown clocks", got=clocks, expected="shared or arrival")
         if not (0 <= max_video_lag_ms < math.inf and 0 < pause_ms < math.inf):
@@ -87,36 +89,45 @@ class Session:
                 got=f"max_video_lag_ms {max_video_lag_ms}, pause_ms {pause_ms}",
                 expected="0 or more, and more than 0",
             )
-        self._attention = config.chunk_context(chunk_ms + look_ahead_ms)
-        self._step, self._chunk = _step_frames(recognizer, chunk_ms, look_ahead_ms), self._attention.right + 1
-        self.video = "av" in config.modalities if video is None else video
-        recognizer.require("av" if self.video else "a")
-        self.recognizer = recognizer
-        self._frame_s = config.frame_ms / 1000
-        self._mel_per_frame = config.audio_encoder.subsampling
-        self._causal = config.audio_encoder.subsampling_causal
+        if model.stream is None:
+            raise ConfigError(
+                f"model {model.card.name} cannot stream",
+                expected="a model that works in chunks",
+                remedy="use transcribe, or a model that streams: avsr models says which",
+            )
+        self.video = "av" in model.card.modalities if video is None else video
+        model.card.require("av" if self.video else "a")
+        self._engine, decoder = model.stream(chunk_ms, look_ahead_ms, lips=self.video, search=search or Search())
+        self._plan, self._search = self._engine.plan, decoder
         self._max_lag_s = max_video_lag_ms / 1000
         self._aligner = ClockAligner() if clocks == "arrival" else None
         self._origin_s = origin_s
-        self._on_event, self._on_log_probs, self._on_chunk = on_event, on_log_probs, on_chunk
+        self.on_event = on_event
+        self._on_log_probs, self._on_chunk = on_log_probs, on_chunk
 
         self._sound = SoundBuffer()
         self._lips = LipBuffer(str(face), self._max_lag_s, reads=self.video)
-        self._utterance = Utterance(recognizer, pause_ms / 1000)
-        with torch.inference_mode():
-            self._state: NetworkState = recognizer.network.initial_state(1, attention=self._attention)
-        self._frames = 0  # that the network has had for good
-        self._shown = 0  # that words were last shown of
-        self._mel_frames = 0  # log-mel frames of these
-        self._read: dict[int, int | None] = {}  # slots whose lips the network had for frames to come, and whose
-        self._there: deque[bool] = deque(
-            [False] * REACH_FRAMES, maxlen=REACH_FRAMES
-        )  # sound or lips in the last frames
+        self._utterance = Utterance(decoder, self._plan.frame_s, pause_ms / 1000)
+        self._state: Any = self._engine.initial_state()
+        self._frames = 0
+        """Frames that the state holds."""
+        self._given = 0
+        """Samples that the state holds."""
+        self._shown = 0
+        """Frames of which words were last shown."""
+        self._ahead: dict[int, int | None] = {}
+        """Slots whose lips the state holds for frames to come, and the face of each."""
+        self._there: deque[bool] = deque([False] * REACH_FRAMES, maxlen=REACH_FRAMES)
+        """Whether each of the last frames had sound or lips."""
         self._silent_s = 0.0
         self._mode: tuple[Mode, str] | None = None
         self._ended = False
-        # Faces are found under the first alone, so that sound does not wait; everything else is under the second.
+        # Faces are found under the first lock alone, so that sound does not wait; all else happens under the second.
         self._video_lock, self._lock = threading.Lock(), threading.RLock()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else f"at {self._time_s(self._sound.end_s):.2f} s"
+        return f"<Session {state}, mode {self.mode}, latency {self.latency_ms:.0f} ms>"
 
     def __enter__(self) -> Session:
         return self
@@ -134,18 +145,20 @@ class Session:
 
     @property
     def latency_ms(self) -> float:
-        """How long after it was spoken a frame is shown at most, by the algorithm alone: the chunk, and what features
-        and the smoothing of lips see after its end. Half a chunk less on average. Computing and the camera's delay come
-        on top."""
-        after_s = LOOK_AHEAD_SAMPLES / SAMPLE_RATE_HZ
+        """How long after it was spoken a frame is shown at most, by the algorithm alone.
+
+        It is the chunk and what features and the smoothing of lips read after its end; half a chunk less on average.
+        Computing and the camera's delay come on top.
+        """
+        after_s = self._plan.look_ahead_samples / SAMPLE_RATE_HZ
         if self.video:
-            after_s = max(after_s, SLOT_S * (self.recognizer.network.look_ahead_slots + 1))
-        return 1000 * (self._frame_s * self._step + after_s)
+            after_s = max(after_s, SLOT_S * (self._plan.look_ahead_slots + 1))
+        return 1000 * (self._plan.frame_s * self._plan.step_frames + after_s)
 
     @property
     def look_ahead_ms(self) -> float:
         """How long after it was shown a frame may still change."""
-        return 1000 * self._frame_s * (self._chunk - self._step)
+        return 1000 * self._plan.frame_s * (self._plan.chunk_frames - self._plan.step_frames)
 
     @property
     def mode(self) -> Mode | None:
@@ -154,22 +167,23 @@ class Session:
 
     @property
     def last_lips(self) -> LipSlot | None:
-        """The newest lips that the network had, or was to have: present or with the reason why not."""
+        """The newest slot that the engine was given: with lips, or with the reason why it has none."""
         return self._lips.last
 
     @property
     def recent_lips(self) -> list[LipSlot]:
-        """All that the network had, or was to have, with its last chunk, oldest first, as `last_lips` is of each."""
+        """The slots of the last chunk, oldest first."""
         return self._lips.recent
 
     @property
     def counters(self) -> dict[str, int]:
         """What came and what became of it.
 
-        pictures = used + late + absent + duplicate + pending, the last 0 after `finish`. late: too late, or out of
-        order. absent: without lips that can be read, or withheld by the policy, or far too early. duplicate: another
-        picture of the same 40 ms was there. samples: of sound; samples_lost: silence in place of what never came;
-        samples_late: dropped, since their time had passed.
+        pictures = used + late + absent + duplicate + pending; pending is 0 after `finish`.
+        late: too late, or out of order. absent: without lips that can be read, withheld by the policy, or far too
+        early. duplicate: another picture of the same 40 ms was there.
+        samples: received. samples_lost: silence in place of samples that never came. samples_late: dropped, because
+        their time had passed.
         """
         with self._lock:
             lips, sound = self._lips, self._sound
@@ -191,15 +205,16 @@ class Session:
             if self.video and not self._ended:
                 self._lips.open()
 
-    def push_audio(
-        self, samples: NDArray[np.float32], t: float | None = None, *, arrived: float | None = None
-    ) -> list[Event]:
-        """More sound: float32 [S] in [-1, 1] at 16 kHz, mono. Returns what became known.
+    def push_audio(self, samples: Samples, t: float | None = None, *, arrived: float | None = None) -> list[Event]:
+        """More sound. Returns the events that it leads to.
 
-        t: seconds of its first sample, None where it goes on from the last. Steps of more than 40 ms are gaps (silence
-        that does not count as heard) or overlaps (cut off). arrived: when it arrived, seconds of any clock; now where
-        not given. Time goes on by the sound, so push no more of it at a time than pictures may lag. Raises ValueError
-        for other arrays.
+        samples: float32 [S] in [-1, 1] at 16 kHz, mono.
+        t: seconds of the first sample; None if it follows the last one. Steps of more than 40 ms are gaps (silence that
+            does not count as heard) or overlaps (cut off).
+        arrived: when it arrived, in seconds of any clock; None for now.
+
+        The sound is the clock of the stream, so push no more of it at a time than pictures may lag. Raises ValueError
+        for other arrays, or after the end.
         """
         _check_samples(samples)
         _check_time(t)
@@ -218,14 +233,17 @@ class Session:
                 self._origin_s += ahead_s - SKIPPED_GAP_S
                 ahead_s = 0.0
             self._sound.receive(samples, ahead_s)
-            return self._tell(events + self._advance())
+            return self._emit(events + self._advance())
 
-    def push_video(self, picture: NDArray[np.uint8] | None, t: float, *, arrived: float | None = None) -> list[Event]:
-        """One picture: uint8 RGB [H, W, 3], whose faces are found here and now, or a lip crop uint8 [96, 96]; None from
-        those who cut crops themselves, where a picture shows no lips.
+    def push_video(self, picture: Crops | None, t: float, *, arrived: float | None = None) -> list[Event]:
+        """One picture. Returns the events that it leads to.
 
-        t: seconds at which it was taken. arrived: as for sound. Returns what became known. Raises ValueError for other
-        arrays.
+        picture: uint8 RGB [H, W, 3], whose faces are found here and now, or a lip crop uint8 [96, 96]; None from those
+            who cut crops themselves, for a picture without lips.
+        t: seconds at which it was taken.
+        arrived: as for sound.
+
+        Raises ValueError for other arrays, or after the end.
         """
         is_crop = picture is None or _is_crop(picture)
         _check_time(t)
@@ -239,7 +257,7 @@ class Session:
                 time_s = t - self._origin_s
                 index = self._lips.register(time_s, self._sound.end_s, is_crop=is_crop)
                 if index is None:
-                    return self._tell(self._advance())
+                    return self._emit(self._advance())
             if picture is None or is_crop:
                 slots = self._lips.give(index, picture)
             else:
@@ -248,32 +266,33 @@ class Session:
                 if self._ended:  # in the meantime
                     return []
                 self._lips.add(slots, self._sound.end_s)
-                return self._tell(self._advance())
+                return self._emit(self._advance())
 
     def finish(self) -> list[Event]:
-        """Nothing more will come: what is left, the last final, and the counters. The session is closed."""
+        """The end of the stream: the events that are left, the last final, and the counters. Closes the session."""
         with self._video_lock, self._lock:
             if self._ended:
                 return []
             slots = self._lips.find_last()
             self._lips.add(slots, self._sound.end_s)
-            lip_frames = -(-self._lips.final_slots // 2) if self.video else 0
-            if lip_frames > self._whole_frames():  # they go on after the sound
-                end = lip_frames * self._mel_per_frame * HOP_SAMPLES
+            lip_frames = -(-self._lips.final_slots * SLOT_MS // self._plan.frame_ms) if self.video else 0
+            if lip_frames > self._plan.whole_frames(self._sound.end):  # the lips go on after the sound
+                end = lip_frames * self._plan.frame_samples
                 self._sound.add(np.zeros(end - self._sound.end, np.float32))
             events = self._advance(ending=True)
             events += [self._event(said, 0.0) for said in self._utterance.finish()]
             self._lips.end()
             self._ended = True
             self._lips.close()
-            now_s = self._time_s(self._frames * self._frame_s)
+            now_s = self._time_s(self._frames * self._plan.frame_s)
             counters = Event(event="counters", start=now_s, end=now_s, emitted=self._emitted_s, counters=self.counters)
-            return self._tell([*events, counters])
+            return self._emit([*events, counters])
 
-    def _tell(self, events: list[Event]) -> list[Event]:
-        if self._on_event is not None:
+    def _emit(self, events: list[Event]) -> list[Event]:
+        """The same events, after the callback has had each."""
+        if self.on_event is not None:
             for event in events:
-                self._on_event(event)
+                self.on_event(event)
         return events
 
     def _require_open(self) -> None:
@@ -288,128 +307,126 @@ class Session:
     def _emitted_s(self) -> float:
         return self._time_s(self._sound.end_s)
 
-    def _whole_frames(self) -> int:
-        """How many frames all the sound so far is, if nothing follows."""
-        mel = self._sound.end // HOP_SAMPLES
-        return (mel - 1) // self._mel_per_frame + 1 if self._causal and mel else -(-mel // self._mel_per_frame)
-
-    def _mel_end(self, frames: int) -> int:
-        """How many log-mel frames so many frames read."""
-        return self._mel_per_frame * (frames - 1) + 1 if self._causal else self._mel_per_frame * frames
-
     def _advance(self, *, ending: bool = False) -> list[Event]:
-        """Run all that is due."""
+        """Run the engine on all chunks that are due."""
         events: list[Event] = []
         while (end := self._due(ending=ending)) is not None:
-            events += self._run(end, for_good=ending or end == self._frames + self._chunk, ending=ending)
+            is_whole = ending or end == self._frames + self._plan.chunk_frames
+            events += self._run(end, for_good=is_whole, ending=ending)
         return events
 
     def _due(self, *, ending: bool) -> int | None:
-        """Up to which frame the network can run now, None where nothing is due."""
-        chunk_end = self._frames + self._chunk
+        """The frame up to which the engine can run now; None if nothing is due."""
+        chunk_end = self._frames + self._plan.chunk_frames
         if ending:
-            frames = self._whole_frames()
+            frames = self._plan.whole_frames(self._sound.end)
             return min(chunk_end, frames) if frames > self._frames else None
-        end = max(self._frames, self._shown) + self._step
-        wanted = self._mel_end(end) * HOP_SAMPLES + LOOK_AHEAD_SAMPLES
+        end = max(self._frames, self._shown) + self._plan.step_frames
+        wanted = self._plan.samples_needed(end)
         if self._sound.end < wanted:
             if not self.video or self._lips.newest_s < wanted / SAMPLE_RATE_HZ + MAX_SOUND_LAG_S:
                 return None
+            # Pictures are far ahead: the sound is lost, and silence stands for it.
             self._sound.lose(wanted - self._sound.end)
         lips = self._lips
-        if self.video and lips.policy.waits and lips.final_slots < self._slots_wanted(end):
-            if self._sound.end_s - end * self._frame_s < self._max_lag_s:
+        if self.video and lips.policy.waits and lips.final_slots < self._plan.slots_needed(end):
+            if self._sound.end_s - end * self._plan.frame_s < self._max_lag_s:
                 return None
             if end == chunk_end:
                 lips.policy = lips.policy.missed()
         return end
 
-    def _slots_wanted(self, frames: int) -> int:
-        return 2 * frames + self.recognizer.network.look_ahead_slots
-
     def _run(self, end: int, *, for_good: bool, ending: bool) -> list[Event]:
-        """Run the network up to frame `end`: for good, and its state goes on, or to show how a chunk begins."""
+        """Run the engine up to frame `end`.
+
+        for_good: the state moves on; else the beginning of a chunk is shown, and the state stays.
+        """
         started = time.perf_counter()
-        first, mel_end = self._frames, self._mel_end(end)
-        if ending:  # the last frame is as short as its sound
-            mel_end = min(mel_end, self._sound.end // HOP_SAMPLES)
-        start_sample, end_sample = self._mel_frames * HOP_SAMPLES, mel_end * HOP_SAMPLES
-        is_lost = self._sound.lost_share(start_sample, end_sample) > 0.5
-        audible = audible_frames(self._sound.between(start_sample, end_sample), self._mel_per_frame * HOP_SAMPLES)
-        heard = not is_lost and (bool(audible.any()) or self._silent_s < SILENT_AFTER_S)
-
-        slots, policy = self._lips.take(self._slots_wanted(end)) if self.video else ([], self._lips.policy)
+        first, plan = self._frames, self._plan
+        sound = self._hear(first, end, ending=ending)
+        slots, policy = self._lips.take(plan.slots_needed(end)) if self.video else ([], self._lips.policy)
         used = {taken.slot: taken.lips.face for taken in slots if taken.used and taken.lips is not None}
-        read = self._read | used
-        faces = [[read[slot] for slot in (2 * frame, 2 * frame + 1) if slot in read] for frame in range(first, end)]
-        lips = presence = None
-        if used:
-            lips, presence = self.recognizer.lip_tensors(
-                [np.stack([taken.crop for taken in slots])], [np.array([taken.used for taken in slots])]
-            )
+        ahead = self._ahead | used
+        faces = [[ahead[slot] for slot in plan.slots_of(frame) if slot in ahead] for frame in range(first, end)]
+        crops, present = _lip_arrays(slots)
 
-        samples, kept_from = self._sound.kept()
-        mel = self.recognizer.log_mel.piece(
-            torch.from_numpy(samples)[None].to(self.recognizer.device),
-            self._mel_frames - kept_from,
-            mel_end - kept_from,
+        given_end = min(plan.samples_needed(end), self._sound.end)
+        log_probs_TV, state = self._engine.step(
+            Chunk(
+                frames=end - first,
+                samples=self._sound.between(self._given, given_end),
+                crops=crops,
+                present=present,
+                heard=sound.heard,
+                is_last=ending,
+            ),
+            self._state,
         )
-        output = self.recognizer.step(mel, lips, presence, self._state, self._attention, heard=heard)
-        log_probs_TV = output.log_probs[0].float().cpu().clone()  # no inference tensor, which could not be changed
-        there = [*self._there, *((bool(a) and not is_lost) or bool(f) for a, f in zip(audible, faces, strict=False))]
-        for frame in range(len(log_probs_TV)):
-            if not any(there[frame : frame + 2 * REACH_FRAMES + 1]):
-                log_probs_TV[frame] = NOT_HEARD
-                log_probs_TV[frame, self.recognizer.network.blank_id] = 0.0
-        sources = [Source("av" if heard else "v", seen[0]) if seen else Source("a", None) for seen in faces]
+        audible = sound.audible & (not sound.is_lost)
+        there = [*self._there, *(bool(a or seen) for a, seen in zip(audible, faces, strict=False))]
+        nothing_T = np.array([not any(there[k : k + 2 * REACH_FRAMES + 1]) for k in range(len(log_probs_TV))], bool)
+        if nothing_T.any():
+            log_probs_TV = self._search.silence(log_probs_TV, nothing_T)
+        sources = [Source("av" if sound.heard else "v", seen[0]) if seen else Source("a", None) for seen in faces]
         self._shown = end
         if not for_good:
             partial = self._utterance.show(log_probs_TV, sources)
-            compute_ms = self._tell_chunk(first, end, slots, started, for_good=False)
+            compute_ms = self._report_step(first, end, slots, started, for_good=False)
             return [] if partial is None else [self._event(partial, compute_ms)]
 
-        assert output.state is not None
-        self._state, self._frames, self._mel_frames = output.state, end, mel_end
+        self._state, self._frames, self._given = state, end, given_end
         self._lips.commit(slots, policy)
-        self._read = {slot: face for slot, face in read.items() if slot >= 2 * end}
+        self._ahead = {slot: face for slot, face in ahead.items() if slot >= plan.slots_of(end).start}
         self._there.extend(there[REACH_FRAMES:])
-        self._silent_s = 0.0 if audible.any() else self._silent_s + len(faces) * self._frame_s
-        self._sound.forget(mel_end)
+        self._silent_s = 0.0 if sound.audible.any() else self._silent_s + len(faces) * plan.frame_s
+        self._sound.forget(min(plan.edge(end), given_end))
         if self._on_log_probs is not None:
             self._on_log_probs(log_probs_TV)
         events = []
         if not ending or self._mode is None:  # what is missing at the end was not lost
-            events += self._tell_mode(first, heard=heard, is_lost=is_lost, reads=any(faces))
-        said = self._utterance.add(log_probs_TV, sources, end * self._frame_s - self._sound.voice.last_voice_s)
-        compute_ms = self._tell_chunk(first, end, slots, started, for_good=True)
+            events += self._change_mode(first, sound, has_lips=any(faces))
+        said = self._utterance.add(log_probs_TV, sources, end * plan.frame_s - self._sound.voice.last_voice_s)
+        compute_ms = self._report_step(first, end, slots, started, for_good=True)
         return events + [self._event(some, compute_ms) for some in said]
 
-    def _tell_chunk(self, first: int, end: int, slots: list[Taken], started: float, *, for_good: bool) -> float:
+    def _hear(self, first: int, end: int, *, ending: bool) -> _Heard:
+        """Whether the sound of frames [first, end) is there."""
+        start_sample, end_sample = self._plan.edge(first), self._plan.edge(end)
+        if ending:  # the last frame is as short as its sound
+            end_sample = min(end_sample, self._sound.end // HOP_SAMPLES * HOP_SAMPLES)
+        is_lost = self._sound.lost_share(start_sample, end_sample) > 0.5
+        audible = audible_frames(self._sound.between(start_sample, end_sample), self._plan.frame_samples)
+        heard = not is_lost and (bool(audible.any()) or self._silent_s < SILENT_AFTER_S)
+        return _Heard(heard, is_lost, audible)
+
+    def _report_step(self, first: int, end: int, slots: list[Taken], started: float, *, for_good: bool) -> float:
         compute_ms = 1000 * (time.perf_counter() - started)
         if self._on_chunk is not None:
             used = tuple(taken.used for taken in slots)
-            self._on_chunk(Chunk(first * self._frame_s, end * self._frame_s, for_good, used, compute_ms))
+            frame_s = self._plan.frame_s
+            self._on_chunk(Step(first * frame_s, end * frame_s, for_good, used, compute_ms))
         return compute_ms
 
-    def _tell_mode(self, frame: int, *, heard: bool, is_lost: bool, reads: bool) -> list[Event]:
+    def _change_mode(self, frame: int, sound: _Heard, *, has_lips: bool) -> list[Event]:
+        """The event of a new mode, if frames from `frame` on are recognised from something else than before."""
         policy = self._lips.policy
-        has_lips = reads or (policy.has_lips and self._lips.used > 0)
-        if heard:
+        has_lips = has_lips or (policy.has_lips and self._lips.used > 0)
+        if sound.heard:
             why_not = self._lips.last_reason if policy.has_lips else policy.reason
             mode: tuple[Mode, str] = ("av", "ok") if has_lips else ("a", why_not if self.video else "ok")
         else:
-            mode = ("v" if has_lips else "none", "sound_lost" if is_lost else "silent")
+            mode = ("v" if has_lips else "none", "sound_lost" if sound.is_lost else "silent")
         if mode == self._mode:
             return []
         self._mode = mode
-        at_s = self._time_s(frame * self._frame_s)
+        at_s = self._time_s(frame * self._plan.frame_s)
         return [Event(event="mode", start=at_s, end=at_s, emitted=self._emitted_s, text=mode[0], reason=mode[1])]
 
     def _event(self, said: Said, compute_ms: float) -> Event:
         words = tuple(
             dataclasses.replace(word, start=self._time_s(word.start), end=self._time_s(word.end)) for word in said.words
         )
-        now_s = self._time_s(self._frames * self._frame_s)
+        now_s = self._time_s(self._frames * self._plan.frame_s)
         return Event(
             event="partial" if said.ended is None else "final",
             start=words[0].start if words else now_s,
@@ -423,21 +440,24 @@ class Session:
         )
 
 
-def _step_frames(recognizer: Recognizer, chunk_ms: int, look_ahead_ms: int) -> int:
-    """How many frames are shown at a time. Raises ConfigError for what cannot be."""
-    config = recognizer.config
-    if config.mel.normalize == "per_feature":
-        raise ConfigError(f"model {config.name} cannot stream: its features are normalised over the whole recording")
-    if chunk_ms < 1 or look_ahead_ms < 0 or chunk_ms % config.frame_ms or look_ahead_ms % chunk_ms:
-        raise ConfigError(
-            "wrong chunks",
-            got=f"chunk_ms {chunk_ms}, look_ahead_ms {look_ahead_ms}",
-            expected=f"a multiple of {config.frame_ms}, and a multiple of the chunk",
-        )
-    return chunk_ms // config.frame_ms
+class _Heard(NamedTuple):
+    """The sound of some frames."""
+
+    heard: bool
+    """Whether the engine is to use it."""
+    is_lost: bool
+    """Whether more than half of it never came."""
+    audible: Present
+    """Of each frame: whether anything is louder than silence."""
 
 
-def _check_samples(samples: NDArray[np.float32]) -> None:
+def _lip_arrays(slots: list[Taken]) -> tuple[Crops, Present]:
+    """Crops [T, 96, 96] and which of them are used."""
+    crops = np.stack([taken.crop for taken in slots]) if slots else np.zeros((0, CROP_PX, CROP_PX), np.uint8)
+    return crops, np.array([taken.used for taken in slots], bool)
+
+
+def _check_samples(samples: Samples) -> None:
     if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
         raise ValueError(f"samples: got {_kind(samples)}, expected float32 [S] in [-1, 1] at 16 kHz")
     if len(samples) > MAX_PUSH_S * SAMPLE_RATE_HZ:
@@ -451,7 +471,7 @@ def _check_time(t: float | None) -> None:
         raise ValueError(f"t: got {t}, expected seconds")
 
 
-def _is_crop(picture: NDArray[np.uint8]) -> bool:
+def _is_crop(picture: Crops) -> bool:
     if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
         if picture.shape == (CROP_PX, CROP_PX):
             return True

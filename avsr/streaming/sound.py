@@ -1,4 +1,4 @@
-"""The sound of a stream: what of it is still needed, and what of it never came."""
+"""The sound of a stream: the samples that are still needed, and the ones that never came."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections import deque
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
-from avsr.sound.mel import PAST_FRAMES
+from avsr.arrays import Samples
+from avsr.grid import SAMPLE_RATE_HZ
 from avsr.sound.voice import VoiceActivity
 
-JITTER_S = 0.04  # time stamps that are off by less say nothing: samples are counted
+JITTER_S = 0.04  # a time stamp that is off by less says nothing: samples are counted
 
 
 class Gap(NamedTuple):
@@ -23,7 +22,7 @@ class Gap(NamedTuple):
 
 
 class SoundBuffer:
-    """Samples counted from the beginning of the stream; what is kept of them begins at a whole log-mel frame."""
+    """Samples counted from the beginning of the stream. Those before `forget` are gone."""
 
     def __init__(self) -> None:
         self.voice = VoiceActivity()
@@ -34,21 +33,21 @@ class SoundBuffer:
 
     @property
     def end(self) -> int:
-        """Samples of the stream so far, lost ones included."""
+        """Number of samples of the stream so far, lost ones included."""
         return self._kept_from + len(self._samples)
 
     @property
     def end_s(self) -> float:
         return self.end / SAMPLE_RATE_HZ
 
-    def add(self, samples: NDArray[np.float32]) -> None:
-        """Samples [S] that go on where the last ended."""
+    def add(self, samples: Samples) -> None:
+        """Samples [S] that follow the last ones."""
         if len(samples):
             self._samples = np.concatenate((self._samples, samples))
             self.voice.push(samples)
 
-    def receive(self, samples: NDArray[np.float32], ahead_s: float) -> None:
-        """Samples whose first is `ahead_s` after the end: silence fills a gap, an overlap is cut off."""
+    def receive(self, samples: Samples, ahead_s: float) -> None:
+        """Samples that begin `ahead_s` after the end: silence fills a gap, an overlap is cut off."""
         self.received += len(samples)
         if ahead_s > JITTER_S:
             self.lose(round(ahead_s * SAMPLE_RATE_HZ))
@@ -59,17 +58,13 @@ class SoundBuffer:
         self.add(samples)
 
     def lose(self, count: int) -> None:
-        """Silence that does not count as heard, in place of samples that did not come."""
+        """Silence in place of samples that did not come. It does not count as heard."""
         self.lost += count
         self._gaps.append(Gap(self.end, self.end + count))
         self.add(np.zeros(count, np.float32))
 
-    def kept(self) -> tuple[NDArray[np.float32], int]:
-        """What is kept, and which log-mel frame it begins with."""
-        return self._samples, self._kept_from // HOP_SAMPLES
-
-    def between(self, start: int, end: int) -> NDArray[np.float32]:
-        """Samples [start, end), which must be kept."""
+    def between(self, start: int, end: int) -> Samples:
+        """Samples [start, end), which must not be forgotten."""
         return self._samples[start - self._kept_from : end - self._kept_from]
 
     def lost_share(self, start: int, end: int) -> float:
@@ -77,11 +72,10 @@ class SoundBuffer:
         lost = sum(max(0, min(gap.end, end) - max(gap.start, start)) for gap in self._gaps)
         return lost / max(1, end - start)
 
-    def forget(self, mel_frames: int) -> None:
-        """Keep what the log-mel frames from `mel_frames` on need."""
-        keep_from = max(0, mel_frames - PAST_FRAMES) * HOP_SAMPLES
-        if keep_from > self._kept_from:
-            self._samples = self._samples[keep_from - self._kept_from :].copy()
-            self._kept_from = keep_from
-        while self._gaps and self._gaps[0].end <= keep_from:
+    def forget(self, before: int) -> None:
+        """Drop the samples before number `before`."""
+        if before > self._kept_from:
+            self._samples = self._samples[before - self._kept_from :].copy()
+            self._kept_from = before
+        while self._gaps and self._gaps[0].end <= before:
             self._gaps.popleft()

@@ -19,8 +19,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from avsr.arrays import Samples
+from avsr.errors import MediaError
 from avsr.grid import SAMPLE_RATE_HZ
-from avsr.media import WarningSink, iter_audio, iter_frames
+from avsr.media import WarningSink, iter_audio, iter_frames, probe
 
 BLOCK_S = 0.02
 BLOCK_SAMPLES = round(BLOCK_S * SAMPLE_RATE_HZ)
@@ -31,7 +33,7 @@ class Sound(NamedTuple):
 
     arrival_s: float
     time_s: float
-    samples: NDArray[np.float32]
+    samples: Samples
 
 
 class Picture(NamedTuple):
@@ -50,12 +52,12 @@ def file_sound(path: str | PathLike[str], *, on_warning: WarningSink | None = No
     return blocks(iter_audio(path, on_warning=on_warning))
 
 
-def blocks(sound: Iterable[NDArray[np.float32]]) -> Iterator[Sound]:
+def blocks(sound: Iterable[Samples]) -> Iterator[Sound]:
     """Consecutive samples, cut into blocks of 20 ms, from time 0 on."""
     rest = np.zeros(0, np.float32)
     position = 0
 
-    def block(samples: NDArray[np.float32]) -> Sound:
+    def block(samples: Samples) -> Sound:
         nonlocal position
         start, position = position, position + len(samples)
         return Sound(position / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ, samples)
@@ -73,6 +75,32 @@ def blocks(sound: Iterable[NDArray[np.float32]]) -> Iterator[Sound]:
 def file_pictures(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[Picture]:
     """The pictures of a file. Raises MediaError where it has none."""
     return (Picture(frame.time_s, frame.time_s, frame.rgb) for frame in iter_frames(path, on_warning=on_warning))
+
+
+def open_live_source(
+    source: str | PathLike[str] | Samples | Iterable[Sound | None],
+    pictures: Iterable[Picture | None] | None = None,
+    *,
+    on_warning: WarningSink | None = None,
+) -> tuple[Iterable[Sound | None], Iterable[Picture | None] | None]:
+    """The sound and the pictures of a file, of samples, or of a source that gives sound as it comes.
+
+    Raises MediaError for a file without sound, whose clock a stream goes by.
+    """
+    if isinstance(source, np.ndarray):
+        return blocks([source]), pictures
+    if isinstance(source, str | PathLike):
+        info = probe(source)
+        if info.audio is None:
+            raise MediaError(
+                f"{source}: has no sound",
+                expected="sound, whose clock live recognition goes by",
+                remedy="use transcribe with modality v",
+            )
+        if pictures is None and info.video is not None:
+            pictures = file_pictures(source, on_warning=on_warning)
+        return file_sound(source, on_warning=on_warning), pictures
+    return source, pictures
 
 
 def in_order(sound: Iterable[Sound], pictures: Iterable[Picture]) -> Iterator[Sound | Picture]:

@@ -1,69 +1,88 @@
-"""The utterance that is being spoken: from log-probabilities to partial and final words."""
+"""The utterance that is being spoken: from frames to partial and final words. Each frame is decoded once."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
-import torch
-from torch import Tensor
-
+from avsr.arrays import LogProbs
+from avsr.decoding.search import FrameSearch
 from avsr.grid import Modality
 from avsr.transcript import Word
-
-if TYPE_CHECKING:
-    from avsr.recognizer import Recognizer
 
 MAX_UTTERANCE_S = 20.0
 
 PATIENCE = 3
-"""Noise may sound like voices for ever: after so many times the pause, the words decide alone."""
+"""Noise may sound like a voice for ever. After a pause of this many times the usual length, the words decide alone."""
 
 End = Literal["pause", "length", "end"]
 
 
 class Source(NamedTuple):
-    """What a frame was recognised from, and whose lips."""
+    """What a frame was recognised from."""
 
     modality: Modality
     face: int | None
+    """The face whose lips were used; None without lips."""
 
 
 class Said(NamedTuple):
-    """Words of an utterance with times in seconds from the beginning of the stream. ended: by what, where it did."""
+    """Words of an utterance, with times in seconds from the beginning of the stream."""
 
     words: tuple[Word, ...]
     changed: int = 0
+    """How many of the words shown before are taken back or changed."""
     ended: End | None = None
+    """What ended the utterance; None while it goes on."""
 
 
 class Utterance:
-    """Frames of the network since the last utterance ended, and the words that were last shown of them."""
+    """The frames since the last utterance ended, as a beam of the search, and the words last shown of them.
 
-    def __init__(self, recognizer: Recognizer, pause_s: float) -> None:
-        self._recognizer = recognizer
-        self._frame_s = recognizer.config.frame_ms / 1000
-        self._pause_s = pause_s
-        self._log_probs_TV = torch.zeros(0, recognizer.network.blank_id + 1)
-        self._sources: list[Source] = []
-        self._first = 0  # frame of the stream
+    frame_s: seconds a frame. pause_s: the length of a pause that ends an utterance.
+    """
+
+    def __init__(self, search: FrameSearch[Any], frame_s: float, pause_s: float) -> None:
+        self._search, self._frame_s, self._pause_s = search, frame_s, pause_s
         self._shown: tuple[str, ...] = ()
+        self._begin(0)
 
-    def show(self, log_probs_TV: Tensor, sources: list[Source]) -> Said | None:
-        """What would be said with these frames besides, where it differs from what was last shown."""
-        return self._show(self._words(torch.cat((self._log_probs_TV, log_probs_TV)), self._sources + sources))
+    def _begin(self, frame: int) -> None:
+        """Begin an utterance at a frame of the stream."""
+        self._first = self._frames = frame
+        self._beam: Any = self._search.initial_state(frame)
+        self._sources: list[Source] = []
+        # Where the utterance can be cut without cutting a word: the beam after the last pause, and the rows since.
+        self._at_pause: Any = self._beam
+        self._since_pause: list[LogProbs] = []
 
-    def add(self, log_probs_TV: Tensor, sources: list[Source], since_voice_s: float) -> list[Said]:
-        """More frames, for good. since_voice_s: how long before their end a voice was heard last."""
-        self._log_probs_TV = torch.cat((self._log_probs_TV, log_probs_TV))
+    def show(self, log_probs_TV: LogProbs, sources: list[Source]) -> Said | None:
+        """The words if these frames followed, where they differ from those last shown. The frames are not kept."""
+        beam = self._search.step(log_probs_TV, self._beam)
+        return self._show(self._words(beam, self._sources + sources))
+
+    def add(self, log_probs_TV: LogProbs, sources: list[Source], since_voice_s: float) -> list[Said]:
+        """More frames, for good. since_voice_s: how long before their end the last voice ended."""
+        self._step(log_probs_TV)
         self._sources += sources
-        said = [self._show(self._words(self._log_probs_TV, self._sources)), self._end(since_voice_s)]
+        said = [self._show(self._words(self._beam, self._sources)), self._end(since_voice_s)]
         return [some for some in said if some is not None]
 
     def finish(self) -> list[Said]:
         """The stream ends here."""
-        said = self._cut(len(self._sources), "end")
-        return [] if said is None else [said]
+        words = self._words(self._beam, self._sources)
+        self._begin(self._frames)
+        self._shown = ()
+        return [Said(words, ended="end")] if words else []
+
+    def _step(self, log_probs_TV: LogProbs) -> None:
+        self._beam = self._search.step(log_probs_TV, self._beam)
+        self._frames += len(log_probs_TV)
+        if self._search.pause(self._beam):
+            self._at_pause, self._since_pause = self._beam, []
+        else:
+            self._since_pause.append(log_probs_TV)
 
     def _show(self, words: tuple[Word, ...]) -> Said | None:
         texts = tuple(word.word for word in words)
@@ -76,42 +95,69 @@ class Utterance:
         return Said(words, changed)
 
     def _end(self, since_voice_s: float) -> Said | None:
-        """The final, where the utterance is over."""
-        blank_T = self._log_probs_TV.argmax(dim=-1) == self._recognizer.network.blank_id
-        spoken = (~blank_T).nonzero()
-        if not len(spoken):
-            self._drop(len(blank_T) - 1)  # nothing was said so far
+        """The final, if the utterance is over."""
+        pause = self._search.pause(self._beam)
+        if pause == self._frames - self._first:  # nothing was said so far
+            self._begin(self._frames)
             return None
-        blank_s = (len(blank_T) - 1 - int(spoken[-1])) * self._frame_s
-        if has_ended(blank_s=blank_s, since_voice_s=since_voice_s, pause_s=self._pause_s):
-            return self._cut(len(blank_T), "pause")
-        if len(blank_T) * self._frame_s >= MAX_UTTERANCE_S:
-            # At the last blank, so that no word is cut in two; where there is none, wherever it is.
-            blanks = blank_T.nonzero()
-            return self._cut(int(blanks[-1]) if len(blanks) and int(blanks[-1]) else len(blank_T), "length")
+        if has_ended(blank_s=pause * self._frame_s, since_voice_s=since_voice_s, pause_s=self._pause_s):
+            words = self._words(self._beam, self._sources)
+            self._begin(self._frames)
+            self._shown = ()
+            return Said(words, ended="pause") if words else None
+        if (self._frames - self._first) * self._frame_s >= MAX_UTTERANCE_S:
+            return self._cut()
         return None
 
-    def _cut(self, count: int, ended: End) -> Said | None:
-        """End the utterance after so many frames; what follows belongs to the next."""
-        words = self._words(self._log_probs_TV[:count], self._sources)
-        self._drop(count)
-        self._shown = tuple(word.word for word in self._words(self._log_probs_TV, self._sources))
-        return Said(words, ended=ended) if words else None
+    def _cut(self) -> Said | None:
+        """End a long utterance after its last pause, so that no word is cut in two; without any pause, here."""
+        beam = after = self._at_pause
+        rest: list[LogProbs] = []
+        # The last pause may lie inside a chunk, so the rows since the last known one are searched one by one.
+        for rows_TV in self._rows_since_pause():
+            after = self._search.step(rows_TV, after)
+            rest.append(rows_TV)
+            if self._search.pause(after):
+                beam, rest = after, []
+        words = self._words(beam, self._sources)
+        if not words:
+            beam, rest = self._beam, []
+            words = self._words(beam, self._sources)
+        cut_at = self._frames - len(rest)
+        sources = self._sources[cut_at - self._first :]
+        self._begin(cut_at)
+        for rows_TV in rest:
+            self._step(rows_TV)
+        self._sources = sources
+        self._shown = tuple(word.word for word in self._words(self._beam, self._sources))
+        return Said(words, ended="length") if words else None
 
-    def _drop(self, count: int) -> None:
-        self._log_probs_TV = self._log_probs_TV[count:].clone()
-        self._sources = self._sources[count:]
-        self._first += count
+    def _rows_since_pause(self) -> Iterator[LogProbs]:
+        for rows_TV in self._since_pause:
+            for frame in range(len(rows_TV)):
+                yield rows_TV[frame : frame + 1]
 
-    def _words(self, log_probs_TV: Tensor, sources: list[Source]) -> tuple[Word, ...]:
+    def _words(self, beam: Any, sources: list[Source]) -> tuple[Word, ...]:
         words = []
-        for text, first, end, confidence in self._recognizer.words(log_probs_TV):
+        for spoken in self._search.words(beam):
+            first, end = (round(time_s / self._frame_s) - self._first for time_s in (spoken.start_s, spoken.end_s))
             modality, face = Counter(sources[first:end]).most_common(1)[0][0]
-            start_s, end_s = ((self._first + frame) * self._frame_s for frame in (first, end))
-            words.append(Word(word=text, start=start_s, end=end_s, confidence=confidence, modality=modality, face=face))
+            words.append(
+                Word(
+                    word=spoken.word,
+                    start=spoken.start_s,
+                    end=spoken.end_s,
+                    confidence=spoken.confidence,
+                    modality=modality,
+                    face=face,
+                )
+            )
         return tuple(words)
 
 
 def has_ended(*, blank_s: float, since_voice_s: float, pause_s: float) -> bool:
-    """Whether an utterance is over: no unit for `blank_s`, no voice for `since_voice_s`; pause_s: how long it takes."""
+    """Whether an utterance is over.
+
+    blank_s: since the last unit was recognised. since_voice_s: since the last voice. pause_s: how long a pause is.
+    """
     return blank_s >= pause_s * PATIENCE or (blank_s >= pause_s and since_voice_s >= pause_s / 2)

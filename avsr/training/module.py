@@ -185,7 +185,7 @@ class TrainingModule(lightning.LightningModule):
 
     def _texts(self, output: NetworkOutput) -> list[str]:
         return [
-            self.tokenizer.decode(greedy(log_probs[:length], self.network.blank_id))
+            self.tokenizer.decode(greedy(log_probs[:length].float().cpu().numpy(), self.network.blank_id))
             for log_probs, length in zip(output.log_probs, output.lengths.tolist(), strict=True)
         ]
 

@@ -127,6 +127,10 @@ class ModelConfig:
     mel: MelConfig = field(default_factory=MelConfig)
     trained: tuple[Modality, ...] | None = None
     decodes: Literal["fused", "sides"] = "fused"
+    domain: str | None = None
+    """What the model knows if not ordinary speech, as in "the 51 words of GRID": users are told on every run."""
+    languages: tuple[str, ...] = ()
+    """Codes such as "en"; empty: not said."""
 
     def __post_init__(self) -> None:
         if self.vocabulary_size < 1:

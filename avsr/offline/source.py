@@ -1,0 +1,118 @@
+"""What can be transcribed: a file by its path, an open binary file, or samples in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from avsr.arrays import Samples
+from avsr.errors import MediaError
+from avsr.grid import SAMPLE_RATE_HZ
+from avsr.media import WarningSink, iter_audio, probe
+
+SourceLike = str | PathLike[str] | IO[bytes] | Samples
+"""A path, an open binary file, or samples: float32 [S] in [-1, 1], mono, 16 kHz."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One recording to transcribe."""
+
+    name: str
+    """As messages and transcripts call it."""
+    path: str | None
+    """The media file; None for samples in memory."""
+    samples: Samples | None
+    """The sound in memory; None for a file."""
+    has_sound: bool
+    has_picture: bool
+    duration_s: float | None
+    """None if the container does not say."""
+    fps: float | None
+    """Pictures a second; None without a picture."""
+
+    def blocks(self, on_warning: WarningSink | None) -> Iterator[Samples]:
+        """The sound in blocks. on_warning: called with a line for each thing that is wrong with the file."""
+        if self.samples is not None:
+            return iter([self.samples])
+        assert self.path is not None
+        return iter_audio(self.path, on_warning=on_warning)
+
+
+@contextlib.contextmanager
+def open_source(source: SourceLike) -> Iterator[Source]:
+    """The recording that `source` stands for, as long as the block runs.
+
+    Raises MediaError for a file that cannot be read, ValueError for an array that is no sound, TypeError for anything
+    else.
+    """
+    if isinstance(source, np.ndarray):
+        yield _in_memory(source)
+    elif isinstance(source, str | bytes | PathLike):
+        path = os.fsdecode(source)
+        if not path:
+            raise MediaError("no file", got=repr(path), expected="the path of a video or sound file")
+        yield _from_file(path, path)
+    elif hasattr(source, "read"):
+        # Containers are read back and forth, which a pipe or a download cannot do. A copy on the disk can.
+        with tempfile.TemporaryDirectory(prefix="avsr-") as folder:
+            copy = Path(folder) / "source"
+            with copy.open("wb") as file:
+                _copy(source, file)
+            name = getattr(source, "name", None)
+            yield _from_file(str(copy), name if isinstance(name, str) else "the open file")
+    else:
+        raise TypeError(
+            f"transcribe: got {type(source).__name__}, expected a path, an open binary file, or samples as float32 [S]"
+        )
+
+
+def check_samples(samples: Any, name: str = "samples") -> None:
+    """Raises ValueError unless `samples` is sound: floats [S], finite, mono."""
+    array = np.asarray(samples)
+    if not np.issubdtype(array.dtype, np.floating):  # integers would be taken for sound 32768 times too loud
+        raise ValueError(f"{name}: got {array.dtype}, expected float32 in [-1, 1]")
+    if array.ndim != 1:
+        raise ValueError(f"{name}: got shape {array.shape}, expected one dimension, mono at 16 kHz")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: got values that are not finite")
+
+
+def _in_memory(samples: Samples) -> Source:
+    check_samples(samples)
+    duration_s = len(samples) / SAMPLE_RATE_HZ
+    sound = np.ascontiguousarray(samples, np.float32)
+    return Source("samples", None, sound, has_sound=True, has_picture=False, duration_s=duration_s, fps=None)
+
+
+def _from_file(path: str, name: str) -> Source:
+    try:
+        info = probe(path)
+    except MediaError as error:
+        raise error if name == path else MediaError(str(error).replace(path, name)) from None
+    return Source(
+        name,
+        path,
+        None,
+        has_sound=info.audio is not None,
+        has_picture=info.video is not None,
+        duration_s=None if info.duration_s is None or not math.isfinite(info.duration_s) else info.duration_s,
+        fps=None if info.video is None else info.video.average_fps,
+    )
+
+
+def _copy(source: Any, file: IO[bytes]) -> None:
+    try:
+        shutil.copyfileobj(source, file)
+    except TypeError:  # a file that was opened as text gives str
+        raise TypeError("transcribe: got a file opened as text, expected one opened with mode 'rb'") from None
