@@ -32,15 +32,8 @@ import avsr
 from avsr.augment.video import occlude
 from avsr.datasets.manifest import load_lips, read_manifest
 from avsr.grid import CROP_PX
-from avsr.lips.occlusion import (
-    LOOK_EVERY_SLOTS,
-    CoverState,
-    OcclusionHead,
-    cover_log_odds,
-    follow_cover,
-    head_input,
-    occlusion_head,
-)
+from avsr.lips.occlusion import LOOK_EVERY_SLOTS, CoverState, follow_cover
+from avsr.training.occlusion import OcclusionHead, head_input, shipped_occlusion_head
 
 TRAIN_SPLITS = ("train", "train_other", "video_only_other")
 BATCH = 64
@@ -542,11 +535,12 @@ def _held(shares_T: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.lib.stride_tricks.sliding_window_view(padded, 6).all(1)
 
 
+@torch.inference_mode()
 def verdicts(crops_THW: NDArray[np.uint8], head: OcclusionHead) -> NDArray[np.bool_]:
     """Which slots of a clip count as covered."""
     state = CoverState()
     found = []
-    for slot, value in enumerate(cover_log_odds(crops_THW, head)):
+    for slot, value in enumerate(head(head_input(torch.from_numpy(crops_THW)))):
         if slot % LOOK_EVERY_SLOTS == 0:
             state = follow_cover(state, float(value))
         found.append(state.is_covered)
@@ -636,7 +630,7 @@ def main() -> None:
     if arguments.judge is not None:
         clips = [clip for _, clip in read_clips(arguments.manifest, (arguments.judge,))]
         print(f"{arguments.judge}, {len(clips)} clips:")
-        print("  " + Judge(clips, arguments.seed, max(1, 75 // len(clips))).report(occlusion_head()))
+        print("  " + Judge(clips, arguments.seed, max(1, 75 // len(clips))).report(shipped_occlusion_head()))
         return
     torch.manual_seed(arguments.seed)
     cv2.setNumThreads(1)  # pictures are small: threads would only wait for each other

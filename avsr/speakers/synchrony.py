@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avsr.grid import HOP_SAMPLES, SLOT_MS, SLOT_SAMPLES
-from avsr.nn.shipped import with_shipped_weights
+from avsr.nn.shipped import shipped_weights
 from avsr.sound.mel import LogMel, MelConfig
 
 SLOT_MEL_FRAMES = SLOT_SAMPLES // HOP_SAMPLES
@@ -164,7 +164,9 @@ def mouth_pixels(crops: Tensor) -> Tensor:
 @functools.cache
 def synchrony_head() -> SynchronyHead:
     """The trained head that comes with the package, in float32, for evaluation; one a process."""
-    return with_shipped_weights(SynchronyHead(), "synchrony")
+    head = SynchronyHead()
+    head.load_state_dict({name: torch.from_numpy(array) for name, array in shipped_weights("synchrony").items()})
+    return head.eval()
 
 
 class SlotEvidence(NamedTuple):
