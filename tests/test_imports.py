@@ -23,6 +23,8 @@ WITHOUT_TORCH = (
     "avsr.decoding",
     "avsr.sound.silence",
     "avsr.sound.voice",
+    "avsr.speakers.offset",
+    "avsr.speakers.speaking_face",
 )
 """Modules, and packages with all their modules, that must import where torch is missing."""
 
