@@ -14,6 +14,7 @@ import torch
 
 import avsr
 from avsr.augment.video import occlude
+from avsr.errors import ModelError
 from avsr.grid import CROP_PX
 from avsr.lips import occlusion
 from avsr.lips import tracker as lips
@@ -24,6 +25,7 @@ from avsr.lips.quality import QualityRecord
 from avsr.lips.slots import LipSlot, Slot
 from avsr.lips.tracker import LipTracker, extract_lips, slots_of
 from avsr.media import VideoFrame, iter_frames
+from avsr.nn.shipped import shipped_weights
 from avsr.training.occlusion import head_input, shipped_occlusion_head
 from tests.test_faces_lips import PlacedFaces, make_face
 
@@ -70,6 +72,10 @@ class TestDecision:
 class TestHead:
     def test_it_is_small(self) -> None:
         assert sum(weight.numel() for weight in shipped_occlusion_head().parameters()) <= 50_000
+
+    def test_weights_that_are_not_there_are_one_error(self) -> None:
+        with pytest.raises(ModelError, match=r"nothing.model.safetensors: cannot be read.*install avsr again"):
+            shipped_weights("nothing")
 
     def test_a_batch_is_as_its_crops_one_by_one_whatever_the_contrast(self) -> None:
         crops = extract_lips(DEMO).crops[10:20]

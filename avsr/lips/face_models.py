@@ -81,7 +81,7 @@ class Box:
         return Box(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
     def square(self, factor: float) -> Box:
-        """The square around the same centre whose side is `factor` times the longer side of this box."""
+        """A square around the same centre. Its side is `factor` times the longer side of this box."""
         x, y = self.centre.real, self.centre.imag
         half = factor * self.side / 2
         return Box(x - half, y - half, x + half, y + half)

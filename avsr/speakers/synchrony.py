@@ -113,7 +113,7 @@ class _SoundTower(nn.Module):
 
 
 class SynchronyHead(nn.Module):
-    """Embeddings of mouths and of sound whose inner product is the evidence that they go together. 70k parameters."""
+    """Embeds mouths and sound. Their inner product is the evidence that they go together. 70k parameters."""
 
     def __init__(self) -> None:
         super().__init__()
