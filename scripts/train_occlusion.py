@@ -2,12 +2,12 @@
 
     python scripts/train_occlusion.py work/grid/manifest.jsonl runs/occlusion
 
-Lip crops of the splits train, train_other and video_only_other, of three talkers, become other faces (warped, bearded,
-made up, opened, with teeth), are covered by drawn things or nearly so, and pictured by other cameras. Covers are drawn
-anew for the development split, on which the result is judged after each part: false alarms, and covers found by the
-share of the mouth that is covered. Writes OUT/model.safetensors (16 bit).
+The lip crops show three talkers: splits train, train_other and video_only_other. Each crop becomes another face: it is
+warped, bearded, made up, opened, given teeth. Drawn things cover its mouth or nearly so, and another camera takes the
+picture. After each part of the training the network is judged on the development split, with other covers: by false
+alarms, and by the covers it finds at each share of the mouth covered. Writes OUT/model.safetensors (16 bit).
 
-Every picture is drawn from the seed and its number: the same seed gives the same weights on the same machine.
+Every picture depends on the seed and its number alone: the same seed gives the same weights on the same machine.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ def another_face(crop: Picture, mask: Picture, random: Random, strength: float =
 
 
 def make_up(crop: Picture, mask: Picture, random: Random) -> Picture:
-    """What is on a face or in a mouth and covers nothing: lipstick, teeth, beards, moustaches, shadows."""
+    """The crop with things that are no cover: lipstick, teeth, a beard, a moustache, shadows."""
     inside = mask > 0.5
     if not inside.any():
         return crop
@@ -507,8 +507,7 @@ def cover_loss(log_odds_B: Tensor, share_B: Tensor) -> Tensor:
 def covered_clip(
     crops_THW: NDArray[np.uint8], thing: Thing, random: Random
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A clip with the thing before the mouth in its middle part (it comes in, sways and leaves), and the share of the
-    mouth that is covered in each slot."""
+    """A clip in which the thing covers the mouth, sways and leaves; and the share of the mouth covered, by slot."""
     slots = len(crops_THW)
     mask = mouth_mask()
     rest = random.normal(0, 11, 2)

@@ -84,9 +84,9 @@ class _Followed:
     """A face that is followed."""
 
     face: Face
-    """As it was last seen."""
+    """The face in the last picture that shows it."""
     before: Face
-    """As it was seen one picture earlier."""
+    """The face one picture earlier."""
     seen_s: float
     """When it was last seen."""
     check_s: float
@@ -389,6 +389,7 @@ def _parts(width: int, height: int) -> list[Box]:
         return []
 
     def starts(length: int) -> list[float]:
+        """Left or top edges of the squares."""
         count = 1 + int(np.ceil(max(0, length - _PART_SIDE_PX) / (_PART_SIDE_PX * (1 - _PART_OVERLAP))))
         return [index * (length - _PART_SIDE_PX) / max(1, count - 1) for index in range(count)]
 

@@ -25,7 +25,7 @@ class FaceQuality:
     width_px: float
     """Median width of the face, over the slots in which it was seen."""
     sharpness: float
-    """Median of `sharpness`, over the slots in which it was measured. NaN if there are none."""
+    """Median of `sharpness`, over the slots in which it was measured. NaN if it never was."""
     yaw_deg: float
     """Median turn of the head to either side, over the slots in which it was seen."""
     covered: float = 0.0

@@ -20,7 +20,7 @@ Crop = npt.NDArray[np.uint8]
 
 @dataclasses.dataclass(frozen=True)
 class LipSlot:
-    """The lips of one face in one slot, and what was measured of the face.
+    """The lips of one face in one slot, with measures of the face.
 
     Measures are NaN if the face is not seen in the slot itself, as in a slot that is bridged.
     """
@@ -55,7 +55,7 @@ class Slot:
     lips: dict[int, LipSlot]
     """By face id, for all faces that are followed. A face out of sight for a moment is not present."""
     reason: str = "no_face"
-    """Why a slot without faces has none: "no_face" or "late"."""
+    """Why there are no faces, if `lips` is empty: "no_face" or "late"."""
 
     def of(self, face: int | None) -> LipSlot:
         """The lips of this face, or an empty slot if it is not followed."""

@@ -58,7 +58,7 @@ class _Pending:
 
     index: int
     frame: VideoFrame | None
-    """The picture it shows, None if none is near."""
+    """The picture it shows, None if no picture is near."""
     seen: dict[int, _Observation]
     """By face id."""
     followed: frozenset[int]
@@ -108,7 +108,7 @@ class LipTracker:
             self._finder.close()
 
     def push(self, frame: VideoFrame) -> list[Slot]:
-        """The slots that the next picture makes final, in order; none is more than LOOK_AHEAD_SLOTS behind."""
+        """The slots that the next picture makes final, in order. They are at most LOOK_AHEAD_SLOTS behind it."""
         final: list[Slot] = []
         while (slot_s := self._next_slot * SLOT_S) <= frame.time_s:
             nearest = frame
@@ -160,7 +160,7 @@ class LipTracker:
         return final
 
     def _detect(self, frame: VideoFrame) -> _Found:
-        """The faces in `frame`, and all that are followed. A picture that serves two slots is searched once."""
+        """The faces in `frame`, and the ids of all followed faces. A picture that serves two slots is searched once."""
         if self._found is None or self._found.frame is not frame:
             faces = self._finder.follow(frame)
             self._found = _Found(frame, faces, self._finder.followed)

@@ -98,7 +98,7 @@ class Diagnosis:
     """The findings on one file."""
 
     source: str
-    """The path, as it was given."""
+    """The path of the file, as given."""
     info: MediaInfo
     sound: SoundQuality | None
     """None without sound."""

@@ -1,9 +1,11 @@
-"""The network that tells a covered mouth, as it is trained. `avsr.lips.occlusion` runs its weights without torch.
+"""The network that detects a covered mouth, for training. `avsr.lips.occlusion` runs the same weights without torch.
 
 Letters: B batch, H W pixels.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ class OcclusionHead(nn.Module):
             nn.Conv2d(channels[index], channels[index + 1], kernel, stride=stride, padding=kernel // 2)
             for index, (kernel, stride) in enumerate(zip(kernels, STRIDES, strict=True))
         )
-        self.flat = nn.Linear(32 * (INPUT_PX // 8) ** 2, 20)
+        self.flat = nn.Linear(32 * (INPUT_PX // math.prod(STRIDES)) ** 2, 20)
         self.out = nn.Linear(20, 1)
 
     def forward(self, pixels_BHW: Tensor) -> Tensor:
