@@ -35,8 +35,9 @@ from avsr.lips.slots import LipSlot, Slot
 from avsr.lips.tracker import LipTracker, extract_lips
 from avsr.media import VideoFrame, iter_frames, read_audio
 from avsr.randomness import generator
+from avsr.speakers.offset import estimate_offset, lag_evidence
 from avsr.speakers.speaking_face import SpeakingFace
-from avsr.speakers.synchrony import SynchronyStream, estimate_offset, lag_evidence, loud_slots, mouth_pixels
+from avsr.speakers.synchrony import SynchronyStream, loud_slots, mouth_pixels
 
 SLOT_S = 0.04
 HEARD, SILENT = 0, 1

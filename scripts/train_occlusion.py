@@ -2,12 +2,12 @@
 
     python scripts/train_occlusion.py work/grid/manifest.jsonl runs/occlusion
 
-Lip crops of the splits train, train_other and video_only_other, of three talkers, become other faces (warped, bearded,
-made up, opened, with teeth), are covered by drawn things or nearly so, and pictured by other cameras. Covers are drawn
-anew for the development split, on which the result is judged after each part: false alarms, and covers found by the
-share of the mouth that is covered. Writes OUT/model.safetensors (16 bit).
+The lip crops show three talkers: splits train, train_other and video_only_other. Each crop becomes another face: it is
+warped, bearded, made up, opened, given teeth. Drawn things cover its mouth or nearly so, and another camera takes the
+picture. After each part of the training the network is judged on the development split, with other covers: by false
+alarms, and by the covers it finds at each share of the mouth covered. Writes OUT/model.safetensors (16 bit).
 
-Every picture is drawn from the seed and its number: the same seed gives the same weights on the same machine.
+Every picture depends on the seed and its number alone: the same seed gives the same weights on the same machine.
 """
 
 from __future__ import annotations
@@ -32,15 +32,8 @@ import avsr
 from avsr.augment.video import occlude
 from avsr.datasets.manifest import load_lips, read_manifest
 from avsr.grid import CROP_PX
-from avsr.lips.occlusion import (
-    LOOK_EVERY_SLOTS,
-    CoverState,
-    OcclusionHead,
-    cover_log_odds,
-    follow_cover,
-    head_input,
-    occlusion_head,
-)
+from avsr.lips.occlusion import LOOK_EVERY_SLOTS, CoverState, follow_cover
+from avsr.training.occlusion import OcclusionHead, head_input, shipped_occlusion_head
 
 TRAIN_SPLITS = ("train", "train_other", "video_only_other")
 BATCH = 64
@@ -316,7 +309,7 @@ def another_face(crop: Picture, mask: Picture, random: Random, strength: float =
 
 
 def make_up(crop: Picture, mask: Picture, random: Random) -> Picture:
-    """What is on a face or in a mouth and covers nothing: lipstick, teeth, beards, moustaches, shadows."""
+    """The crop with things that are no cover: lipstick, teeth, a beard, a moustache, shadows."""
     inside = mask > 0.5
     if not inside.any():
         return crop
@@ -514,8 +507,7 @@ def cover_loss(log_odds_B: Tensor, share_B: Tensor) -> Tensor:
 def covered_clip(
     crops_THW: NDArray[np.uint8], thing: Thing, random: Random
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A clip with the thing before the mouth in its middle part (it comes in, sways and leaves), and the share of the
-    mouth that is covered in each slot."""
+    """A clip in which the thing covers the mouth, sways and leaves; and the share of the mouth covered, by slot."""
     slots = len(crops_THW)
     mask = mouth_mask()
     rest = random.normal(0, 11, 2)
@@ -542,11 +534,12 @@ def _held(shares_T: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.lib.stride_tricks.sliding_window_view(padded, 6).all(1)
 
 
+@torch.inference_mode()
 def verdicts(crops_THW: NDArray[np.uint8], head: OcclusionHead) -> NDArray[np.bool_]:
     """Which slots of a clip count as covered."""
     state = CoverState()
     found = []
-    for slot, value in enumerate(cover_log_odds(crops_THW, head)):
+    for slot, value in enumerate(head(head_input(torch.from_numpy(crops_THW)))):
         if slot % LOOK_EVERY_SLOTS == 0:
             state = follow_cover(state, float(value))
         found.append(state.is_covered)
@@ -636,7 +629,7 @@ def main() -> None:
     if arguments.judge is not None:
         clips = [clip for _, clip in read_clips(arguments.manifest, (arguments.judge,))]
         print(f"{arguments.judge}, {len(clips)} clips:")
-        print("  " + Judge(clips, arguments.seed, max(1, 75 // len(clips))).report(occlusion_head()))
+        print("  " + Judge(clips, arguments.seed, max(1, 75 // len(clips))).report(shipped_occlusion_head()))
         return
     torch.manual_seed(arguments.seed)
     cv2.setNumThreads(1)  # pictures are small: threads would only wait for each other

@@ -1,12 +1,12 @@
-"""Train the synchrony head, which says whose mouth goes with the sound: avsr/assets/synchrony.
+"""Train the synchrony head, which finds the mouth that goes with the sound: avsr/assets/synchrony.
 
     python scripts/train_synchrony.py work/grid/manifest.jsonl work/corpora/noise/noise_train runs/synchrony
 
-The clips of the training split teach it to find, for a stretch of sound, the mouth and the moment that belong to it
-among other clips' mouths, other moments and mouths at rest, and the same the other way round. Progress is judged on the
-development split, and on the clips of the speakers of `train_other`, which it does not train on. Writes
-OUT/model.safetensors (16 bit). Everything is held in memory, 300 MB for 40 minutes. Takes 10 minutes on one core; the
-same seed gives the same weights on the same machine.
+For a stretch of sound it learns to choose the right mouth at the right moment among the mouths of other clips, other
+moments and mouths at rest; and the same with sound and mouth exchanged. It trains on the training split, and is judged
+on the development split and on the speakers of `train_other`. Writes OUT/model.safetensors (16 bit). Everything is held
+in memory, 300 MB for 40 minutes of clips. Takes 10 minutes on one core; the same seed gives the same weights on the
+same machine.
 """
 
 from __future__ import annotations
@@ -126,7 +126,12 @@ def other_throat(mel_BMF: Tensor, random: torch.Generator) -> Tensor:
 
 
 def contrastive_loss(lips_BTD: Tensor, sound_BTD: Tensor, rest_BD: Tensor, random: np.random.Generator) -> Tensor:
-    """Cross-entropy of finding what belongs to a random stretch of 0.24 to 2 s. rest_BD: of mouths at rest."""
+    """Cross-entropy of the choice of the mouth for a random stretch of sound of 0.24 to 2 s, and the other way round.
+
+    lips_BTD, sound_BTD: embeddings; the rows of a clip belong together.
+    rest_BD: embeddings of mouths at rest.
+    random: draws the stretch.
+    """
     batch, slots, _ = lips_BTD.shape
     count = int(random.integers(6, 50))
     first = int(random.integers(MAX_LAG_SLOTS, slots - count - MAX_LAG_SLOTS + 1))

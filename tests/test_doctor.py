@@ -17,7 +17,7 @@ from avsr.lips.slots import LipSlot, Slot
 from avsr.media import AudioStreamInfo, MediaInfo, VideoStreamInfo
 from avsr.offline import diagnosis as diagnosis_module
 from avsr.offline.diagnosis import FaceReport, PictureTiming, SoundQuality, diagnose
-from avsr.speakers.synchrony import Offset
+from avsr.speakers.offset import Offset
 from tests.media import shared_clip
 
 DEMO = Path(__file__).resolve().parents[1] / "avsr" / "assets" / "demo.mp4"

@@ -13,6 +13,7 @@ from avsr.errors import ConfigError, MediaError
 from avsr.grid import CROP_PX
 from avsr.lips import tracker as lips
 from avsr.lips.choice import LargestFace, face_choice
+from avsr.lips.crops import LIPS, NOSE, TEMPLATE
 from avsr.lips.face_models import LEFT_EYE, RIGHT_EYE, Box
 from avsr.lips.faces import Face, FaceFinder
 from avsr.lips.slots import LipSlot, LipTrack, Slot
@@ -32,11 +33,11 @@ def finder() -> Iterator[FaceFinder]:
 
 def make_face(number: int, transform: complex, centre: complex, skew: complex = 0) -> Face:
     """A face that `transform` x (z - centre) brings onto the template; skew moves its nose."""
-    eyes_nose_lips = lips._TEMPLATE / transform + centre
+    eyes_nose_lips = TEMPLATE / transform + centre
     points = np.full(468, eyes_nose_lips[3])
-    for part, anchor in zip((RIGHT_EYE, LEFT_EYE, lips._NOSE, lips._LIPS), eyes_nose_lips, strict=True):
+    for part, anchor in zip((RIGHT_EYE, LEFT_EYE, NOSE, LIPS), eyes_nose_lips, strict=True):
         points[list(part)] = anchor
-    points[list(lips._NOSE)] += skew
+    points[list(NOSE)] += skew
     points[61] -= 21 / transform
     points[291] += 21 / transform
     points_px = np.stack([points.real, points.imag], axis=1).astype(np.float32)

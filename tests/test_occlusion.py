@@ -10,21 +10,33 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import avsr
 from avsr.augment.video import occlude
+from avsr.errors import ModelError
 from avsr.grid import CROP_PX
 from avsr.lips import occlusion
 from avsr.lips import tracker as lips
+from avsr.lips.crops import LIPS
 from avsr.lips.faces import FaceFinder
-from avsr.lips.occlusion import CoverState, cover_log_odds, follow_cover, occlusion_head
+from avsr.lips.occlusion import CoverState, cover_log_odds, follow_cover
 from avsr.lips.quality import QualityRecord
 from avsr.lips.slots import LipSlot, Slot
 from avsr.lips.tracker import LipTracker, extract_lips, slots_of
 from avsr.media import VideoFrame, iter_frames
+from avsr.nn.shipped import shipped_weights
+from avsr.training.occlusion import head_input, shipped_occlusion_head
 from tests.test_faces_lips import PlacedFaces, make_face
 
 DEMO = Path(avsr.__file__).parent / "assets" / "demo.mp4"
+
+
+@torch.inference_mode()
+def as_in_training(crops: np.ndarray) -> np.ndarray:
+    """The log odds of the shipped weights, by torch and in a batch: the network as it is trained."""
+    log_odds: np.ndarray = shipped_occlusion_head()(head_input(torch.from_numpy(crops))).numpy()
+    return log_odds
 
 
 def verdicts(log_odds: Sequence[float]) -> str:
@@ -59,11 +71,15 @@ class TestDecision:
 
 class TestHead:
     def test_it_is_small(self) -> None:
-        assert sum(weight.numel() for weight in occlusion_head().parameters()) <= 50_000
+        assert sum(weight.numel() for weight in shipped_occlusion_head().parameters()) <= 50_000
+
+    def test_weights_that_are_not_there_are_one_error(self) -> None:
+        with pytest.raises(ModelError, match=r"nothing.model.safetensors: cannot be read.*install avsr again"):
+            shipped_weights("nothing")
 
     def test_a_batch_is_as_its_crops_one_by_one_whatever_the_contrast(self) -> None:
         crops = extract_lips(DEMO).crops[10:20]
-        together = cover_log_odds(crops)
+        together = as_in_training(crops)
         assert together == pytest.approx([cover_log_odds(crop[None])[0] for crop in crops], abs=1e-3)
         assert cover_log_odds((crops * 0.5 + 60).astype(np.uint8)) == pytest.approx(together, abs=2.0)
 
@@ -136,7 +152,7 @@ def held(frames: Iterator[VideoFrame], mouth: tuple[int, int], first_s: float, l
 def mouth_of(path: Path) -> tuple[int, int]:
     with FaceFinder() as finder:
         (face,) = finder.follow(next(iter(iter_frames(path))))
-    x, y = face.points_px[list(lips._LIPS)].mean(axis=0)
+    x, y = face.points_px[list(LIPS)].mean(axis=0)
     return round(float(x)), round(float(y))
 
 
@@ -159,7 +175,7 @@ def test_one_crop_at_a_time_gives_what_a_batch_gives_in_any_thread() -> None:
     crops = random.integers(0, 256, (20, CROP_PX, CROP_PX), np.uint8)
     crops = np.stack([cv2.GaussianBlur(crop, (0, 0), random.uniform(0.5, 6.0)) for crop in crops])
     crops[0] = 77
-    expected = cover_log_odds(crops, occlusion_head())
+    expected = as_in_training(crops)
     with ThreadPoolExecutor(4) as pool:
         for _ in range(5):
             one_by_one = np.concatenate(list(pool.map(cover_log_odds, crops[:, None])))

@@ -17,15 +17,13 @@ from avsr.lips.faces import FaceFinder
 from avsr.lips.slots import LipSlot, Slot
 from avsr.lips.tracker import extract_lips
 from avsr.media import iter_frames, read_audio
+from avsr.speakers.offset import MAX_OFFSET_SLOTS, estimate_offset, lag_evidence
 from avsr.speakers.speaking_face import KEEP_SLOTS, SpeakerPath, SpeakingFace
 from avsr.speakers.synchrony import (
     DIM,
     LAG_NATS,
-    MAX_OFFSET_SLOTS,
     SynchronyHead,
     SynchronyStream,
-    estimate_offset,
-    lag_evidence,
     loud_slots,
     mouth_pixels,
     synchrony_head,

@@ -1,36 +1,33 @@
-"""Whose lips are read, slot by slot, of all the faces in a video.
+"""The choice of the face that is read, slot by slot.
 
-A choice takes the slots of `LipTracker` in order and gives, for each, the lips of one face. One that has to hear or see
-more first may hold slots back: it gives them later, in order, and all of them at the end.
+A choice takes the slots of `LipTracker` in order and gives the lips of one face for each. It may hold slots back until
+it has more evidence. Then it gives them later, in order, and the last ones at the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from avsr.errors import ConfigError
+from avsr.lips.slots import LipSlot, Slot
 
-if TYPE_CHECKING:
-    from avsr.lips.slots import LipSlot, Slot
-
-_LARGER = 1.25  # a face takes over only when it is so many times as wide as the one that is read,
-_TAKE_OVER_SLOTS = 15  # or that one cannot be seen, and either for so long
+_LARGER = 1.25  # another face is clearly larger if it is this many times as wide as the face that is read
+_TAKE_OVER_SLOTS = 15  # it takes over after this many slots in a row
 
 
 class FaceChoice:
-    """Base of the choices, and the simplest: one face by its number, nobody else's."""
+    """One face by its id, and no other. Base of the other choices."""
 
     def __init__(self, face: int | None = None) -> None:
         self.face = face
-        """Whose lips are read now."""
+        """The id of the face that is read now."""
 
     def push(self, slot: Slot) -> list[LipSlot]:
-        """The slots, in order, that the next one decides on."""
+        """The lips of the slots that the next slot decides, in order."""
         return [slot.of(self.face)]
 
     def finish(self) -> list[LipSlot]:
-        """All slots that are left. No other may follow."""
+        """The lips of all remaining slots. No slot may follow."""
         return []
 
     def follow(self, slots: Iterable[Slot]) -> Iterator[LipSlot]:
@@ -41,15 +38,18 @@ class FaceChoice:
 
 
 class LargestFace(FaceChoice):
-    """The largest face. It stays with a face until that ends, or another is clearly larger, or it alone is to be seen,
-    for 0.6 s: lips that change hands from slot to slot are nobody's."""
+    """The largest face, without flicker: lips that change from face to face belong to nobody.
+
+    The choice stays with a face until the finder drops it. Another face takes over earlier if, for 0.6 s, it is clearly
+    larger or the chosen face cannot be read.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._rival_slots = 0
 
     def push(self, slot: Slot) -> list[LipSlot]:
-        seen = {number: lips for number, lips in slot.lips.items() if lips.width_px > 0}  # not NaN
+        seen = {number: lips for number, lips in slot.lips.items() if lips.width_px > 0}  # False for NaN
         if seen:
             largest = max(seen, key=lambda number: (seen[number].present, seen[number].width_px))
             if self.face not in slot.lips:
@@ -66,9 +66,9 @@ class LargestFace(FaceChoice):
 
 
 def face_choice(face: str) -> FaceChoice:
-    """The choice that "auto", "largest" or the number of a face stands for. Raises ConfigError for another `face`.
+    """The choice for "auto", "largest" or the id of a face. Raises ConfigError for any other `face`.
 
-    "auto" is the largest face, too: with sound at hand, use `avsr.speakers.speaking_face.SpeakingFace` for it.
+    "auto" gives the largest face here. With sound, use `avsr.speakers.speaking_face.SpeakingFace` for it instead.
     """
     if face in ("auto", "largest"):
         return LargestFace()

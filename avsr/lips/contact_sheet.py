@@ -1,4 +1,4 @@
-"""A picture with some lip crops of each face, to see at a glance what a model gets to see."""
+"""A picture with some lip crops of each face, to check at a glance what a model gets to see."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class SheetRecord:
-    """Keeps crops of each face, evenly over its time, however long the video is: at most 24 a face and 16 faces."""
+    """Keeps crops of each face, evenly over its time: at most 24 a face and 16 faces, however long the video is."""
 
     def __init__(self) -> None:
         self._crops: dict[int, list[tuple[int, NDArray[np.uint8]]]] = {}
@@ -28,7 +28,7 @@ class SheetRecord:
         self._step: dict[int, int] = {}
 
     def add(self, slot: Slot) -> None:
-        """The next slot."""
+        """Take in the next slot."""
         for number, lips in slot.lips.items():
             if not lips.present:
                 continue
@@ -38,13 +38,16 @@ class SheetRecord:
                 continue
             kept = self._crops.setdefault(number, [])
             kept.append((slot.index, lips.crop))
-            if len(kept) >= 2 * COLUMNS:
+            if len(kept) >= 2 * COLUMNS:  # drop every second crop, and take half as many from now on
                 self._crops[number], self._step[number] = kept[::2], 2 * step
-            if len(self._crops) > MAX_FACES:
+            if len(self._crops) > MAX_FACES:  # drop the face that was seen least, but none of this slot
                 del self._crops[min(self._crops, key=lambda face: (face in slot.lips, self._num_seen[face]))]
 
     def draw(self, labels: dict[int, str]) -> NDArray[np.uint8]:
-        """The sheet, uint8 [H, W] grey: a row a face, in the order of `labels`, with the time below each crop."""
+        """The sheet, uint8 [H, W] grey: one row a face with the time below each crop.
+
+        labels: the text above each row, by face id. Rows come in this order; faces without a label are left out.
+        """
         rows = [number for number in labels if number in self._crops]
         row_px = CROP_PX + 2 * _LABEL_PX + _GAP_PX
         width = COLUMNS * (CROP_PX + _GAP_PX) + _GAP_PX

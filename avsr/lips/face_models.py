@@ -1,8 +1,10 @@
-"""The networks behind face finding: a detector, and a mesh of 468 points for one face. Both are stateless.
+"""The networks behind face finding: a detector of faces, and a mesh of 468 points for one face. Both are stateless.
 
-Two back ends with the same interface: what MediaPipe 0.10.21 carries in its wheel, and the Tasks API of this and later
-releases with a `face_landmarker.task` file of the user, because those releases carry no models. Which faces there are,
-who is who and what to trust is decided in `faces.py`, the same for both.
+There are two back ends with the same interface. One runs the models inside the wheel of MediaPipe 0.10.21. Later
+releases carry no models, so the other runs a `face_landmarker.task` file of the user through the Tasks API. `faces.py`
+decides which faces exist, who is who and what to trust, for both back ends alike.
+
+Letters: H W pixels, N points.
 """
 
 from __future__ import annotations
@@ -31,20 +33,20 @@ Rgb = npt.NDArray[np.uint8]
 NUM_POINTS = 468
 TASK_FILE_VARIABLE = "AVSR_FACE_LANDMARKER"
 
-# Points of the face mesh whose means are what the detector calls right eye, left eye, nose and mouth.
+# Points of the face mesh. Their means are the right eye, left eye, nose and mouth of the detector.
 RIGHT_EYE = (33, 133)
 LEFT_EYE = (263, 362)
 MOUTH = (13, 14)
 _MESH_OF_DETECTOR = (RIGHT_EYE, LEFT_EYE, (1,), MOUTH)
 
-_MESH_SIDE_PX = 192  # of the landmark model's input
-_TASK_SIDE_PX = 256  # of what the Tasks API is shown of a face
-_MESH_PER_BOX = 1.5  # side of that input, in sides of the box around the face: what the model was trained with
+_MESH_SIDE_PX = 192  # side of the landmark model's input
+_TASK_SIDE_PX = 256  # side of the picture of a face that goes to the Tasks API
+_MESH_PER_BOX = 1.5  # side of a region, in sides of the box around the face: the model was trained with this
 
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """A rectangle in frame pixels; may reach beyond the frame."""
+    """A rectangle in frame pixels. It may reach beyond the frame."""
 
     left: float
     top: float
@@ -57,11 +59,12 @@ class Box:
 
     @property
     def centre(self) -> complex:
+        """As x + iy."""
         return complex(self.left + self.right, self.top + self.bottom) / 2
 
     @property
     def side(self) -> float:
-        """The longer one."""
+        """The longer side."""
         return max(self.right - self.left, self.bottom - self.top)
 
     def overlap(self, other: Box) -> float:
@@ -73,12 +76,12 @@ class Box:
         return common / union if union > 0 else 0.0
 
     def moved(self, shift: complex) -> Box:
-        """The same box so many pixels further, as x + iy."""
+        """The same box, moved by x + iy pixels."""
         x, y = shift.real, shift.imag
         return Box(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
     def square(self, factor: float) -> Box:
-        """The square around the same centre whose side is `factor` times the longer side of this box."""
+        """A square around the same centre. Its side is `factor` times the longer side of this box."""
         x, y = self.centre.real, self.centre.imag
         half = factor * self.side / 2
         return Box(x - half, y - half, x + half, y + half)
@@ -86,24 +89,24 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
-    """A face as the detector sees it. points_px: float32 [4, 2], right eye, left eye, nose, mouth, in frame pixels.
-    score: how sure it is, in [0, 1]."""
+    """A face as the detector finds it."""
 
     box: Box
     points_px: Points
+    """Float32 [4, 2]: right eye, left eye, nose and mouth, in frame pixels."""
     score: float
+    """How sure the detector is, in [0, 1]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """A square of the picture that holds one face: where the mesh looks.
-
-    centre: in frame pixels, as x + iy. turn_rad: by how much the face leans clockwise.
-    """
+    """A turned square of the picture that holds one face: the input of the mesh."""
 
     centre: complex
+    """In frame pixels, as x + iy."""
     side_px: float
     turn_rad: float
+    """How far the face leans clockwise."""
 
     @staticmethod
     def around(box: Box, right_eye: npt.ArrayLike, left_eye: npt.ArrayLike) -> Region:
@@ -113,25 +116,32 @@ class Region:
 
 
 class FaceModels(Protocol):
-    """What `FaceFinder` needs. Not to be shared between threads, nor with processes forked after the first use."""
+    """Both networks. They must stay in one thread, and in a process that was not forked after their first use."""
 
     def detect(self, rgb: Rgb) -> list[Detection]:
-        """All faces in a picture uint8 [H, W, 3]. Upright ones of a twentieth to half of its longer side are found."""
+        """All faces in a picture uint8 [H, W, 3].
+
+        Faces that stand upright and measure a twentieth to half of its longer side are found.
+        """
 
     def mesh(self, picture: Picture, region: Region) -> tuple[Points, float] | None:
-        """Points float32 [468, 2] in frame pixels and yaw in degrees of the face in a region, None without one.
+        """The mesh of the face in a region: points float32 [468, 2] in frame pixels, and yaw in degrees.
 
-        yaw: positive when the face looks to the right side of the picture; by the model's own idea of depth.
+        Yaw is positive if the face looks to the right side of the picture. It rests on the depth that the model
+        estimates. None if the region holds no face.
         """
 
     def close(self) -> None:
-        """Give the graphs back."""
+        """Free the networks and their threads."""
 
 
 def import_mediapipe() -> None:
-    """Import what the models need. To be called in the main thread before a finder is made in another one: a Ctrl-C
-    that struck an earlier import can leave the import lock with the main thread, and the other would wait for ever."""
-    with contextlib.suppress(ImportError):  # the finder will say what to do
+    """Import what the models need. Call it in the main thread before another thread makes a `FaceFinder`.
+
+    A Ctrl-C during an import in the main thread can leave the import lock there, and then the other thread would wait
+    for ever.
+    """
+    with contextlib.suppress(ImportError):  # the finder will raise an error with a remedy
         if os.environ.get(TASK_FILE_VARIABLE):
             import mediapipe.tasks.python.vision
         else:
@@ -139,10 +149,11 @@ def import_mediapipe() -> None:
 
 
 def open_face_models(task_file: str | PathLike[str] | None = None) -> FaceModels:
-    """The models inside MediaPipe 0.10.21, or those of a `face_landmarker.task` file.
+    """The models inside MediaPipe 0.10.21, or the models of a `face_landmarker.task` file.
 
-    task_file: by default what the environment variable AVSR_FACE_LANDMARKER names, if it is set. Raises ModelError
-    where that file or this API of MediaPipe is missing. Sets OpenCV to one thread, for the whole process.
+    task_file: by default the file that the environment variable AVSR_FACE_LANDMARKER names, if it is set.
+
+    Sets OpenCV to one thread, for the whole process. Raises ModelError if that file or the API of MediaPipe is missing.
     """
     task_file = task_file or os.environ.get(TASK_FILE_VARIABLE) or None
     # OpenCV shares even pictures of 256 pixels between threads, which costs a seventh of the whole pipeline's speed.
@@ -151,10 +162,10 @@ def open_face_models(task_file: str | PathLike[str] | None = None) -> FaceModels
 
 
 class BundledModels:
-    """Full-range face detection and face mesh from the wheel of MediaPipe 0.10.21.
+    """Full-range face detection and face mesh from the wheel of MediaPipe 0.10.21. Making it takes 40 ms.
 
-    The mesh runs on a given region instead of inside MediaPipe's own tracking graph: it keeps no memory of a face, so
-    one serves any number of faces. Making one takes 40 ms.
+    The mesh runs on a given region instead of inside MediaPipe's own tracking graph. It remembers no face, so one mesh
+    serves any number of faces.
     """
 
     def __init__(self) -> None:
@@ -171,24 +182,24 @@ class BundledModels:
                 remedy=f"install mediapipe==0.10.21, or set {TASK_FILE_VARIABLE} to a face_landmarker.task file",
             ) from error
         self._as_packet: Any = lambda patch: packet_creator.create_image_frame(patch, image_format=ImageFormat.SRGB)
-        # The bytes of a message. The public call parses them into an object, from which numbers are slow to get.
+        # The bytes of a message. The public call parses them into an object, and reading numbers from it is slow.
         self._as_bytes: Any = getattr(_packet_getter, "_get_serialized_proto", None) or (
             lambda packet: packet_getter.get_proto(packet).SerializeToString()
         )
         whole = rect_pb2.NormalizedRect(x_center=0.5, y_center=0.5, width=1.0, height=1.0)
         self._whole: Any = packet_creator.create_proto(whole)
-        self._landmarks: Any = None  # the packet that came last
+        self._landmarks: Any = None  # the last packet
         self._time_us = 0
         with quiet_stderr():
             self._detector: Any = FaceDetection(model_selection=1, min_detection_confidence=0.5)
             self._mesh: Any = CalculatorGraph(graph_config=_MESH_GRAPH)
             self._mesh.observe_output_stream("landmarks", self._receive, True)
             self._mesh.start_run({"with_attention": packet_creator.create_bool(False)})
-            # The graphs start in threads of their own, which write lines of no use: wait until they run.
+            # The graphs start in threads of their own, which write useless lines to stderr: wait until they run.
             blank = np.zeros((_MESH_SIDE_PX, _MESH_SIDE_PX, 3), np.uint8)
             self._detector.process(blank)
             self._run_mesh(blank)
-        self._seen_any = False
+        self._found_any = False
 
     def detect(self, rgb: Rgb) -> list[Detection]:
         height, width = rgb.shape[:2]
@@ -206,11 +217,12 @@ class BundledModels:
     def mesh(self, picture: Picture, region: Region) -> tuple[Points, float] | None:
         to_frame = _to_frame(region, _MESH_SIDE_PX)
         patch = picture.rgb_warp(to_frame, _MESH_SIDE_PX)
-        with contextlib.nullcontext() if self._seen_any else quiet_stderr():  # one more line comes with the first face
+        # One more useless line comes with the first face.
+        with contextlib.nullcontext() if self._found_any else quiet_stderr():
             self._run_mesh(patch)
         if self._landmarks is None or self._landmarks.is_empty():
             return None
-        self._seen_any = True
+        self._found_any = True
         relative = _as_array(self._as_bytes(self._landmarks))
         points = relative[:, :2] * _MESH_SIDE_PX @ to_frame[:, :2].T + to_frame[:, 2]
         return points.astype(np.float32), _yaw_deg(relative)
@@ -220,8 +232,8 @@ class BundledModels:
             return
         self._detector.close()
         self._mesh.close()
-        # The graph holds the callback, which holds us, who hold the graph: a ring that Python's collector cannot see
-        # into, with two threads in it.
+        # The graph holds the callback, the callback holds this object, and this object holds the graph. Python's
+        # collector cannot see into that ring, and two threads would live on in it.
         self._mesh = None
 
     def _run_mesh(self, patch: Rgb) -> None:
@@ -235,9 +247,9 @@ class BundledModels:
         self._landmarks = packet
 
 
-# MediaPipe's landmark model by itself, on a region that is given. (Its solution classes only offer the whole chain of
-# detection, landmarks and memory of where the face was.) It runs in the thread that waits for it: handed to another,
-# it takes a tenth longer.
+# MediaPipe's landmark model by itself, on a given region. (Its solution classes only offer the whole chain of
+# detection, landmarks and memory of the last place.) It runs in the thread that waits for it: in another one it takes a
+# tenth longer.
 _MESH_GRAPH = """
 executor { name: "" type: "ApplicationThreadExecutor" }
 input_stream: "image"
@@ -255,10 +267,10 @@ node {
 
 
 class TaskModels:
-    """MediaPipe's Tasks API with a `face_landmarker.task` file, which it does not bring along.
+    """MediaPipe's Tasks API with a `face_landmarker.task` file, which the user must provide.
 
-    Its detector is the short-range one: faces below a seventh of what it is shown are found only by the search in
-    parts of the picture. It takes no region, so the mesh shows it a turned square twice as wide as the face.
+    Its detector is the short-range one: a face smaller than a seventh of the input is found only by the search in parts
+    of the picture. The API takes no region, so `mesh` gives it a turned square twice as wide as the face.
     """
 
     def __init__(self, task_file: str | PathLike[str]) -> None:
@@ -300,7 +312,7 @@ class TaskModels:
         found = []
         for points in self._landmarks(rgb):
             parts = np.stack([mean_of(points, part)[:2] for part in _MESH_OF_DETECTOR])
-            found.append(Detection(box_of(points[:, :2]), parts, 1.0))  # no score is given
+            found.append(Detection(box_of(points[:, :2]), parts, 1.0))  # the API gives no score
         return found
 
     def mesh(self, picture: Picture, region: Region) -> tuple[Points, float] | None:
@@ -317,7 +329,7 @@ class TaskModels:
         self._landmarker.close()
 
     def _landmarks(self, rgb: Rgb) -> list[Points]:
-        """Points [468, 3] of each face, in pixels of this picture. (More points than that are irises.)"""
+        """Points [468, 3] of each face, in pixels of this picture. Further points, of the irises, are left out."""
         height, width = rgb.shape[:2]
         result = self._landmarker.detect(self._image(image_format=self._srgb, data=np.ascontiguousarray(rgb)))
         size = np.array([width, height, width], np.float32)
@@ -328,8 +340,9 @@ class TaskModels:
 
 
 def _as_array(message: bytes) -> Points:
-    """Points [N, 3] of the bytes of a message of landmarks: where they are as expected, two bytes before each point and
-    one before each number, without parsing it, which takes ten times as long."""
+    """Points [N, 3] from a message of landmarks in its serialized form."""
+    # The usual layout has two bytes before each point and one before each number. Reading it directly takes a tenth of
+    # the time of parsing the message.
     if len(message) == 17 * NUM_POINTS:
         rows = np.frombuffer(message, np.uint8).reshape(NUM_POINTS, 17)
         if (rows[:, [0, 1, 2, 7, 12]] == (0x0A, 15, 0x0D, 0x15, 0x1D)).all():
@@ -341,7 +354,7 @@ def _as_array(message: bytes) -> Points:
 
 
 def mean_of(points: npt.NDArray[Any], part: tuple[int, ...]) -> npt.NDArray[Any]:
-    """The mean [...] of some of the points [N, ...]; on so few ones several times as fast as `numpy.mean`."""
+    """The mean [...] of some of the points [N, ...]. For few points it is several times as fast as `numpy.mean`."""
     return np.add.reduce(points[list(part)]) / len(part)
 
 
@@ -353,8 +366,10 @@ def box_of(points: Points) -> Box:
 
 
 def _to_frame(region: Region, side_px: int) -> npt.NDArray[np.float64]:
-    """The matrix [2, 3] that takes places in an upright picture of the region, `side_px` wide, to the frame; both count
-    from the corner of the first pixel."""
+    """The matrix [2, 3] from places in an upright picture of the region, `side_px` wide, to places in the frame.
+
+    Both count from the corner of the first pixel.
+    """
     turn = np.exp(1j * region.turn_rad)
     scale = region.side_px / side_px
     corner = region.centre - turn * complex(1, 1) * region.side_px / 2
@@ -364,7 +379,7 @@ def _to_frame(region: Region, side_px: int) -> npt.NDArray[np.float64]:
 
 
 def _yaw_deg(points: Points) -> float:
-    """By how much the line between the outer eye corners of points [N, 3] is turned out of the picture plane."""
+    """How far the line between the outer eye corners is turned out of the picture plane, from points [N, 3]."""
     across = points[LEFT_EYE[0]] - points[RIGHT_EYE[0]]
     return float(np.degrees(np.arctan2(across[2], np.hypot(across[0], across[1]))))
 
@@ -381,15 +396,15 @@ _NOISE = (
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hold back what C++ code writes to stderr, and pass on afterwards what is not known noise of MediaPipe.
+    """Hold back what C++ code writes to stderr, and pass it on afterwards without the known noise of MediaPipe.
 
-    No logging setting of the library has an effect, so the file descriptor itself is diverted for the moment.
+    No logging setting of MediaPipe has an effect, so the file descriptor itself is diverted.
     """
     with _stderr_lock, tempfile.TemporaryFile() as held_back:
         try:
             sys.stderr.flush()
             saved = os.dup(2)
-        except (OSError, AttributeError, ValueError):  # no stderr at all
+        except (OSError, AttributeError, ValueError):  # the process has no stderr
             yield
             return
         os.dup2(held_back.fileno(), 2)

@@ -1,9 +1,9 @@
-"""Finding the faces in the pictures of a video and following each under an identity of its own.
+"""Finding the faces in the pictures of a video, and following each under an id of its own.
 
-Detection is dear and coarse, the face mesh cheap and precise once it knows where to look. So the detector looks at the
-whole picture now and then, and at parts of it, one at a time, for faces that are too small to be seen in the whole;
-the mesh follows each face from picture to picture. A face counts only where both agree, and goes on counting only as
-long as the detector confirms it from time to time. All intervals are media time: the picture rate does not matter.
+The detector is expensive and coarse. The face mesh is cheap and precise, but must know where the face is. So the
+detector searches the whole picture now and then, and its parts one at a time for small faces. The mesh follows each
+face from picture to picture. A face counts only if both agree, and only as long as the detector confirms it from time
+to time. All intervals are media time, so the picture rate does not matter.
 """
 
 from __future__ import annotations
@@ -38,58 +38,61 @@ from avsr.media import Picture, VideoFrame
 __all__ = ["NUM_POINTS", "Box", "Face", "FaceFinder", "Points", "import_mediapipe"]
 
 MAX_FACES = 6
-"""So many faces are followed at the same time, the largest ones: each costs 1 to 7 ms a picture."""
+"""At most this many faces are followed at a time, the largest ones. Each costs 1 to 7 ms a picture."""
 
 MAX_LOST_S = 1.0
-"""A face that is found again at its place within this time is the same face."""
+"""A face that is found again near its place within this time is the same face."""
 
-_SEARCH_S = 1.0  # between searches of the whole picture while a face is followed; without one it is every picture
-_PART_S = 1.5  # between searches of one part of it while a face is followed
-_SWEEP_S = 1.0  # at least, between searches of all parts at once, as done at the start and after a cut
-_CHECK_S = 1.2  # between confirmations of a followed face; a search that finds it, as of a large one, is one as well
+_SEARCH_S = 1.0  # between searches of the whole picture while a face is followed; else every picture is searched
+_PART_S = 1.5  # between searches of one part of the picture while a face is followed
+_SWEEP_S = 1.0  # at least, between searches of all parts of an empty picture at once
+_CHECK_S = 1.2  # between confirmations of a followed face; a search that finds it counts as one
 _MAX_FAILED_CHECKS = 3
 _WHOLE_SIDE_PX = 640
-_PART_SIDE_PX = 400  # where a face of 40 px is still large enough for the detector
+_PART_SIDE_PX = 400  # in a part of this side the detector still finds a face of 40 px
 _PART_OVERLAP = 1 / 3
-_NEAR_PER_BOX = 4.0  # in a square of so many face sizes around the face the detector is at its best
+_NEAR_PER_BOX = 4.0  # side of a search around a face, in sizes of the face: here the detector is at its best
 _NEAR_SIDE_PX = 256
-# The detector overlooks some faces that fill the picture: with this margin around it finds all of them. More margin
-# makes it see faces where there are none.
+# The detector misses some faces that fill the picture. With this margin of black it finds all of them. With more margin
+# it finds faces that do not exist.
 _MARGIN = 0.17
 _MIN_OVERLAP = 0.3
-_MAX_OVERLAP = 0.4  # of two people's faces
+_MAX_OVERLAP = 0.4  # of the faces of two people
 _MIN_FACE_PX = 24.0
-_CALM_SHIFT = 0.03  # of a face from picture to picture, in its sides
-# Mean absolute difference of two 32x18 thumbnails of the green channel above which the picture was cut. People who move
-# in front of a camera at rest give up to 5, cuts from one talker to another before the same wall 15 and more.
+_CALM_SHIFT = 0.03  # movement of a calm face from picture to picture, in sides of the face
+# The picture was cut if the mean absolute difference of two 32x18 thumbnails exceeds this. People who move before a
+# fixed camera give up to 5. Cuts from one talker to another before the same wall give 15 and more.
 _CUT_DIFFERENCE = 12.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """A face in one picture.
-
-    id: the same as long as the same face is followed, never given to another one in the same video. points_px: float32
-    [468, 2], MediaPipe's face mesh, in frame pixels from the corner of the first pixel. box: around these points.
-    yaw_deg: turn of the head to the side, positive to the right of the picture; an estimate of the mesh.
-    """
+    """A face in one picture."""
 
     id: int
+    """The same as long as the same face is followed, and never given to another face in the same video."""
     points_px: Points
+    """Float32 [468, 2]: MediaPipe's face mesh, in frame pixels from the corner of the first pixel."""
     box: Box
+    """The box around the points."""
     yaw_deg: float = 0.0
+    """Turn of the head to the side, positive to the right of the picture; an estimate of the mesh."""
 
 
 @dataclasses.dataclass
 class _Followed:
-    """A face that is followed. face: as it was last seen, and before: a picture earlier. shift: how far it moved in the
-    last step, as x + iy."""
+    """A face that is followed."""
 
     face: Face
+    """The face in the last picture that shows it."""
     before: Face
+    """The face one picture earlier."""
     seen_s: float
-    check_s: float  # when it is due for confirmation
+    """When it was last seen."""
+    check_s: float
+    """When the next confirmation is due."""
     shift: complex = 0j
+    """How far it moved in the last step, as x + iy."""
     failed_checks: int = 0
     is_lost: bool = False
 
@@ -97,9 +100,10 @@ class _Followed:
 class FaceFinder:
     """Follows the faces in the pictures of one video. Use it as a context manager.
 
-    models: the networks to use, closed with the finder; by default those of `open_face_models`. They must stay in one
-    thread, and in a process that was not forked from one that ran them. Making them takes 40 ms:
-    use one finder for many videos, with `reset` between them.
+    models: the networks to use, by default from `open_face_models`. They are closed with the finder. They must stay in
+        one thread, and in a process that was not forked from one that ran them.
+
+    Making the networks takes 40 ms: use one finder for many videos, with `reset` between them.
     """
 
     def __init__(self, models: FaceModels | None = None) -> None:
@@ -115,29 +119,29 @@ class FaceFinder:
         self.close()
 
     def close(self) -> None:
-        """Give the models back."""
+        """Close the networks."""
         self._models.close()
 
     def reset(self) -> None:
-        """Forget everything: what follows is another video. Its results are those of a new finder."""
+        """Forget everything, for another video. The finder then works like a new one."""
         self._next_id = itertools.count()
         self._followed: dict[int, _Followed] = {}
         self._thumbnail: npt.NDArray[Any] | None = None
         self._size: tuple[int, int] | None = None
         self._parts: Iterator[Box] = iter(())
-        self._search_s = self._part_s = self._sweep_s = -np.inf  # when each is due
-        self._num_empty = 0  # pictures since somebody was seen
+        self._search_s = self._part_s = self._sweep_s = -np.inf  # when each search is due
+        self._num_empty = 0  # pictures since a face was last seen
 
     @property
     def followed(self) -> frozenset[int]:
-        """Ids of the faces that are followed now, also those out of sight for a moment."""
+        """Ids of the faces that are followed now, including faces out of sight for a moment."""
         return frozenset(self._followed)
 
     def follow(self, frame: VideoFrame) -> list[Face]:
         """The faces seen in the next picture of the video, by rising id.
 
-        A face keeps its id through losses of up to MAX_LOST_S near its place; a cut ends all of them. Times of
-        pictures must rise.
+        A face keeps its id if it is out of sight for up to MAX_LOST_S and comes back near its place. A cut ends all
+        faces. The times of the pictures must rise.
         """
         picture, time_s = frame.picture, frame.time_s
         if self._is_cut(picture):
@@ -145,17 +149,20 @@ class FaceFinder:
             self._search_s, self._num_empty = -np.inf, 0
             self._parts = itertools.cycle(_parts(picture.width, picture.height))
         for number, followed in list(self._followed.items()):
-            self._step(picture, time_s, followed)
+            self._follow_one(picture, time_s, followed)
             if self._is_over(followed, time_s):
                 del self._followed[number]
-        self._separate()
+        self._lose_doubles()
         self._search(picture, time_s)
         seen = [followed.face for followed in self._followed.values() if not followed.is_lost]
         return sorted(seen, key=lambda face: face.id)
 
     def may_skip(self, frame: VideoFrame) -> bool:
-        """Whether the next picture goes on from the last one, and everybody was in sight there and hardly moved. Then
-        it need not be followed, and where it stands between two others that were, so do its faces; see `look_back`."""
+        """Whether the next picture need not be searched.
+
+        It need not if it goes on from the last picture and all faces were in sight there and hardly moved. Its faces
+        are then between their places in the pictures before and after, or `locate` finds them.
+        """
         calm = [
             not followed.is_lost and abs(followed.shift) < _CALM_SHIFT * followed.face.box.side
             for followed in self._followed.values()
@@ -163,12 +170,12 @@ class FaceFinder:
         if not calm or not all(calm):
             return False
         if self._is_cut(frame.picture):
-            self._thumbnail = None  # so that `follow` sees it too
+            self._thumbnail = None  # so that `follow` takes it for a cut too
             return False
         return True
 
-    def look_back(self, frame: VideoFrame, face: Face) -> Face | None:
-        """A followed face in a picture that was skipped; `face`: as it was seen in the one before."""
+    def locate(self, frame: VideoFrame, face: Face) -> Face | None:
+        """A followed face in a picture that was skipped, None if it is not found. face: the same, a picture before."""
         return self._mesh_at(frame.picture, face, 0j)
 
     def _is_cut(self, picture: Picture) -> bool:
@@ -184,12 +191,12 @@ class FaceFinder:
 
     # --- following ---
 
-    def _step(self, picture: Picture, time_s: float, followed: _Followed) -> None:
-        """Look where a followed face is now."""
+    def _follow_one(self, picture: Picture, time_s: float, followed: _Followed) -> None:
+        """Find a followed face in the next picture, and have the detector confirm it if that is due."""
         last = followed.face
         face = None if followed.is_lost else self._mesh_at(picture, last, followed.shift)
         followed.shift = face.box.centre - last.box.centre if face is not None else 0j
-        if face is None:
+        if face is None:  # the mesh lost it: the detector may find it near its place
             near = self._detect_near(picture, last.box)
             near = [there for there in near if _may_be_same(there.box, last.box) and self._is_free(there.box, last.id)]
             face = self._face_at(picture, max(near, key=lambda d: d.box.overlap(last.box)), last.id) if near else None
@@ -205,7 +212,10 @@ class FaceFinder:
             followed.failed_checks = 0 if near else followed.failed_checks + 1
 
     def _mesh_at(self, picture: Picture, last: Face, shift: complex) -> Face | None:
-        """The face that was `last` a picture ago, at its old place, or where it would be had it moved on."""
+        """The face as the mesh finds it, or None.
+
+        The mesh looks where the movement `shift` takes the face from its place `last`, and then at that place.
+        """
         region = _region_of(last.points_px)
         moves = abs(shift) > 0.1 * last.box.side
         for moved in (shift, 0j) if moves else (0j,):
@@ -219,8 +229,8 @@ class FaceFinder:
     def _is_over(self, followed: _Followed, time_s: float) -> bool:
         return followed.failed_checks >= _MAX_FAILED_CHECKS or time_s - followed.seen_s > MAX_LOST_S
 
-    def _separate(self) -> None:
-        """Of two followed faces at the same place one has jumped to the other: that one is lost."""
+    def _lose_doubles(self) -> None:
+        """Count one of two followed faces at the same place as lost: the mesh of one has jumped to the other."""
         seen = [followed for followed in self._followed.values() if not followed.is_lost]
         for one, other in itertools.combinations(seen, 2):
             if one.face.box.overlap(other.face.box) > _MAX_OVERLAP:
@@ -228,42 +238,45 @@ class FaceFinder:
                 jumped.face, jumped.is_lost, jumped.shift = jumped.before, True, 0j
 
     def _is_free(self, box: Box, number: int = -1) -> bool:
-        """Whether no other face is followed at a place; the one with this number does not count."""
+        """Whether no face is followed at a place. The face with this number does not count."""
         others = (followed.face for followed in self._followed.values() if followed.face.id != number)
         return all(face.box.overlap(box) < _MIN_OVERLAP for face in others)
 
     # --- finding ---
 
     def _search(self, picture: Picture, time_s: float) -> None:
-        """Look for faces that are not followed, as far as it is due."""
+        """Search for faces that are not followed yet, if a search is due."""
         self._num_empty += 1
         if self._is_anyone_there():
             self._num_empty = 0
         if time_s >= self._search_s:
-            self._welcome(picture, time_s, self._detect_whole(picture))
-            # A second search of a picture that seems empty: of the whole with a margin and of its parts, in turns.
+            self._follow_new(picture, time_s, self._detect_whole(picture))
+            # A picture that seems empty is searched once more: by turns the whole with a margin, and a part of it.
             if not self._is_anyone_there() and self._num_empty % 2:
-                self._welcome(picture, time_s, self._detect_whole(picture, _MARGIN))
+                self._follow_new(picture, time_s, self._detect_whole(picture, _MARGIN))
             self._search_s = time_s + (_SEARCH_S if self._is_anyone_there() else 0.0)
         is_empty = not self._is_anyone_there()
-        if is_empty and time_s >= self._sweep_s:
+        if is_empty and time_s >= self._sweep_s:  # finds small faces at the start and after a cut
             self._sweep_s = time_s + _SWEEP_S
             for part in _parts(picture.width, picture.height):
-                self._welcome(picture, time_s, self._detect_in(picture, part))
+                self._follow_new(picture, time_s, self._detect_in(picture, part))
         elif self._num_empty % 2 == 0 and (is_empty or time_s >= self._part_s):
             self._part_s = time_s + _PART_S
             for part in itertools.islice(self._parts, 1):
-                self._welcome(picture, time_s, self._detect_in(picture, part))
+                self._follow_new(picture, time_s, self._detect_in(picture, part))
 
     def _is_anyone_there(self) -> bool:
         return any(not followed.is_lost for followed in self._followed.values())
 
-    def _welcome(self, picture: Picture, time_s: float, detections: list[Detection]) -> None:
-        """Follow those of the detected faces that are new and real."""
+    def _follow_new(self, picture: Picture, time_s: float, detections: list[Detection]) -> None:
+        """Follow the detected faces that are new and that the mesh confirms.
+
+        If MAX_FACES are followed already, a new face takes the place of the smallest, if it has twice its area.
+        """
         for detection in sorted(detections, key=lambda detection: detection.box.area, reverse=True):
             known = [one for one in self._followed.values() if one.face.box.overlap(detection.box) >= _MIN_OVERLAP]
             for followed in known:
-                if not followed.is_lost:  # confirmed as well as by a look of its own
+                if not followed.is_lost:  # this search is as good as a check of its own
                     followed.check_s, followed.failed_checks = time_s + _CHECK_S, 0
             if known:
                 continue
@@ -280,13 +293,14 @@ class FaceFinder:
             self._followed[face.id] = _Followed(face, face, time_s, check_s=time_s + _CHECK_S)
 
     def _face_at(self, picture: Picture, detection: Detection, number: int) -> Face | None:
-        """The face at a detection, if the mesh sees the same one and the detector sees it from near by too."""
+        """The face at a detection. None unless the mesh agrees, and the detector agrees when it is shown the face
+        large."""
         if detection.box.side < _MIN_FACE_PX:
             return None
         found = self._models.mesh(picture, Region.around(detection.box, *detection.points_px[:2]))
         if found is None:
             return None
-        found = self._models.mesh(picture, _region_of(found[0]))  # again, from the better place
+        found = self._models.mesh(picture, _region_of(found[0]))  # again, on the region that the mesh itself gives
         if found is None or not _is_plausible(found[0]) or not _agree(found[0], detection):
             return None
         box = box_of(found[0])
@@ -296,26 +310,32 @@ class FaceFinder:
         return Face(number, found[0], box, found[1])
 
     def _detect_whole(self, picture: Picture, margin: float = 0.0) -> list[Detection]:
-        """Faces in the whole picture. margin: of black around it, in shares of its longer side."""
+        """Faces in the whole picture. margin: width of black around it, in shares of its longer side."""
         width, height = picture.width, picture.height
         border = margin * max(width, height)
         return self._detect_in(picture, Box(-border, -border, width + border, height + border), _WHOLE_SIDE_PX)
 
     def _detect_near(self, picture: Picture, box: Box) -> list[Detection]:
-        """Faces at and beside a place where one is supposed to be."""
+        """Faces at and beside the place where a face should be."""
         return self._detect_in(picture, box.square(_NEAR_PER_BOX), _NEAR_SIDE_PX)
 
     def _is_upside_down(self, picture: Picture, box: Box, score: float) -> bool:
-        """Whether the detector is surer of this face when it sees the picture turned by 180 degrees: both networks
-        often take an upside-down face for an upright one, with its mouth on the forehead."""
+        """Whether the detector is surer of this face if the picture is turned by 180 degrees.
+
+        Both networks often take an upside-down face for an upright one with its mouth on the forehead.
+        """
         near = self._detect_in(picture, box.square(_NEAR_PER_BOX), _NEAR_SIDE_PX, turned=True)
         return any(there.box.overlap(box) >= _MIN_OVERLAP and there.score > score for there in near)
 
     def _detect_in(
         self, picture: Picture, part: Box, side_px: int = _PART_SIDE_PX, *, turned: bool = False
     ) -> list[Detection]:
-        """Faces in a part of the picture, shown to the detector with no side above `side_px`; black where it reaches
-        beyond the picture. turned: by 180 degrees."""
+        """Faces in a part of the picture.
+
+        part: the part, in frame pixels. It is black beyond the picture.
+        side_px: the part is scaled down to this, if its longer side is longer.
+        turned: whether the detector gets the part turned by 180 degrees.
+        """
         left, top, right, bottom = (round(edge) for edge in (part.left, part.top, part.right, part.bottom))
         inner_left, inner_top = max(0, left), max(0, top)
         inner_right, inner_bottom = min(picture.width, right), min(picture.height, bottom)
@@ -336,7 +356,12 @@ class FaceFinder:
 
 
 def _placed(detection: Detection, corner: complex, scale: float, turned_shape: tuple[int, ...] | None) -> Detection:
-    """In the frame, what was detected in a part of it at that corner and scale, turned by 180 degrees or not."""
+    """A detection in a part of the frame, in pixels of the frame.
+
+    corner: left top corner of the part in the frame, as x + iy.
+    scale: pixels of the part a pixel of the frame.
+    turned_shape: [H, W, ...] of the part if it was turned by 180 degrees, else None.
+    """
     box, points = detection.box, detection.points_px
     if turned_shape is not None:
         height, width = turned_shape[:2]
@@ -359,11 +384,12 @@ def _region_of(points: Points) -> Region:
 
 
 def _parts(width: int, height: int) -> list[Box]:
-    """Squares that overlap and cover a picture; none for one that the search of the whole does as well."""
+    """Squares that overlap and cover a picture. None for a small picture: the search of the whole does as well."""
     if max(width, height) <= 1.5 * _PART_SIDE_PX:
         return []
 
     def starts(length: int) -> list[float]:
+        """Left or top edges of the squares."""
         count = 1 + int(np.ceil(max(0, length - _PART_SIDE_PX) / (_PART_SIDE_PX * (1 - _PART_OVERLAP))))
         return [index * (length - _PART_SIDE_PX) / max(1, count - 1) for index in range(count)]
 
@@ -371,12 +397,12 @@ def _parts(width: int, height: int) -> list[Box]:
 
 
 def _may_be_same(box: Box, last: Box) -> bool:
-    """Whether a face found again may be the one that was lost there."""
+    """Whether a detected face may be the lost face `last`: near its place, and of about its size."""
     return abs(box.centre - last.centre) < last.side and 1 / 1.6 < box.side / max(last.side, 1.0) < 1.6
 
 
 def _is_plausible(points: Points) -> bool:
-    """Whether points can be those of a face a person holds up: of a face's proportions, and not upside down."""
+    """Whether a mesh [468, 2] has the proportions of a face and stands upright."""
     chin, brow = points[152], points[10]
     down = mean_of(points, MOUTH) - mean_of(points, RIGHT_EYE + LEFT_EYE)
     height = float(np.hypot(*(chin - brow)))
@@ -386,8 +412,8 @@ def _is_plausible(points: Points) -> bool:
 
 
 def _agree(points: Points, detection: Detection) -> bool:
-    """Whether the mesh and the detector mean the same face: their boxes overlap, and eyes and mouth are where the other
-    has them, within a sixth of the face."""
+    """Whether the mesh and the detector mean the same face: their boxes overlap, and their eyes and mouths are within a
+    sixth of the face."""
     if box_of(points).overlap(detection.box) < _MIN_OVERLAP:
         return False
     parts = np.stack([mean_of(points, part) for part in (RIGHT_EYE, LEFT_EYE, MOUTH)])

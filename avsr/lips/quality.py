@@ -1,47 +1,46 @@
-"""How good the lips of each face are for reading: size, sharpness, pose, and how much of the time they are there."""
+"""How well the lips of each face can be read: size, sharpness, pose, and how much of the time they are seen."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from avsr.lips.slots import LipSlot, Slot
+from avsr.grid import SLOT_S
+from avsr.lips.slots import LipSlot, Slot
 
 
 @dataclasses.dataclass(frozen=True)
 class FaceQuality:
-    """One face over a whole video.
-
-    spans_s: when it was seen, as (start, end) in media seconds. coverage: share of all slots of the video in which its
-    lips can be read. covered: share of the slots in which it was seen that have something before its mouth. Medians
-    over the slots in which it was seen: width_px of the face, sharpness (of those with lips; see `sharpness`), yaw_deg,
-    the turn to either side.
-    """
+    """One face over a whole video."""
 
     id: int
     spans_s: tuple[tuple[float, float], ...]
+    """When it was seen, as (start, end) in media seconds."""
     coverage: float
+    """Share of all slots of the video in which its lips can be read."""
     width_px: float
+    """Median width of the face, over the slots in which it was seen."""
     sharpness: float
+    """Median of `sharpness`, over the slots in which it was measured. NaN if it never was."""
     yaw_deg: float
+    """Median turn of the head to either side, over the slots in which it was seen."""
     covered: float = 0.0
+    """Share of the slots in which it was seen that have something before its mouth."""
 
 
 class QualityRecord:
-    """Gathers what the slots of a video say of each face: a few numbers a slot, and no crops."""
+    """Gathers the measures of each face over a video: a few numbers a slot, and no crops."""
 
     def __init__(self) -> None:
         self._num_slots = 0
         self._measures: dict[int, list[tuple[int, bool, bool, float, float, float]]] = {}
 
     def add(self, slot: Slot) -> None:
-        """The next slot."""
+        """Take in the next slot."""
         self._num_slots += 1
         for number, lips in slot.lips.items():
             if _is_seen(lips):
@@ -50,9 +49,7 @@ class QualityRecord:
                 self._measures.setdefault(number, []).append(row)
 
     def faces(self) -> list[FaceQuality]:
-        """The faces so far, by their ids."""
-        from avsr.grid import SLOT_S
-
+        """The faces so far, by rising id."""
         found = []
         for number, rows in sorted(self._measures.items()):
             index, present, covered, width, sharp, yaw = (np.array(column) for column in zip(*rows, strict=True))
@@ -76,10 +73,10 @@ class QualityRecord:
 
 
 def sharpness(crop: npt.NDArray[np.uint8]) -> float:
-    """How much fine detail a crop uint8 [H, W] has in comparison with its coarse shape, from 0.
+    """The fine detail of a crop uint8 [H, W] in relation to its coarse shape, from 0; 0.0 for a flat crop.
 
-    The spread of what a Gaussian of 1 pixel takes away over the spread of what it leaves: contrast and brightness do
-    not matter. 0.0 for a flat crop.
+    A Gaussian of 1 pixel splits the crop into a coarse part and detail. The result is the ratio of their deviations,
+    so contrast and brightness do not matter.
     """
     picture = crop.astype(np.float32)
     coarse = cv2.GaussianBlur(picture, (0, 0), 1.0)

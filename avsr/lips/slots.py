@@ -1,4 +1,7 @@
-"""What the lips of each face are in one 40 ms slot of the media clock: the crop, and whether and why it can be read."""
+"""The lips of each face in one 40 ms slot of the media clock: the crop, and whether and why it can be read.
+
+Letters: T slots.
+"""
 
 from __future__ import annotations
 
@@ -8,49 +11,54 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from avsr.arrays import Crops, Present
 from avsr.grid import CROP_PX
 
 Crop = npt.NDArray[np.uint8]
+"""One lip crop, [96, 96] grey."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LipSlot:
-    """The lips of one face in the 40 ms from `index` x 40 ms.
+    """The lips of one face in one slot, with measures of the face.
 
-    crop: uint8 [96, 96] grey, zeros where not present. reason: "ok" where present, else "no_face" (nobody, or out of
-    sight for the moment), "pose" (turned away), "low_quality" (too few pixels), "occluded" (something before the mouth)
-    or "late" (no picture near). face: its identity, None where there is no face.
-
-    What was measured, NaN where the face is not seen itself (bridged slots among them): opening, of the inner lips, in
-    eye distances; width_px, of the face; sharpness of the crop in every third slot, see `quality.sharpness`; yaw_deg,
-    as in `Face`.
+    Measures are NaN if the face is not seen in the slot itself, as in a slot that is bridged.
     """
 
     index: int
+    """The slot covers the 40 ms from `index` x 40 ms."""
     crop: Crop
+    """Uint8 [96, 96] grey, zeros if not present."""
     present: bool
+    """Whether the crop shows lips that can be read."""
     reason: str
+    """"ok" if present, else why not: "no_face" (nobody, or out of sight for a moment), "pose" (turned away),
+    "low_quality" (too few pixels), "occluded" (something covers the mouth) or "late" (no picture near)."""
     face: int | None
+    """The id of the face, None without a face."""
     opening: float = math.nan
+    """Distance between the inner lips, in eye distances."""
     width_px: float = math.nan
+    """Width of the face."""
     sharpness: float = math.nan
+    """Sharpness of the crop as `quality.sharpness` gives it, measured in every third slot."""
     yaw_deg: float = math.nan
+    """Turn of the head, as in `Face`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """Everybody's lips in the 40 ms from `index` x 40 ms.
-
-    lips: by face, for all that are followed, also those out of sight for the moment (not present). reason: why a slot
-    without faces has none, "no_face" or "late".
-    """
+    """The lips of all faces in one slot."""
 
     index: int
+    """The slot covers the 40 ms from `index` x 40 ms."""
     lips: dict[int, LipSlot]
+    """By face id, for all faces that are followed. A face out of sight for a moment is not present."""
     reason: str = "no_face"
+    """Why there are no faces, if `lips` is empty: "no_face" or "late"."""
 
     def of(self, face: int | None) -> LipSlot:
-        """The lips of that face, or an empty slot where it is not followed."""
+        """The lips of this face, or an empty slot if it is not followed."""
         if face is not None and face in self.lips:
             return self.lips[face]
         return LipSlot(self.index, no_crop(), False, self.reason, None)
@@ -58,18 +66,20 @@ class Slot:
 
 @dataclasses.dataclass(frozen=True)
 class LipTrack:
-    """The lip slots of one face at a time over a whole video: crops uint8 [T, 96, 96], present bool [T], reasons and
-    faces of length T.
+    """The lips that are read over a whole video, slot by slot."""
 
-    fps: pictures per second of the source.
-    """
-
-    crops: npt.NDArray[np.uint8]
-    present: npt.NDArray[np.bool_]
+    crops: Crops
+    """[T, 96, 96], zeros if not present."""
+    present: Present
+    """[T]"""
     reasons: list[str]
+    """Why a slot is not present, as in `LipSlot`; T of them."""
     faces: list[int | None]
+    """The face of each slot, None without a face."""
     fps: float
+    """Pictures per second of the source."""
 
 
 def no_crop() -> Crop:
+    """The crop of a slot without lips: zeros."""
     return np.zeros((CROP_PX, CROP_PX), np.uint8)

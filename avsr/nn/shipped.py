@@ -1,24 +1,20 @@
-"""Small trained heads that come with the package."""
+"""Weights of the small networks that come with the package. Needs no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-import safetensors.torch
-from torch import nn
+import safetensors.numpy
+from numpy.typing import NDArray
 
 from avsr.errors import ModelError
 
-Head = TypeVar("Head", bound=nn.Module)
 
-
-def with_shipped_weights(head: Head, name: str) -> Head:
-    """`head` with the weights in `assets/NAME`, in float32, for evaluation. Raises ModelError for unreadable ones."""
+def shipped_weights(name: str) -> dict[str, NDArray[Any]]:
+    """The arrays in `assets/NAME` by name, as stored: mostly 16 bit. Raises ModelError if they are unreadable."""
     path = Path(__file__).parent.parent / "assets" / name / "model.safetensors"
     try:
-        weights = safetensors.torch.load_file(path)
+        return safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"{path}: cannot be read", got=error, remedy="install avsr again") from error
-    head.load_state_dict(weights)
-    return head.eval()

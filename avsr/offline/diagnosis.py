@@ -1,6 +1,9 @@
-"""What a file offers for speech recognition, before anyone blames the model: sound, picture, faces, and how they fit.
+"""What `avsr doctor` reports: how well a file suits speech recognition, by its sound, its picture and its faces.
 
-The whole file is read once. Kept are some numbers for each 40 ms, about 120 MB an hour with one face, and a few crops.
+The whole file is read once. Memory holds some numbers for each 40 ms, about 120 MB an hour with one face, and a few
+crops.
+
+Letters: T slots of 40 ms, D embedding.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from avsr.arrays import Samples
 from avsr.errors import MediaError
 from avsr.grid import SLOT_MS, SLOT_S, SLOT_SAMPLES
 from avsr.lips.contact_sheet import SheetRecord
@@ -24,26 +28,21 @@ from avsr.lips.faces import import_mediapipe
 from avsr.lips.quality import FaceQuality, QualityRecord
 from avsr.lips.tracker import slots_of
 from avsr.media import MediaInfo, VideoFrame, iter_audio, iter_frames, probe, read_ahead
+from avsr.speakers.offset import MAX_OFFSET_SLOTS, Offset, estimate_offset, lag_evidence
 from avsr.speakers.speaking_face import SpeakerPath, sizes_of
-from avsr.speakers.synchrony import (
-    MAX_OFFSET_SLOTS,
-    Offset,
-    SlotEvidence,
-    SynchronyStream,
-    estimate_offset,
-    lag_evidence,
-)
+from avsr.speakers.synchrony import SlotEvidence, SynchronyStream
 
 SCHEMA = 1
+"""Version of the JSON document."""
 
 SURE = 0.8
 """Confidence from which an offset is worth acting on."""
 
-_CHUNK_SLOTS = 250  # offsets are judged by the face that fits best in each 10 s
-_MIN_NOISE_SLOTS = 25  # needed to tell a noise floor
+_CHUNK_SLOTS = 250  # 10 s; in each chunk the face that fits best gives the evidence for the offset
+_MIN_NOISE_SLOTS = 25  # a noise floor cannot be measured on less
 
-# What is advised against. Rules of thumb; the picture shows a mouth half as wide as a third of the face.
-_SMALL_PX, _SMALLISH_PX = 60, 90
+# Thresholds of the advice, by rule of thumb.
+_SMALL_PX, _SMALLISH_PX = 60, 90  # width of a face
 _BLURRED = 0.03
 _TURNED_DEG = 30
 _LATE_MS, _VERY_LATE_MS = 80, 200
@@ -61,51 +60,62 @@ _SEVERITIES: tuple[Severity, ...] = ("ok", "warn", "bad")
 
 @dataclasses.dataclass(frozen=True)
 class SoundQuality:
-    """The sound as it is decoded. Levels in dB of full scale, over 40 ms each.
-
-    level_db: of the loud tenth. snr_db: from the quiet tenth to that, None where it is not known (too short, or cut out
-    of silence). clipped: share of samples at the edge of the range. silent: share of the time below -60 dB.
-    """
+    """The decoded sound. Levels are in dB of full scale, over 40 ms each."""
 
     level_db: float
+    """The level that a tenth of the time exceeds."""
     snr_db: float | None
+    """From the noise floor, the level that nine tenths of the time exceed, to `level_db`. None if less than 1 s of the
+    file is more than digital silence."""
     clipped: float
+    """Share of samples at the edge of the range."""
     silent: float
+    """Share of the time below -60 dB."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PictureTiming:
-    """fps: pictures a second as they come, not as the file states it. jitter_ms: deviation of their steps."""
+    """The times of the pictures, as decoded."""
 
     fps: float
+    """Pictures a second, measured: the file may state another rate."""
     jitter_ms: float
+    """Standard deviation of the steps between pictures."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FaceReport:
-    """One face. speaking: share of the time with sound in which it is this face that fits the sound best, of those in
-    the picture; None without sound. With `--face auto`, that is when its lips are read."""
+    """One face of the file."""
 
     quality: FaceQuality
     speaking: float | None
+    """Share of the loud time in which this face fits the sound best of all faces; with `--face auto` its lips are read
+    then. None without sound."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """What a file offers. None where there is no such thing. advice: one line each, the gravest first."""
+    """The findings on one file."""
 
     source: str
+    """The path of the file, as given."""
     info: MediaInfo
     sound: SoundQuality | None
+    """None without sound."""
     timing: PictureTiming | None
+    """None with fewer than two pictures."""
     offset: Offset | None
+    """None unless the file has sound and lips."""
     faces: tuple[FaceReport, ...]
     advice: tuple[str, ...]
+    """What to do, one line each, the gravest first."""
     severity: Severity
+    """The gravest severity of the advice."""
     sheet: SheetRecord
+    """Some lip crops of each face."""
 
     def document(self) -> dict[str, Any]:
-        """The JSON document, schema 1."""
+        """The JSON document."""
         audio, video = self.info.audio, self.info.video
         streams: list[dict[str, Any]] = []
         if video is not None:
@@ -156,13 +166,16 @@ class Diagnosis:
 
 
 def diagnose(path: str | PathLike[str], *, on_progress: Callable[[float], None] | None = None) -> Diagnosis:
-    """Look through a video or sound file. on_progress: called with the media seconds done.
+    """Examine a video or sound file.
 
-    Raises MediaError where it cannot be opened, or neither its sound nor its picture can be decoded.
+    path: the file.
+    on_progress: called with the media seconds done so far.
+
+    Raises MediaError if the file cannot be opened, or if neither its sound nor its picture can be decoded.
     """
     info = probe(path)
     damage: list[str] = []
-    hearing = _Hearing(path, damage.append) if info.audio is not None else None
+    reader = _SoundReader(path, damage.append) if info.audio is not None else None
     times_s: list[float] = []
     record, sheet, stream = QualityRecord(), SheetRecord(), SynchronyStream()
     evidence: list[SlotEvidence] = []
@@ -170,31 +183,31 @@ def diagnose(path: str | PathLike[str], *, on_progress: Callable[[float], None] 
     if info.video is not None:
         import_mediapipe()
         frames = read_ahead(_timed(iter_frames(path, on_warning=damage.append), times_s))
-        with contextlib.closing(frames):  # stops its thread also when the work ends in an error or Ctrl-C
+        with contextlib.closing(frames):  # stops its thread also if the work ends in an error or Ctrl-C
             try:
                 for slot in slots_of(frames, end_s=info.duration_s or math.inf):
                     record.add(slot)
                     sheet.add(slot)
-                    if hearing is not None:
+                    if reader is not None:
                         crops = {number: lips.crop for number, lips in slot.lips.items() if lips.present}
-                        evidence += stream.push(crops, hearing.next_slot())
+                        evidence += stream.push(crops, reader.next_slot())
                         sizes.append(sizes_of(slot))
                     if on_progress is not None:
                         on_progress(slot.index * SLOT_S)
             except MediaError as error:
-                if hearing is None:
+                if reader is None:
                     raise
-                damage.append(str(error))
+                damage.append(str(error))  # the sound may still be good
     evidence += stream.finish()
-    if hearing is not None:
-        while not hearing.ended:
-            hearing.next_slot()
+    if reader is not None:
+        while not reader.ended:  # the sound may be longer than the picture
+            reader.next_slot()
             if on_progress is not None:
-                on_progress(hearing.num_slots * SLOT_S)
-    sound = None if hearing is None else hearing.quality()
+                on_progress(reader.num_slots * SLOT_S)
+    sound = None if reader is None else reader.quality()
     if sound is None and not times_s:
         raise MediaError(damage[-1] if damage else f"{path}: nothing can be decoded")
-    offset, speaking = _listen(evidence, sizes)
+    offset, speaking = _offset_and_speaking(evidence, sizes)
     faces = tuple(
         FaceReport(quality, None if speaking is None else speaking.get(quality.id, 0.0)) for quality in record.faces()
     )
@@ -215,21 +228,21 @@ def diagnose(path: str | PathLike[str], *, on_progress: Callable[[float], None] 
     )
 
 
-class _Hearing:
-    """The sound of a file slot by slot, and its quality. Sound that cannot be decoded is as none, and a warning."""
+class _SoundReader:
+    """The sound of a file, slot by slot, and its quality. Sound that cannot be decoded ends there, with a warning."""
 
     def __init__(self, path: str | PathLike[str], on_warning: Callable[[str], None]) -> None:
         self._blocks = iter_audio(path, on_warning=on_warning)
         self._on_warning = on_warning
-        self._held = np.zeros(0, np.float32)
+        self._held = np.zeros(0, np.float32)  # decoded, but not in a slot yet
         self._powers: list[float] = []
         self._num_clipped = 0
         self._num_samples = 0
         self.num_slots = 0
         self.ended = False
 
-    def next_slot(self) -> NDArray[np.float32]:
-        """Samples [640]; silence after the end."""
+    def next_slot(self) -> Samples:
+        """The next samples [640]; silence after the end."""
         while not self.ended and len(self._held) < SLOT_SAMPLES:
             try:
                 block = next(self._blocks, None)
@@ -249,7 +262,7 @@ class _Hearing:
         return np.pad(samples, (0, SLOT_SAMPLES - len(samples)))
 
     def quality(self) -> SoundQuality | None:
-        """None where nothing was heard at all."""
+        """The quality of the sound so far, None if no sample was decoded."""
         if not self._powers:
             return None
         level_db = 10 * np.log10(np.maximum(self._powers, 1e-12))
@@ -267,6 +280,7 @@ class _Hearing:
 
 
 def _timed(frames: Iterator[VideoFrame], times_s: list[float]) -> Iterator[VideoFrame]:
+    """The same pictures; their times are added to `times_s`."""
     for frame in frames:
         times_s.append(frame.time_s)
         yield frame
@@ -279,48 +293,62 @@ def _timing(times_s: list[float]) -> PictureTiming | None:
     return PictureTiming(fps=float(1 / steps_s.mean()), jitter_ms=float(1000 * steps_s.std()))
 
 
-def _listen(
+def _offset_and_speaking(
     evidence: list[SlotEvidence], sizes: list[dict[int, float]]
 ) -> tuple[Offset | None, dict[int, float] | None]:
-    """The offset between sound and lips, and the share of the time with sound in which each face fits best.
+    """The offset between sound and lips, and by face id the share of the loud slots in which this face speaks.
 
-    None where no lips were seen beside a sound.
+    evidence, sizes: one for each slot; sizes as `SpeakerPath.push` takes them.
+
+    Both results are None if the file has no slot with lips, or no sound.
     """
-    faces = sorted({face for seen in evidence for face in seen.lips})
-    num_loud = sum(seen.is_loud for seen in evidence)
+    faces = sorted({face for of_slot in evidence for face in of_slot.lips})
+    num_loud = sum(of_slot.is_loud for of_slot in evidence)
     if not faces or not num_loud:
         return None, None
-    by_lag = np.zeros(2 * MAX_OFFSET_SLOTS + 1)
-    for first in range(0, len(evidence), _CHUNK_SLOTS):
-        chunk = evidence[first : first + _CHUNK_SLOTS]
-        sound_TD = np.stack([seen.sound for seen in chunk])
-        silent = np.zeros_like(chunk[0].sound)
-        of_faces = []
-        for face in sorted({face for seen in chunk for face in seen.lips}):
-            lips_TD = np.stack([seen.lips.get(face, silent) for seen in chunk])
-            present_T = np.array([face in seen.lips for seen in chunk])
-            of_faces.append(lag_evidence(lips_TD, present_T, sound_TD))
-        if of_faces:
-            by_lag += max(of_faces, key=lambda nats: nats.max())
-    offset = estimate_offset(by_lag)
+    offset = estimate_offset(_best_lag_evidence(evidence))
     lag = round(offset.ms / SLOT_MS) if offset.confidence >= SURE else 0
 
-    # Again who speaks, now with the sound in its place.
+    def lagged(slot: int) -> SlotEvidence | None:
+        """The evidence that holds the sound of a slot, by the offset. None in silence."""
+        inside = 0 <= slot + lag < len(evidence)
+        return evidence[slot + lag] if inside and evidence[slot + lag].is_loud else None
+
+    # The evidence in the slots allows for small lags only. The inner products are taken again at the lag of the file.
     path = SpeakerPath()
     chosen: list[int | None] = []
-    for slot, seen in enumerate(evidence):
-        nats = {}
-        heard = evidence[slot + lag] if 0 <= slot + lag < len(evidence) else None
-        if heard is not None and heard.is_loud:
-            nats = {face: float(lips @ heard.sound) for face, lips in seen.lips.items()}
+    for slot, of_slot in enumerate(evidence):
+        sound = lagged(slot)
+        nats = {} if sound is None else {face: float(lips @ sound.sound) for face, lips in of_slot.lips.items()}
         chosen += path.push(nats, sizes[slot])
     chosen += path.finish()
     num_slots = Counter(
-        face
-        for slot, face in enumerate(chosen)
-        if face in evidence[slot].lips and 0 <= slot + lag < len(evidence) and evidence[slot + lag].is_loud
+        face for slot, face in enumerate(chosen) if face in evidence[slot].lips and lagged(slot) is not None
     )
     return offset, {face: num_slots[face] / num_loud for face in faces}
+
+
+def _best_lag_evidence(evidence: list[SlotEvidence]) -> NDArray[np.float64]:
+    """Evidence [31] for each lag, as in `lag_evidence`, summed over chunks of 10 s.
+
+    Only the face that fits the sound best counts in each chunk, because it is the one that speaks.
+    """
+    by_lag = np.zeros(2 * MAX_OFFSET_SLOTS + 1)
+    for first in range(0, len(evidence), _CHUNK_SLOTS):
+        chunk = evidence[first : first + _CHUNK_SLOTS]
+        sound_TD = np.stack([of_slot.sound for of_slot in chunk])
+        absent_D = np.zeros_like(chunk[0].sound)
+        of_faces = []
+        for face in sorted({face for of_slot in chunk for face in of_slot.lips}):
+            lips_TD = np.stack([of_slot.lips.get(face, absent_D) for of_slot in chunk])
+            present_T = np.array([face in of_slot.lips for of_slot in chunk])
+            of_faces.append(lag_evidence(lips_TD, present_T, sound_TD))
+        if of_faces:
+            by_lag += max(of_faces, key=lambda nats: nats.max())
+    return by_lag
+
+
+Advice = Iterator[tuple[Severity, str]]
 
 
 def _advise(
@@ -330,7 +358,8 @@ def _advise(
     offset: Offset | None,
     faces: tuple[FaceReport, ...],
     damage: list[str],
-) -> Iterator[tuple[Severity, str]]:
+) -> Advice:
+    """What to do about the file, in any order; nothing for a good one."""
     name = f"{Path(info.path)}: "
     for line in damage:
         yield "bad", f"{line.removeprefix(name)}; repair or export the file again"
@@ -339,14 +368,7 @@ def _advise(
     if info.video is None:
         yield "warn", "no picture: the sound is all there is (--modality a)"
     if sound is not None:
-        if sound.level_db < -60:
-            yield "bad", "the sound is silent: check the microphone, or that the right track is first"
-        elif sound.level_db < _FAINT_DB:
-            yield "warn", f"the sound is faint ({sound.level_db:.0f} dB of full scale): record it louder"
-        if sound.clipped > _CLIPPED:
-            yield "warn", f"{sound.clipped:.1%} of the sound is clipped: record it at a lower level"
-        if sound.snr_db is not None and sound.level_db >= -60 and sound.snr_db < _NOISY_DB:
-            yield "warn", f"noisy, or never a pause: quiet moments are only {sound.snr_db:.0f} dB below loud ones"
+        yield from _advise_sound(sound)
     if info.video is None:
         return
     if timing is not None and timing.fps < _LOW_FPS:
@@ -354,10 +376,30 @@ def _advise(
     if timing is not None and timing.jitter_ms > _JITTER_MS:
         yield "warn", f"pictures come irregularly (by {timing.jitter_ms:.0f} ms): film at a constant rate if you can"
     if not faces:
-        grave: Severity = "bad" if info.audio is None else "warn"
-        yield grave, "no face in the picture: lips cannot help"
+        yield "bad" if info.audio is None else "warn", "no face in the picture: lips cannot help"
         return
-    # Of several faces, the one that is heard most, or seen most, is the one to read.
+    yield from _advise_faces(faces)
+    if offset is not None and offset.confidence >= SURE and abs(offset.ms) > _LATE_MS:
+        later = "later" if offset.ms > 0 else "earlier"
+        yield (
+            "bad" if abs(offset.ms) > _VERY_LATE_MS else "warn",
+            f"the sound comes {abs(offset.ms):.0f} ms {later} than the lips: move the sound by {-offset.ms:+.0f} ms",
+        )
+
+
+def _advise_sound(sound: SoundQuality) -> Advice:
+    if sound.level_db < -60:
+        yield "bad", "the sound is silent: check the microphone, or that the right track is first"
+    elif sound.level_db < _FAINT_DB:
+        yield "warn", f"the sound is faint ({sound.level_db:.0f} dB of full scale): record it louder"
+    if sound.clipped > _CLIPPED:
+        yield "warn", f"{sound.clipped:.1%} of the sound is clipped: record it at a lower level"
+    if sound.snr_db is not None and sound.level_db >= -60 and sound.snr_db < _NOISY_DB:
+        yield "warn", f"noisy, or never a pause: quiet moments are only {sound.snr_db:.0f} dB below loud ones"
+
+
+def _advise_faces(faces: tuple[FaceReport, ...]) -> Advice:
+    # One face is judged: the one that speaks most, or that is seen most if none speaks.
     main = max(faces, key=lambda face: (face.speaking or 0.0, face.quality.coverage)).quality
     subject = "the face" if len(faces) == 1 else f"face {main.id}"
     if main.width_px < _SMALL_PX:
@@ -378,12 +420,8 @@ def _advise(
     readable = sum(face.quality.coverage for face in faces)
     if readable < _RARELY:
         yield "warn", f"lips can be read for only {readable:.0%} of the time"
-    if offset is not None and offset.confidence >= SURE and abs(offset.ms) > _LATE_MS:
-        grave = "bad" if abs(offset.ms) > _VERY_LATE_MS else "warn"
-        later = "later" if offset.ms > 0 else "earlier"
-        remedy = f"move the sound by {-offset.ms:+.0f} ms"
-        yield grave, f"the sound comes {abs(offset.ms):.0f} ms {later} than the lips: {remedy}"
 
 
 def _number(value: float | None, digits: int) -> float | None:
+    """The rounded value; None, as JSON knows no NaN, if it is not finite."""
     return None if value is None or not math.isfinite(value) else round(float(value), digits)

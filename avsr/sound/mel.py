@@ -2,6 +2,8 @@
 
 25 ms symmetric Hann windows every 10 ms, pre-emphasis 0.97, 512-point power spectrum, Slaney mel filters,
 log(power + 2^-24). Frame i is centred on sample 160 i, with zeros before the beginning and after the end.
+
+Letters: B batch, S samples, T frames of 10 ms, F bins of the spectrum, M mel filters.
 """
 
 from __future__ import annotations
@@ -23,24 +25,27 @@ FFT_SAMPLES = 512
 PREEMPHASIS = 0.97
 LOG_GUARD = 2.0**-24
 LOOK_AHEAD_SAMPLES = WINDOW_SAMPLES // 2 - HOP_SAMPLES
-"""How far past the end of its own 10 ms a frame reads."""
+"""Samples that a frame reads past the end of its own 10 ms."""
 PAST_FRAMES = 2
-"""How many frames back sound is needed for the next one, whose transform begins 257 samples before its centre."""
-PIECE_FRAMES = 3000  # computed at a time: an hour of spectra in float64 would be gigabytes
+"""A stream must keep the sound of this many frames for the next one: its transform begins 257 samples before its
+centre."""
+PIECE_FRAMES = 3000
+"""Frames that are computed at a time: an hour of spectra in float64 would be gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MelConfig:
-    """Which log-mel features.
-
-    n_mels: filters. normalize: "per_feature" gives each filter zero mean and unit deviation over the utterance (needs
-    all of it); "fixed" subtracts `mean` and divides by `std`, and so suits a live stream; "none" leaves the logarithms.
-    """
+    """The kind of log-mel features that a model reads."""
 
     n_mels: int = 80
+    """Number of filters."""
     normalize: Literal["per_feature", "fixed", "none"] = "per_feature"
+    """"per_feature" gives each filter zero mean and unit deviation over the whole utterance. "fixed" subtracts `mean`
+    and divides by `std`, and so suits a live stream. "none" leaves the logarithms."""
     mean: float = 0.0
+    """Subtracted by "fixed"."""
     std: float = 1.0
+    """Divisor of "fixed"."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_mels <= 256:
@@ -50,9 +55,10 @@ class MelConfig:
 
 
 def slaney_filters(n_mels: int) -> Tensor:
-    """Triangles of equal area on Slaney's mel scale: float64 [n_mels, FFT_SAMPLES / 2 + 1].
+    """Triangular filters of equal area on Slaney's mel scale: float64 [M, FFT_SAMPLES / 2 + 1].
 
-    The scale (Auditory Toolbox, 1998) is linear up to 1000 Hz, 200 / 3 Hz a mel; from there on 27 mels multiply by 6.4.
+    The scale (M. Slaney, Auditory Toolbox, 1998) is linear up to 1000 Hz, with 200 / 3 Hz a mel. From there on it is
+    logarithmic: 27 mels multiply the frequency by 6.4.
     """
     nyquist_hz = SAMPLE_RATE_HZ / 2
     step = math.log(6.4) / 27
@@ -65,10 +71,10 @@ def slaney_filters(n_mels: int) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """Samples [B, S] at 16 kHz, sample counts [B] -> log-mel [B, n_mels, S // 160], frame counts [B] (samples // 160).
+    """Samples [B, S] at 16 kHz, sample counts [B] -> log-mel [B, M, S // 160], frame counts [B] (samples // 160).
 
-    Frames past an item's count are zero. Computed in float64, which costs little: in float32 a weak filter beside a
-    strong tone is off by 1e-4, and by how much depends on the machine's Fourier transform.
+    Frames past an item's count are zero. The arithmetic is float64, which costs little. In float32 a weak filter beside
+    a strong tone would be off by about 1e-4, and the exact error would depend on the machine's Fourier transform.
     """
 
     filters_MF: Tensor
@@ -84,45 +90,47 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def forward(self, samples_BS: Tensor, sample_counts: Tensor) -> tuple[Tensor, Tensor]:
-        if samples_BS.shape[1] < HOP_SAMPLES:  # not one frame
+        if samples_BS.shape[1] < HOP_SAMPLES:  # shorter than one frame
             return samples_BS.new_zeros(len(samples_BS), self.config.n_mels, 0, dtype=torch.float32), sample_counts * 0
         frames = samples_BS.shape[1] // HOP_SAMPLES
         pieces = [
             self._log_mel(samples_BS, sample_counts, first, min(first + PIECE_FRAMES, frames))
             for first in range(0, frames, PIECE_FRAMES)
         ]
-        mel_BFT = self._fixed(torch.cat(pieces, dim=-1))
+        mel_BMT = self._fixed(torch.cat(pieces, dim=-1))
         lengths = torch.div(sample_counts, HOP_SAMPLES, rounding_mode="floor")
-        valid_B1T = valid_mask(lengths, mel_BFT.shape[-1])[:, None]
+        valid_B1T = valid_mask(lengths, mel_BMT.shape[-1])[:, None]
         if self.config.normalize == "per_feature":
             count_B11 = lengths.clamp(min=1)[:, None, None]
-            mean_BF1 = (mel_BFT * valid_B1T).sum(-1, keepdim=True) / count_B11
-            centred_BFT = (mel_BFT - mean_BF1) * valid_B1T
-            variance_BF1 = centred_BFT.square().sum(-1, keepdim=True) / (count_B11 - 1).clamp(min=1)
-            mel_BFT = centred_BFT / (variance_BF1.sqrt() + 1e-5)
-        return mel_BFT.masked_fill(~valid_B1T, 0.0), lengths
+            mean_BM1 = (mel_BMT * valid_B1T).sum(-1, keepdim=True) / count_B11
+            centred_BMT = (mel_BMT - mean_BM1) * valid_B1T
+            variance_BM1 = centred_BMT.square().sum(-1, keepdim=True) / (count_B11 - 1).clamp(min=1)
+            mel_BMT = centred_BMT / (variance_BM1.sqrt() + 1e-5)
+        return mel_BMT.masked_fill(~valid_B1T, 0.0), lengths
 
     @torch.no_grad()
     def piece(self, samples_BS: Tensor, first: int, end: int) -> Tensor:
-        """Frames [first, end) of the sound that begins with `samples_BS`: float32 [B, n_mels, end - first].
+        """Frames [first, end) of a stream, float32 [B, M, end - first], with the same numbers as `forward` gives.
 
-        The same numbers as `forward` gives where samples reach `LOOK_AHEAD_SAMPLES` past 160 `end`; after the last one
-        there is silence. A stream whose beginning is no longer there, cut at a frame, gives its own from `PAST_FRAMES`
-        on. Raises ValueError for a normalisation that needs the whole utterance.
+        samples_BS: the stream from its beginning, or from a later frame; then `first` counts from that frame, and must
+            be at least `PAST_FRAMES`. Samples must reach `LOOK_AHEAD_SAMPLES` past 160 `end`, unless the stream ends
+            there: after the last sample there is silence.
+
+        Raises ValueError for a normalisation that needs the whole utterance.
         """
         if self.config.normalize == "per_feature":
             raise ValueError("mel.normalize per_feature needs the whole utterance: expected fixed or none for a stream")
         counts = torch.full((len(samples_BS),), samples_BS.shape[1], device=samples_BS.device)
         return self._fixed(self._log_mel(samples_BS, counts, first, end))
 
-    def _fixed(self, mel_BFT: Tensor) -> Tensor:
-        return (mel_BFT - self.config.mean) / self.config.std if self.config.normalize == "fixed" else mel_BFT
+    def _fixed(self, mel_BMT: Tensor) -> Tensor:
+        return (mel_BMT - self.config.mean) / self.config.std if self.config.normalize == "fixed" else mel_BMT
 
     def _log_mel(self, samples_BS: Tensor, sample_counts: Tensor, first: int, end: int) -> Tensor:
-        """Frames [first, end), float32 [B, n_mels, end - first], not normalised."""
+        """Frames [first, end), float32 [B, M, end - first], before normalisation."""
         start = first * HOP_SAMPLES - FFT_SAMPLES // 2
         stop = (end - 1) * HOP_SAMPLES + FFT_SAMPLES // 2
-        # From one sample earlier, for the pre-emphasis. Zeros stand before the beginning and after the end.
+        # From one sample earlier, for the pre-emphasis. There are zeros before the beginning and after the end.
         inside_BS = samples_BS[:, max(0, start - 1) : stop].double()
         missing = stop - max(0, start - 1) - inside_BS.shape[1]
         inside_BS = F.pad(inside_BS, (max(0, 1 - start), missing))

@@ -1,45 +1,54 @@
-"""Whose lips are read when nobody is named: the face whose mouth goes with the sound."""
+"""The choice of the face that speaks: the face whose mouth goes with the sound."""
 
 from __future__ import annotations
 
 import collections
 import math
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from avsr.arrays import Samples
 from avsr.grid import SLOT_SAMPLES
 from avsr.lips.choice import FaceChoice
 from avsr.lips.slots import LipSlot, Slot
-from avsr.speakers.synchrony import HOP_SLOTS, SlotEvidence, SynchronyHead, SynchronyStream
+
+if TYPE_CHECKING:
+    from avsr.speakers.synchrony import SlotEvidence, SynchronyStream
 
 SWITCH_NATS = 5.0
+"""Evidence that a face must have more than the chosen one, before it takes over."""
 LOOK_AHEAD_SLOTS = 25
+"""A decision waits for this many slots (1 s)."""
 KEEP_SLOTS = 25
+"""A face stays chosen out of sight for at most this long (1 s)."""
 
 
 class SpeakerPath:
-    """Who speaks, slot by slot: the most likely path through the faces, on which each change costs SWITCH_NATS.
+    """Who speaks, slot by slot: the most likely path through the faces. Each change of face costs SWITCH_NATS.
 
-    So a face takes over when its evidence outweighs that of the one before by that much, and then from where it did; it
-    is kept through pauses and does not change within a word for a few slots that fit badly. Before there is any
-    evidence it is the largest face. A face out of sight loses a share of SWITCH_NATS a slot, all of it in KEEP_SLOTS:
-    it may come back soon, and otherwise gives way to those who are there. A decision is final `look_ahead_slots` later
-    (Viterbi search with a fixed lag).
+    A face takes over if its evidence outweighs the evidence of the chosen face by that cost. The change is then placed
+    where the evidence changed. The chosen face is kept through pauses, and a few slots of bad evidence within a word do
+    not change it. Without any evidence the path starts with the largest face. A face out of sight loses SWITCH_NATS
+    over KEEP_SLOTS: it may come back soon, or else it gives way to a face in sight.
+
+    look_ahead_slots: a decision is final this much later (Viterbi search with a fixed lag).
     """
 
     def __init__(self, look_ahead_slots: int = LOOK_AHEAD_SLOTS) -> None:
         self.look_ahead_slots = look_ahead_slots
-        self._scores: dict[int, float] = {}  # of the best path that ends with each face, the best of all being 0
+        self._scores: dict[int, float] = {}  # of the best path that ends with each face; the best of them is 0
         self._last_seen: dict[int, int] = {}
-        self._origins: collections.deque[dict[int, int]] = collections.deque()  # of each undecided slot: who was before
+        # For each undecided slot: the face that the best path to each face comes from.
+        self._origins: collections.deque[dict[int, int]] = collections.deque()
         self._num_slots = 0
 
     def push(self, evidence: Mapping[int, float], sizes: Mapping[int, float]) -> list[int | None]:
-        """The choices, in order of the slots, that the next slot makes final.
+        """The choices that the next slot makes final, in order of slots: face ids, None without a face.
 
-        evidence: nats of the faces whose lips are seen. sizes: of all faces that are followed, in any unit.
+        evidence: nats by face id, for faces that show their lips.
+        sizes: size by face id in any unit, for all faces that are followed.
         """
         self._last_seen.update(dict.fromkeys(sizes, self._num_slots))
         before = {
@@ -56,7 +65,7 @@ class SpeakerPath:
             for face in {**before, **sizes}:
                 score = before.get(face, -math.inf)
                 scores[face], origins[face] = (score, face) if score >= entry else (entry, best)
-        else:  # nobody is left of those before
+        else:  # all earlier faces are gone: the path starts again
             decided = self.finish()
             largest = max(sizes.values(), default=0.0)
             scores = {face: size / largest - 1 if largest else 0.0 for face, size in sizes.items()}
@@ -72,7 +81,7 @@ class SpeakerPath:
         return decided
 
     def finish(self) -> list[int | None]:
-        """The choices of all slots that are left."""
+        """The choices of all remaining slots."""
         path = self._trace()
         self._origins.clear()
         self._scores = {}
@@ -89,53 +98,59 @@ class SpeakerPath:
 
 
 class SpeakingFace(FaceChoice):
-    """The lips of who speaks, by the sound of the same video. Decisions wait for what follows: 2.2 s at most, or what
-    `look_ahead_slots` of `SpeakerPath` and `hop_slots` of `SynchronyStream` say.
+    """The lips of the face that speaks, by the sound of the same video. A decision comes at most 2.2 s later.
 
-    sound: blocks of samples [S] at 16 kHz from media time 0, drawn from as slots need them; after its end there is
-    silence. Without it, as live, they are passed to `push_sound`, and slots wait for theirs.
+    sound: blocks of samples [S] from media time 0, read as slots need them. After their end there is silence. None for
+        a live stream: the samples come through `push_sound`, and a slot waits for its own.
+    look_ahead_slots: a decision waits for this many slots of evidence, as in `SpeakerPath`.
+    stream: where the evidence comes from, by default the trained network, once a second.
     """
 
     def __init__(
         self,
-        sound: Iterator[NDArray[np.float32]] | None = None,
+        sound: Iterator[Samples] | None = None,
         *,
         look_ahead_slots: int = LOOK_AHEAD_SLOTS,
-        hop_slots: int = HOP_SLOTS,
-        head: SynchronyHead | None = None,
+        stream: SynchronyStream | None = None,
     ) -> None:
         super().__init__()
+        if stream is None:
+            # Only here, because it needs torch, and other choices of a face do not.
+            from avsr.speakers.synchrony import SynchronyStream
+
+            stream = SynchronyStream(only_choices=True)
         self._sound = sound
         self._samples = np.zeros(0, np.float32)
-        self._stream = SynchronyStream(only_choices=True, hop_slots=hop_slots, head=head)
+        self._stream = stream
         self._path = SpeakerPath(look_ahead_slots)
-        self._mute: collections.deque[Slot] = collections.deque()  # their sound has not come yet
-        self._unheard: collections.deque[Slot] = collections.deque()  # not yet embedded
+        self._without_sound: collections.deque[Slot] = collections.deque()  # their samples have not come yet
+        self._without_evidence: collections.deque[Slot] = collections.deque()
         self._undecided: collections.deque[Slot] = collections.deque()
 
-    def push_sound(self, samples: NDArray[np.float32]) -> None:
-        """The next samples [S] at 16 kHz."""
+    def push_sound(self, samples: Samples) -> None:
+        """Take in the next samples [S]."""
         self._samples = np.concatenate((self._samples, samples))
 
     def push(self, slot: Slot) -> list[LipSlot]:
-        self._mute.append(slot)
+        self._without_sound.append(slot)
         decided = []
-        while self._mute:
-            self._draw(SLOT_SAMPLES)
+        while self._without_sound:
+            self._read_sound(SLOT_SAMPLES)
             if len(self._samples) < SLOT_SAMPLES:
                 break
-            decided += self._listen(self._mute.popleft())
+            decided += self._embed(self._without_sound.popleft())
         return decided
 
     def finish(self) -> list[LipSlot]:
         decided = []
-        while self._mute:
+        while self._without_sound:
             self._samples = np.pad(self._samples, (0, max(0, SLOT_SAMPLES - len(self._samples))))
-            decided += self._listen(self._mute.popleft())
-        decided += self._weigh(self._stream.finish())
+            decided += self._embed(self._without_sound.popleft())
+        decided += self._decide(self._stream.finish())
         return decided + self._choose(self._path.finish())
 
-    def _draw(self, count: int) -> None:
+    def _read_sound(self, count: int) -> None:
+        """Read blocks of `sound`, if there is one, until `count` samples are there."""
         blocks = [self._samples]
         missing = count - len(self._samples)
         while self._sound is not None and missing > 0:
@@ -147,21 +162,24 @@ class SpeakingFace(FaceChoice):
         if len(blocks) > 1:
             self._samples = np.concatenate(blocks)
 
-    def _listen(self, slot: Slot) -> list[LipSlot]:
+    def _embed(self, slot: Slot) -> list[LipSlot]:
+        """Embed a slot and its samples. Returns the lips that this decides."""
         samples, self._samples = self._samples[:SLOT_SAMPLES], self._samples[SLOT_SAMPLES:]
-        self._unheard.append(slot)
+        self._without_evidence.append(slot)
         crops = {number: lips.crop for number, lips in slot.lips.items() if lips.present}
-        return self._weigh(self._stream.push(crops, samples))
+        return self._decide(self._stream.push(crops, samples))
 
-    def _weigh(self, evidence: list[SlotEvidence]) -> list[LipSlot]:
+    def _decide(self, evidence: list[SlotEvidence]) -> list[LipSlot]:
+        """Follow the path through the next slots with evidence. Returns the lips that this decides."""
         decided = []
-        for seen in evidence:
-            slot = self._unheard.popleft()
+        for of_slot in evidence:
+            slot = self._without_evidence.popleft()
             self._undecided.append(slot)
-            decided += self._choose(self._path.push(seen.nats, sizes_of(slot)))
+            decided += self._choose(self._path.push(of_slot.nats, sizes_of(slot)))
         return decided
 
     def _choose(self, faces: list[int | None]) -> list[LipSlot]:
+        """The lips of these faces in the first undecided slots."""
         chosen = []
         for face in faces:
             self.face = face
@@ -170,5 +188,5 @@ class SpeakingFace(FaceChoice):
 
 
 def sizes_of(slot: Slot) -> dict[int, float]:
-    """Widths of the faces that are followed; 0 where it is not known at the moment."""
+    """Width by face id, for all faces that are followed; 0 for a face out of sight."""
     return {number: 0.0 if math.isnan(lips.width_px) else lips.width_px for number, lips in slot.lips.items()}

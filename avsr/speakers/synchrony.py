@@ -1,15 +1,18 @@
-"""Which mouth goes with the sound, and how far the two are apart in time.
+"""Which mouth goes with the sound.
 
-A small network, `SynchronyHead`, gives every 40 ms slot of a mouth and of the sound 32 numbers whose inner product is
-the evidence, in nats, that they were recorded together: added up over the slots of a stretch of time, it is what the
-network was trained to be in a choice among other mouths, other times and a mouth at rest (contrastive, as in Chung and
-Zisserman, "Out of time: automated lip sync in the wild", 2016, and van den Oord et al., "Representation learning with
-contrastive predictive coding", 2018, whose optimum is a log likelihood ratio up to a term of the sound alone).
+A small network, `SynchronyHead`, embeds each 40 ms slot of a mouth and of the sound in 32 numbers. The inner product of
+both embeddings is the evidence, in nats, that mouth and sound were recorded together. Evidence adds up over slots.
 
-Both are seen relative to their own last seconds: the mouth minus its mean picture, the sound minus its mean spectrum.
-So faces, voices, cameras and microphones drop out, and a mouth at rest gives nothing.
+The network was trained by contrast: it had to choose the right mouth and time among other mouths, other times and a
+mouth at rest. See Chung and Zisserman, "Out of time: automated lip sync in the wild", 2016, and van den Oord et al.,
+"Representation learning with contrastive predictive coding", 2018. The optimum of such training is a log likelihood
+ratio, up to a term that depends on the sound alone.
 
-Letters: B batch, T slots of 40 ms, S samples, M mel filters, F mel frames of 10 ms, H W pixels, D embedding.
+Both inputs are relative to their own last seconds: the mouth minus its mean picture, the sound minus its mean spectrum.
+This takes out faces, voices, cameras and microphones, and a mouth at rest gives no evidence.
+
+Letters: B batch, N faces, T slots of 40 ms, S samples, M mel filters, F mel frames of 10 ms, H W pixels, C channels,
+D embedding.
 """
 
 from __future__ import annotations
@@ -26,45 +29,45 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avsr.grid import HOP_SAMPLES, SLOT_MS, SLOT_SAMPLES
-from avsr.nn.shipped import with_shipped_weights
+from avsr.grid import HOP_SAMPLES, SLOT_SAMPLES
+from avsr.nn.shipped import shipped_weights
 from avsr.sound.mel import LogMel, MelConfig
 
 SLOT_MEL_FRAMES = SLOT_SAMPLES // HOP_SAMPLES
 
 DIM = 32
 MOUTH_PX = 32
-"""Side of the square that the head sees: the middle 64 pixels of a lip crop at half their resolution."""
+"""Side of the network's input: the middle 64 pixels of a lip crop at half their resolution."""
 
 BLOCK_SLOTS = 100
-"""A mouth and the sound are seen relative to so many slots (4 s)."""
+"""The mean picture and the mean spectrum are taken over this many slots (4 s)."""
 HOP_SLOTS = 25
+"""Embeddings are computed once in this many slots (1 s)."""
 EDGE_SLOTS = 5
-"""How many slots on either side an embedding depends on, besides what it is seen relative to."""
-
-MAX_OFFSET_SLOTS = 15
-"""Offsets of up to 600 ms either way are looked for."""
+"""An embedding depends on this many slots on either side, apart from the means."""
 
 # Chosen on the development split, and checked on the speakers of train_other.
 LOUD_RANGE_DB = 20.0
+"""A slot is loud if its level is within this range of the loudest."""
 CHOICE_LAG_SLOTS = 5
-LAG_NATS = 2.0  # what it takes to believe that sound and lips are not in time
-_PEAK_SLOTS = 3  # lags so near to the most likely one belong to its peak
-_FAIR_HEIGHT, _HEIGHT_STEP = 3.8, 0.4  # at which height of the peak it is as likely right as not, and how steeply so
+"""Lags of the sound up to this far either way are tried in the choice of a face."""
+LAG_NATS = 2.0
+"""Evidence that another lag must have more than no lag, before sound and lips are taken to be out of time."""
 
 _NUM_MELS = 40
-_MEL_RANGE = 10.0  # nats below the loudest value: what is quieter, digital silence too, counts as silence
-_CONTRAST_FLOOR = 4.0  # grey levels: no noise of a camera is blown up to a moving mouth
+_MEL_RANGE = 10.0  # nats below the loudest value; all quieter values, and digital silence, count as silence
+_CONTRAST_FLOOR = 4.0  # grey levels: keeps the noise of a camera from looking like a moving mouth
 
-Embedding = NDArray[np.float32]  # [D]
+Embedding = NDArray[np.float32]
+"""[D]"""
 
 
 class _LipTower(nn.Module):
-    """Pictures [B, T, 32, 32] -> [B, T, D]. Looks EDGE_SLOTS - 2 slots to either side."""
+    """Pictures [B, T, 32, 32] -> [B, T, D]. An output depends on EDGE_SLOTS - 2 slots to either side."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(5, 12, 5, stride=2, padding=2, bias=False)  # of five slots: a convolution over time too
+        self.stem = nn.Conv2d(5, 12, 5, stride=2, padding=2, bias=False)  # on five slots: over time too
         self.stem_norm = nn.BatchNorm2d(12)
         self.middle = nn.Conv2d(12, 24, 3, stride=2, padding=1, bias=False)
         self.middle_norm = nn.BatchNorm2d(24)
@@ -90,7 +93,7 @@ class _LipTower(nn.Module):
 
 
 class _SoundTower(nn.Module):
-    """Log-mel [B, M, 4 T] -> [B, T, D]. Looks about three slots to either side."""
+    """Log-mel [B, M, 4 T] -> [B, T, D]. An output depends on about three slots to either side."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +113,7 @@ class _SoundTower(nn.Module):
 
 
 class SynchronyHead(nn.Module):
-    """Embeddings of mouths and of sound whose inner product is the evidence that they go together. 70k parameters."""
+    """Embeds mouths and sound. Their inner product is the evidence that they go together. 70k parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,13 +127,16 @@ class SynchronyHead(nn.Module):
         return self.embed_moving(self.moving_pixels(mouth_pixels(crops_BTHW), present_BT), present_BT)
 
     def moving_pixels(self, pixels_BTHW: Tensor, basis_BT: Tensor) -> Tensor:
-        """What `mouth_pixels` gives minus the mean picture of the slots in `basis`, in units of that one's contrast."""
+        """Pictures of `mouth_pixels` minus their mean picture, in units of the contrast of that picture.
+
+        basis_BT: bool [B, T], the slots that the mean picture is taken over.
+        """
         weight = basis_BT[:, :, None, None].to(pixels_BTHW.dtype)
         mean = (pixels_BTHW * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
         return (pixels_BTHW - mean) / (mean.flatten(2).std(-1)[:, :, None, None] + _CONTRAST_FLOOR)
 
     def embed_moving(self, moving_BTHW: Tensor, present_BT: Tensor) -> Tensor:
-        """As `embed_lips`, of what `moving_pixels` gives."""
+        """As `embed_lips`, from the result of `moving_pixels`."""
         lips_BTD = self.lip_tower(moving_BTHW * present_BT[:, :, None, None])
         return lips_BTD * self.log_scale.exp() * present_BT[:, :, None]
 
@@ -146,7 +152,10 @@ class SynchronyHead(nn.Module):
         return self.embed_mel(mel_BMF, torch.ones_like(mel_BMF[:, 0], dtype=torch.bool))
 
     def embed_mel(self, mel_BMF: Tensor, basis_BF: Tensor) -> Tensor:
-        """As `embed_sound`, of what `log_mel` gives. basis: the frames whose mean and deviation are taken out."""
+        """As `embed_sound`, from the result of `log_mel`.
+
+        basis_BF: bool [B, F], the frames that the mean and deviation are taken over.
+        """
         mel_BMF = torch.maximum(mel_BMF, mel_BMF.amax((1, 2), keepdim=True) - _MEL_RANGE)
         weight = basis_BF[:, None].to(mel_BMF.dtype)
         count = weight.sum(-1, keepdim=True).clamp(min=1)
@@ -156,38 +165,41 @@ class SynchronyHead(nn.Module):
 
 
 def mouth_pixels(crops: Tensor) -> Tensor:
-    """The part of lip crops [..., 96, 96] that the head sees: float [..., 32, 32] in grey levels."""
+    """The network's part of lip crops [..., 96, 96]: float [..., 32, 32] in grey levels."""
     middle = crops[..., 16:80, 16:80].float()
     return middle.unflatten(-1, (MOUTH_PX, 2)).unflatten(-3, (MOUTH_PX, 2)).mean((-1, -3))
 
 
 @functools.cache
 def synchrony_head() -> SynchronyHead:
-    """The trained head that comes with the package, in float32, for evaluation; one a process."""
-    return with_shipped_weights(SynchronyHead(), "synchrony")
+    """The trained network that comes with the package, in float32, for evaluation; one a process."""
+    head = SynchronyHead()
+    head.load_state_dict({name: torch.from_numpy(array) for name, array in shipped_weights("synchrony").items()})
+    return head.eval()
 
 
 class SlotEvidence(NamedTuple):
-    """What one slot says about which mouth goes with the sound.
-
-    slot: its index. sound: its embedding [D]. is_loud: whether anything is heard, by `loud_slots`. lips: embeddings
-    [D] of the mouths seen in it, by face. nats: the evidence that each face speaks; 0 in silence, where a picture of a
-    face would win against the speaker, who breathes. It is taken at the lag of the sound, up to CHOICE_LAG_SLOTS either
-    way, at which some face fits best in the seconds around.
-    """
+    """The evidence of one slot for which mouth goes with the sound."""
 
     slot: int
+    """The index of the slot."""
     sound: Embedding
     is_loud: bool
+    """Whether there is sound, by `loud_slots`."""
     lips: dict[int, Embedding]
+    """By face id, for the mouths that are seen in the slot."""
     nats: dict[int, float]
+    """By face id: the evidence that this face speaks. It is taken at one lag of the sound for all faces: the lag, up to
+    CHOICE_LAG_SLOTS either way, at which some face fits best in the seconds around. It is 0 in silence, because a
+    photograph of a face would win there against the speaker, who breathes."""
 
 
 class SynchronyStream:
-    """Slots of lip crops and sound in, embeddings out, at most `look_ahead_slots` later. The same live and offline.
+    """Slots of lip crops and sound in, evidence out, at most `look_ahead_slots` later. The same live and offline.
 
-    only_choices: save the work where no more than one face is seen; embeddings there are zero. hop_slots: how often to
-    compute; less often is cheaper and later.
+    only_choices: save the work while at most one face is seen; embeddings are zero then.
+    hop_slots: how often to compute; less often is cheaper and later.
+    head: the network, by default the trained one.
     """
 
     def __init__(
@@ -202,7 +214,11 @@ class SynchronyStream:
         self._num_done = 0
 
     def push(self, crops: Mapping[int, NDArray[np.uint8]], samples: NDArray[np.float32]) -> list[SlotEvidence]:
-        """The slots that the next one makes final. crops: [96, 96], of faces whose lips are seen. samples: [640]."""
+        """The evidence that the next slot makes final, in order of slots.
+
+        crops: uint8 [96, 96], by the id of each face that shows its lips.
+        samples: [640] at 16 kHz; raises ValueError for any other number.
+        """
         if samples.shape != (SLOT_SAMPLES,):
             raise ValueError(f"samples: got shape {samples.shape}, expected ({SLOT_SAMPLES},)")
         self._pixels.append({face: mouth_pixels(torch.from_numpy(crop)) for face, crop in crops.items()})
@@ -213,12 +229,12 @@ class SynchronyStream:
         return self._embed(self._num_pushed - EDGE_SLOTS)
 
     def finish(self) -> list[SlotEvidence]:
-        """All slots that are left."""
+        """The evidence of all remaining slots."""
         return self._embed(self._num_pushed)
 
     @torch.inference_mode()
     def _embed(self, end: int) -> list[SlotEvidence]:
-        """Evidence of the slots up to `end`, seen relative to all that is held."""
+        """Evidence of the slots up to `end`, relative to the means of all slots in memory."""
         if end <= self._num_done:
             return []
         first = self._num_pushed - len(self._pixels)
@@ -240,7 +256,7 @@ class SynchronyStream:
             sound_TD = self._head.embed_sound(torch.from_numpy(samples_S)[None])[0].numpy()
             is_loud_T = loud_slots(samples_S)
         nats_NT = _at_best_lag(lips_NTD, sound_TD, is_loud_T)
-        # Copies, so that who keeps the evidence does not keep whole blocks.
+        # Copies, because a view in the evidence would keep the whole block in memory.
         new = slice(self._num_done - first, end - first)
         sound_TD, is_loud_T, lips_NTD = sound_TD[new].copy(), is_loud_T[new], lips_NTD[:, new].copy()
         nats_NT = nats_NT[:, new]
@@ -261,13 +277,13 @@ class SynchronyStream:
 def _at_best_lag(
     lips_NTD: NDArray[np.float32], sound_TD: NDArray[np.float32], is_loud_T: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Evidence [N, T] of N faces at the lag, the same for all, at which the best of them fits best over the block."""
+    """Evidence [N, T] of all faces at the one lag at which the best of them fits best over the block."""
     slots = len(sound_TD)
     best = np.zeros(lips_NTD.shape[:2], np.float32)
     best_total = -math.inf
     for lag in sorted(range(-CHOICE_LAG_SLOTS, CHOICE_LAG_SLOTS + 1), key=abs):
-        heard = np.clip(np.arange(slots) + lag, 0, slots - 1)
-        nats_NT = np.einsum("ntd,td->nt", lips_NTD, sound_TD[heard] * is_loud_T[heard, None])
+        lagged = np.clip(np.arange(slots) + lag, 0, slots - 1)
+        nats_NT = np.einsum("ntd,td->nt", lips_NTD, sound_TD[lagged] * is_loud_T[lagged, None])
         total = float(nats_NT.sum(1).max(initial=-math.inf)) - LAG_NATS * (lag != 0)
         if total > best_total:
             best, best_total = nats_NT, total
@@ -275,58 +291,8 @@ def _at_best_lag(
 
 
 def loud_slots(samples_S: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which slots [T] have a level within LOUD_RANGE_DB of that of the loudest; none in digital silence."""
+    """Bool [T]: slots with a level within LOUD_RANGE_DB of the loudest slot. No slot of digital silence is loud."""
     whole = len(samples_S) // SLOT_SAMPLES
     power_T = np.square(samples_S[: whole * SLOT_SAMPLES].reshape(whole, SLOT_SAMPLES), dtype=np.float64).mean(1)
     loudest = power_T.max(initial=0.0)
     return (power_T > 0) & (power_T >= loudest * 10 ** (-LOUD_RANGE_DB / 10))
-
-
-class Offset(NamedTuple):
-    """How far the sound is from the lips. ms: positive where the sound comes later than the lips move, negative where
-    it comes earlier. confidence: in [0, 1], how sure it is that they belong together and the truth is within 40 ms."""
-
-    ms: float
-    confidence: float
-
-
-def lag_evidence(
-    lips_TD: NDArray[np.float32], present_T: NDArray[np.bool_], sound_TD: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Evidence in nats [31] of a stretch of slots, as in `SlotEvidence`, for each lag of the sound behind the lips from
-    -MAX_OFFSET_SLOTS to MAX_OFFSET_SLOTS. That of several stretches can be added up.
-
-    Where lips are absent, their embeddings do not matter. The evidence of slots drawn at random is subtracted, since
-    each lag compares other slots, and fewer of them.
-    """
-    slots = len(lips_TD)
-    lips_TD = np.where(present_T[:, None], lips_TD, 0).astype(np.float64)
-    at_random = 0.0
-    if present_T.any():
-        at_random = float(lips_TD.sum(0) / present_T.sum() @ sound_TD.mean(0, dtype=np.float64))
-    evidence = []
-    for lag in range(-MAX_OFFSET_SLOTS, MAX_OFFSET_SLOTS + 1):
-        count = max(0, slots - abs(lag))
-        lips = slice(max(0, -lag), max(0, -lag) + count)
-        sound = slice(max(0, lag), max(0, lag) + count)
-        nats = np.einsum("td,td->", lips_TD[lips], sound_TD[sound])
-        evidence.append(float(nats) - at_random * float(present_T[lips].sum()))
-    return np.array(evidence)
-
-
-def estimate_offset(evidence: NDArray[np.float64]) -> Offset:
-    """The most likely offset by `lag_evidence`, refined to fractions of a slot by a parabola through the peak.
-
-    The confidence follows from how far the peak stands out, in deviations of the lags away from it: unlike nats, that
-    does not depend on how much the speech is like that which the head was trained on.
-    """
-    if not evidence.any():
-        return Offset(0.0, 0.0)
-    peak = int(np.clip(evidence.argmax(), 1, len(evidence) - 2))
-    before, at, after = evidence[peak - 1 : peak + 2]
-    curvature = before - 2 * at + after
-    fraction = float(np.clip((before - after) / (2 * curvature), -0.5, 0.5)) if curvature < 0 else 0.0
-    away = evidence[np.abs(np.arange(len(evidence)) - peak) > _PEAK_SLOTS]
-    height = (at - away.mean()) / max(float(away.std()), 1e-6)
-    confidence = 1 / (1 + math.exp(-float(np.clip((height - _FAIR_HEIGHT) / _HEIGHT_STEP, -50, 50))))
-    return Offset((peak - MAX_OFFSET_SLOTS + fraction) * SLOT_MS, confidence)
