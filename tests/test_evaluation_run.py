@@ -23,10 +23,11 @@ from avsr.errors import AvsrError, ConfigError, DataError, ModelError
 from avsr.evaluation.compare import compare
 from avsr.evaluation.conditions import Condition, make_grid
 from avsr.evaluation.figures import curves_of, with_whole_lips
+from avsr.evaluation.job import Evaluation, make_batches
 from avsr.evaluation.opened import ModelSource
 from avsr.evaluation.report import write_report
 from avsr.evaluation.results import COLUMNS, Results, Spoken, make_cell, read_results
-from avsr.evaluation.runner import Evaluation, evaluate, make_batches, plain_text
+from avsr.evaluation.runner import evaluate, plain_text
 from avsr.evaluation.sounds import NoiseSource
 from avsr.evaluation.statistics import count_errors, snr_gain_db
 from avsr.families.own.checkpoint import save_checkpoint

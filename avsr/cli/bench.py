@@ -219,7 +219,7 @@ def _speed(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequen
 def _print_json(console: Console, recognizer: Recognizer, figures: dict[str, Any]) -> None:
     import torch
 
-    from avsr.bench.machine import cores, processor
+    from avsr.evaluation.machine import cores, processor
 
     about = {
         "schema": 1,

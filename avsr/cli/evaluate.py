@@ -13,7 +13,7 @@ from avsr.cli.arguments import add_quiet, decibels, named_folder, positive_integ
 from avsr.cli.console import Console, UsageError
 
 if TYPE_CHECKING:
-    from avsr.evaluation.runner import Evaluation
+    from avsr.evaluation.job import Evaluation
     from avsr.grid import Modality
 
 SUMMARY = "error rates of a recogniser, by noise, level and what happens to the picture"
@@ -138,8 +138,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
     from avsr.evaluation.conditions import DEFAULT_PICTURES, DEFAULT_SEEDS, make_grid
+    from avsr.evaluation.job import Evaluation
     from avsr.evaluation.opened import ModelSource
-    from avsr.evaluation.runner import Evaluation
     from avsr.evaluation.sounds import NoiseSource, default_sounds
 
     system = ModelSource(_target(arguments), arguments.device, arguments.chunk_ms)

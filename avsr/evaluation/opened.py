@@ -18,6 +18,7 @@ class Opened(NamedTuple):
     """As tables call it."""
     card: Card
     engine: Engine[Any, Any]
+    device: str
     record: dict[str, str]
     """What identifies it in the results."""
 
@@ -42,12 +43,13 @@ def _open(source: ModelSource) -> Opened:
     model = open_model(source.target, device=source.device)
     record = {"kind": model.card.family, "target": source.target, **model.identity()}
     if source.chunk_ms is None:
-        return Opened(model.card.name, model.card, model.engine, record)
+        return Opened(model.card.name, model.card, model.engine, model.device, record)
     if model.in_chunks is None:
         raise ConfigError(f"{model.card.name} cannot stream", remedy="leave out --chunk-ms")
     return Opened(
         f"{model.card.name}, {source.chunk_ms} ms",
         model.card,
         model.in_chunks(source.chunk_ms),
+        model.device,
         record | {"chunk_ms": str(source.chunk_ms)},
     )

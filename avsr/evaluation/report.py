@@ -35,8 +35,8 @@ from avsr.evaluation.figures import (
     render,
     with_whole_lips,
 )
+from avsr.evaluation.job import Evaluation, chosen_utterances
 from avsr.evaluation.results import Rates, Results, write_bytes, write_text
-from avsr.evaluation.runner import Evaluation, chosen_utterances
 from avsr.evaluation.sounds import Sounds
 from avsr.evaluation.statistics import TEST_RESAMPLES, PairedTest, aligned_words, snr_gain_db
 from avsr.grid import SAMPLE_RATE_HZ, Modality

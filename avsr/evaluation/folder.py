@@ -1,0 +1,150 @@
+"""The folder of an evaluation: its settings, and the units that are done.
+
+OUT/settings.json    what is evaluated; a folder belongs to one evaluation
+OUT/noise.jsonl      the mixtures: a noise plan
+OUT/units/*.jsonl    what is done: a line for each unit of a batch
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import avsr
+from avsr.datasets.manifest import Utterance
+from avsr.errors import ConfigError, DataError
+from avsr.evaluation.conditions import Grid
+from avsr.evaluation.job import Evaluation
+from avsr.evaluation.opened import Opened
+from avsr.evaluation.sounds import PLAN_NAME, NoiseSource
+from avsr.evaluation.work import Unit
+
+SETTINGS_NAME = "settings.json"
+
+
+def settings_of(evaluation: Evaluation, opened: Opened, utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """Everything that the numbers depend on, as JSON has it."""
+    grid = evaluation.grid
+    sources = hashlib.sha256("".join(f"{u.id} {u.sha256}\n" for u in utterances).encode()).hexdigest()
+    settings = {
+        "system": {"name": opened.name, **opened.record},
+        "manifest": evaluation.manifest,
+        "manifest_sha256": hashlib.sha256(Path(evaluation.manifest).read_bytes()).hexdigest(),
+        "utterances_sha256": sources,
+        "split": evaluation.split,
+        "clips": len(utterances),
+        "modalities": grid.modalities,
+        "sounds": grid.sounds,
+        "pictures": grid.pictures,
+        "noise": _noise_settings(evaluation.noise),
+        "normalize": evaluation.normalize,
+        "batch_size": evaluation.batch_size,
+        "versions": {
+            "avsr": avsr.__version__,
+            "python": platform.python_version(),
+            "torch": _version("torch"),
+            "numpy": _version("numpy"),
+        },
+    }
+    return json.loads(json.dumps(settings))
+
+
+def _version(package: str) -> str:
+    """The version of an installed package; empty if it is not installed, as torch is not for every kind of model."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _noise_settings(noise: NoiseSource) -> dict[str, Any]:
+    if noise.plan is None:
+        return {key: value for key, value in asdict(noise).items() if key != "plan"}
+    try:
+        return {"plan_file_sha256": hashlib.sha256(Path(noise.plan).read_bytes()).hexdigest()}
+    except OSError as error:
+        raise DataError(f"{noise.plan}: cannot read the noise plan", got=error.strerror) from None
+
+
+def is_ours(output: Path, settings: dict[str, Any]) -> bool:
+    """Whether the folder holds this very evaluation; False if it is new. Raises ConfigError if it holds another."""
+    path = output / SETTINGS_NAME
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output} is a file, not a folder", remedy="give another --output")
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found = {p.name for p in output.iterdir() if not p.name.startswith(".")} if output.is_dir() else set()
+        # A plan alone is of a run that was killed just then, or of a part that begins right now.
+        if found - {PLAN_NAME}:
+            raise ConfigError(
+                f"{output} is there already and holds no evaluation", remedy="give another --output"
+            ) from None
+        return False
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read", got=error, remedy=f"delete {output}") from None
+    if not isinstance(held, dict):
+        raise ConfigError(f"{path}: not the settings of an evaluation", remedy=f"delete {output}")
+    for key in sorted(settings.keys() | held.keys()):
+        if key != "manifest" and settings.get(key) != held.get(key):  # its content counts, not its place
+            raise ConfigError(
+                f"{output} holds another evaluation: {key}",
+                got=_short(settings.get(key)),
+                expected=_short(held.get(key)),
+                remedy=f"give another --output, or delete {output}",
+            )
+    return True
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+@contextlib.contextmanager
+def own_units(output: Path, name: str) -> Iterator[BinaryIO]:
+    """The file that this run appends to. It is locked, and a line that a killed run left half written is cut off."""
+    path = output / "units" / f"{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"{path}: another run is writing to it", remedy="wait, or give another --output"
+            ) from None
+        file.seek(0)
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+        yield file
+
+
+def read_units(output: Path, batches: Sequence[Sequence[int]], grid: Grid) -> dict[tuple[int, int], Unit]:
+    """All units in the folder, of all shards."""
+    units: dict[tuple[int, int], Unit] = {}
+    num_cells = sum(1 for _ in grid.conditions())
+    for path in sorted((output / "units").glob("*.jsonl")):
+        lines = path.read_bytes().split(b"\n")[:-1]  # what comes after the last line break is half a line
+        for number, line in enumerate(lines, start=1):
+            try:
+                unit = json.loads(line)
+                key = (unit["batch"], unit["unit"])
+                size = len(batches[unit["batch"]])
+                fits = len(unit["achieved_snr_db"]) == size
+                fits = fits and all(len(c[1]) == size and 0 <= c[0] < num_cells for c in unit["cells"])
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                raise DataError(
+                    f"{path}:{number}: damaged", got=error, remedy="delete the file and run again"
+                ) from None
+            if not fits:
+                raise DataError(f"{path}:{number}: not of this evaluation", remedy="delete the file and run again")
+            units[key] = unit
+    return units
