@@ -88,7 +88,7 @@ def add_old_place(options: argparse._ActionsContainer, current: argparse.Action)
 
 def old_names(arguments: argparse.Namespace) -> list[str]:
     """One line for each former name that the command line used. Each line gives the present name."""
-    return list(getattr(arguments, _OldName.DEST, ()))
+    return list(dict.fromkeys(getattr(arguments, _OldName.DEST, ())))
 
 
 class _OldName(argparse.Action):

@@ -34,7 +34,7 @@ OPTIONS: Meanings = {
     "listen bind address": "host",
     "password secret": "token",
     "browser": "open",
-    "noise noises noise-types kinds": "noise-kinds",
+    "noise noises noise-type noise-types kind kinds": "noise-kinds",
     "noise-dir noise-path musan": "noise-folder",
     "random-seed seeds": "seed",
     "subset limit utterances": "clips",

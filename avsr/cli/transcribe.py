@@ -38,7 +38,7 @@ MEDIA_SUFFIXES = frozenset(
     ".3gp .aac .aif .aiff .avi .flac .flv .m4a .m4v .mkv .mov .mp3 .mp4 .mpeg .mpg .mts .mxf .ogg .ogv .opus .ts .wav"
     " .webm .wmv".split()
 )
-"""Files of a folder that are transcribed. A file that is named on the command line may have any suffix."""
+"""What is taken from a folder. A file that is named itself may be called anything."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
