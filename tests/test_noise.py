@@ -15,6 +15,7 @@ from avsr.cli.main import main
 from avsr.datasets.manifest import Utterance, read_manifest, save_samples, write_manifest
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import ConfigError, DataError
+from avsr.evaluation.conditions import DEFAULT_SEEDS
 from avsr.noise.filters import coloured_noise
 from avsr.noise.folders import find_noises
 from avsr.noise.library import NoiseLibrary, noise_hashes, read_pcm, require_disjoint
@@ -407,6 +408,15 @@ def test_command_line(corpus: Path, environment: Path, tmp_path: Path, capsys: p
     words += ["--overwrite", "--training-noise", str(environment)]
     assert main(words) == 1
     assert "this test noise is used in training" in capsys.readouterr().err
+
+
+def test_a_plan_has_the_seeds_of_an_evaluation_by_default(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.jsonl"
+    words = f"noise plan {corpus} -o {plan} --split test --noise-kinds white,none --snr 0 --workers 0".split()
+    assert main(words) == 0
+    assert {(line.noise, line.seed) for line in read_plan(plan).lines} == {("white", seed) for seed in DEFAULT_SEEDS}
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def _clips(inputs: Sequence[str], split: str, count: int | None, *, lips: bool) 
 def _latency_table(results: Sequence[Latency]) -> str:
     from avsr.bench.latency import percentiles
 
-    def of(values: Sequence[float], *wanted: int) -> list[str]:
+    def cells(values: Sequence[float], *wanted: int) -> list[str]:
         return ["-" if (value := percentiles(values)[p]) is None else f"{value:.0f}" for p in wanted]
 
     heads = [
@@ -195,10 +195,10 @@ def _latency_table(results: Sequence[Latency]) -> str:
                 str(result.look_ahead_ms),
                 f"{result.algorithm_ms:.0f}",
                 *(f"{percentiles(result.compute_ms)[p]:.1f}" for p in (50, 90, 99)),
-                *of(result.word_ms, 50, 90, 99),
-                *of(result.first_partial_ms, 50),
-                *of(result.final_ms, 50),
-                *of(result.last_word_ms, 50, 90),
+                *cells(result.word_ms, 50, 90, 99),
+                *cells(result.first_partial_ms, 50),
+                *cells(result.final_ms, 50),
+                *cells(result.last_word_ms, 50, 90),
                 f"{result.real_time_factor:.3f}",
                 "-" if result.with_faces is None else f"{result.with_faces:.3f}",
                 f"{100 * result.cpu_share:.1f}",

@@ -1,4 +1,4 @@
-"""avsr doctor: what a file offers to a recogniser, and what is wrong with it."""
+"""avsr doctor: what a file offers to a recogniser, and its faults."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     noise.add_argument(
         "--plan",
         metavar="PLAN",
-        help="take all mixtures from this plan of avsr noise plan; the other options of this group are ignored",
+        help="take the mixtures from this plan of avsr noise plan; --noise-kinds, --snr and --seed choose some of them",
     )
     work = parser.add_argument_group("work")
     work.add_argument("--workers", type=positive_integer, metavar="N", help="processes; default: number of cores")

@@ -135,7 +135,7 @@ def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> N
     if info.audio is None:
         raise MediaError(
             f"{path}: has no sound",
-            expected="sound, whose clock live recognition goes by",
+            expected="sound, which is the clock of live recognition",
             remedy="avsr transcribe --modality v reads lips alone",
         )
     if info.video is None and arguments.modality == "av":
