@@ -20,9 +20,11 @@ from typing import TextIO
 import pytest
 
 import avsr
+from avsr import families
 from avsr.cli import console as console_module
 from avsr.cli import transcribe as transcribe_module
 from avsr.cli.main import main
+from avsr.engine import Card
 from tests import fake_recognizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -556,28 +558,18 @@ class TestOtherCommands:
     def test_models(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         put(str(tmp_path / "tiny/model.safetensors"), text="x" * 2_340_000)
         put(str(tmp_path / "hears/model.safetensors"), text="x" * 400_000)
-        configs = [
-            (
-                "hears",
-                types.SimpleNamespace(vocabulary_size=1024, modalities=("a",), chunk_contexts={}, frame_ms=40),
-            ),
-            (
-                "tiny",
-                types.SimpleNamespace(
-                    vocabulary_size=51, modalities=("a", "v", "av"), chunk_contexts={1: None, 4: None}, frame_ms=80
-                ),
-            ),
+        cards = [
+            Card("hears", "own", ("a",)),
+            Card("tiny", "own", ("a", "v", "av"), ("en", "cy"), "three words", chunks_ms=(80, 320)),
         ]
-        module = types.ModuleType("avsr.recognizer")
-        module.ASSETS = tmp_path  # type: ignore[attr-defined]
-        module.shipped = lambda: configs  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "avsr.recognizer", module)
+        monkeypatch.setattr(families, "ASSETS", tmp_path)
+        monkeypatch.setattr(families, "shipped", lambda: cards)
         assert main(["models"]) == 0
         table = capsys.readouterr().out
         assert table == (
-            "NAME   MODALITIES  LANGUAGES  DOMAIN  SIZE    LICENCE     LIVE, MS\n"
-            "hears  a           -          open    0.4 MB  not stated  -\n"
-            "tiny   a v av      -          open    2.3 MB  not stated  80 320\n"
+            "NAME   MODALITIES  LANGUAGES  DOMAIN       SIZE    LICENCE     LIVE, MS\n"
+            "hears  a           -          open         0.4 MB  not stated  -\n"
+            "tiny   a v av      en cy      three words  2.3 MB  not stated  80 320\n"
         )  # fmt: skip
         assert main(["models", "list"]) == 0
         assert capsys.readouterr().out == table
@@ -585,7 +577,12 @@ class TestOtherCommands:
         assert main(["models", "--json"]) == 0
         content = json.loads(capsys.readouterr().out)
         hears, tiny = content["models"]
-        assert (hears["name"], hears["chunks_ms"], hears["size_bytes"], tiny["units"]) == ("hears", [], 400_000, 51)
+        assert (hears["name"], hears["chunks_ms"], hears["size_bytes"], tiny["domain"]) == (
+            "hears",
+            [],
+            400_000,
+            "three words",
+        )
         assert hears["weights_sha256"] == hashlib.sha256(b"x" * 400_000).hexdigest()
         assert main(["models", "show", "tiny", "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == {"schema": 1, **tiny}

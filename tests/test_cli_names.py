@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -321,3 +322,10 @@ def test_old_names_need_no_knowledge_of_the_option() -> None:
     assert old_names(found) == ["--extent is now called --size", "the output is now an option: -o/--output-dir out"]
     found = parser.parse_intermixed_args(["in"])
     assert (found.size, found.output_dir, old_names(found)) == (1, None, [])
+
+
+def test_shipped_models_have_a_licence_and_the_hash_of_their_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list", "--json"]) == 0
+    for model in json.loads(capsys.readouterr().out)["models"]:
+        assert (Path(model["folder"]) / "model.safetensors").is_file() and len(model["weights_sha256"]) == 64
+        assert model["licence"] != "not stated" and model["languages"]
