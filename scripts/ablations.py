@@ -117,7 +117,7 @@ def measure(name: str, epochs: int, noise: str) -> dict[str, list[str]]:
     results = folder / "dev" / "results.json"
     if not results.exists():
         grid = [
-            "--noises",
+            "--noise-kinds",
             "babble,white,environment",
             "--snr=" + ",".join(LEVELS_DB),
             "--video",
@@ -125,7 +125,15 @@ def measure(name: str, epochs: int, noise: str) -> dict[str, list[str]]:
             "--seed",
             "1",
         ]
-        given = ["--noise", f"environment={noise}", "--voices", "train", "--no-media", "--output", str(results.parent)]
+        given = [
+            "--noise-folder",
+            f"environment={noise}",
+            "--voices",
+            "train",
+            "--no-media",
+            "--output-dir",
+            str(results.parent),
+        ]
         run(["evaluate", "work/grid/manifest.jsonl", "--split", "dev", "--model", str(folder / "model"), *grid, *given])
     rates: dict[str, list[str]] = {}
     for modality in ("a", "v", "av"):

@@ -180,8 +180,8 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "line"),
         [
-            ("latency --runs 3", "--runs is not for avsr bench latency"),
-            ("speed --split dev", "--split is not for avsr bench speed"),
+            ("latency --runs 3", "--runs is an option of avsr bench speed, not of avsr bench latency"),
+            ("speed --split dev", "--split is an option of avsr bench latency, not of avsr bench speed"),
             ("speed a.mp4 b.mp4", "one file at a time: got 2"),
             ("latency --plot x.pdf", "--plot x.pdf: expected the name of a PNG file"),
             ("latency --chunk-ms fast", "argument --chunk-ms: got 'fast', expected milliseconds, as in 160,320"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -19,9 +20,11 @@ from typing import TextIO
 import pytest
 
 import avsr
+from avsr import families
 from avsr.cli import console as console_module
 from avsr.cli import transcribe as transcribe_module
 from avsr.cli.main import main
+from avsr.engine import Card
 from tests import fake_recognizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -327,15 +330,17 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("words", "line"),
         [
-            ("", "no command given (avsr --help lists them)"),
             ("transcibe a.mp4", "unknown command transcibe; did you mean transcribe?"),
-            ("xyzzy", "unknown command xyzzy (see avsr --help)"),
-            ("--versoin", "unknown option --versoin; did you mean --version? (avsr --help explains)"),
+            ("xyzzy", "unknown command xyzzy (avsr --help lists the commands)"),
+            ("--versoin", "unknown option --versoin; did you mean --version? (avsr --help lists the options)"),
             ("transcribe", "the following arguments are required: INPUT (avsr transcribe --help explains)"),
             ("transcribe a.mp4 --output_dir o", "unknown option --output_dir; did you mean --output-dir?"),
             ("transcribe a.mp4 --worker=3", "unknown option --worker; did you mean --workers?"),
             ("transcribe a.mp4 --over", "unknown option --over; did you mean --overwrite?"),
-            ("transcribe a.mp4 --format jsn", "argument --format: got 'jsn', expected txt, srt, vtt, tsv, json, ctm"),
+            (
+                "transcribe a.mp4 --format jsn",
+                "argument -f/--format: got 'jsn', expected txt, srt, vtt, tsv, json, ctm",
+            ),
             ("transcribe a.mp4 --format txt,srt", "several formats need --output-dir"),
             ("transcribe a.mp4 b.mp4 --format srt", "--format srt of several inputs needs --output-dir"),
             ("transcribe a.mp4 --workers 0", "argument --workers: got '0', expected a whole number from 1 on"),
@@ -495,9 +500,9 @@ class TestOtherCommands:
         splits = {"dev": 1, "train": 4}
 
         def prepare(
-            corpus: str, src: str, out: str, *, held_out: tuple[str, ...], workers: int, on_progress: object
+            corpus: str, src: str, out: Path, *, held_out: tuple[str, ...], workers: int, on_progress: object
         ) -> types.SimpleNamespace:
-            assert (corpus, src, out, held_out, workers) == ("grid", "from", "to", ("s2", "s22"), 3)
+            assert (corpus, src, out, held_out, workers) == ("grid", "from", Path("to"), ("s2", "s22"), 3)
             assert callable(on_progress)
             on_progress(1, 2)
             reasons = {f"s1/{number}": "no such file" for number in range(7)}
@@ -513,7 +518,7 @@ class TestOtherCommands:
         module = types.ModuleType("avsr.datasets.prepare")
         module.prepare = prepare  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "avsr.datasets.prepare", module)
-        command = ["prepare", "grid", "from", "to", "--workers", "3", "--held-out-speakers", "s2, s22"]
+        command = ["prepare", "grid", "from", "-o", "to", "--workers", "3", "--held-out-speakers", "s2, s22"]
         assert main(command) == 0
         out, err = capsys.readouterr()
         assert out == "to/manifest.jsonl\n"
@@ -553,28 +558,42 @@ class TestOtherCommands:
     def test_models(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         put(str(tmp_path / "tiny/model.safetensors"), text="x" * 2_340_000)
         put(str(tmp_path / "hears/model.safetensors"), text="x" * 400_000)
-        module = types.ModuleType("avsr.recognizer")
-        module.ASSETS = tmp_path  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "avsr.recognizer", module)
-        configs = [
-            (
-                "hears",
-                types.SimpleNamespace(vocabulary_size=1024, modalities=("a",), chunk_contexts={}, frame_ms=40),
-            ),
-            (
-                "tiny",
-                types.SimpleNamespace(
-                    vocabulary_size=51, modalities=("a", "v", "av"), chunk_contexts={1: None, 4: None}, frame_ms=80
-                ),
-            ),
+        cards = [
+            Card("hears", "own", ("a",)),
+            Card("tiny", "own", ("a", "v", "av"), ("en", "cy"), "three words", chunks_ms=(80, 320)),
         ]
-        monkeypatch.setattr("avsr.recognizer.shipped", lambda: configs)
+        monkeypatch.setattr(families, "ASSETS", tmp_path)
+        monkeypatch.setattr(families, "shipped", lambda: cards)
         assert main(["models"]) == 0
-        assert capsys.readouterr().out == (
-            "NAME   MODALITIES  UNITS  SIZE    LIVE, MS\n"
-            "hears  a           1024   0.4 MB  -\n"
-            "tiny   a v av      51     2.3 MB  80 320\n"
+        table = capsys.readouterr().out
+        assert table == (
+            "NAME   MODALITIES  LANGUAGES  DOMAIN       SIZE    LICENCE     LIVE, MS\n"
+            "hears  a           -          open         0.4 MB  not stated  -\n"
+            "tiny   a v av      en cy      three words  2.3 MB  not stated  80 320\n"
         )  # fmt: skip
+        assert main(["models", "list"]) == 0
+        assert capsys.readouterr().out == table
+
+        assert main(["models", "--json"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        hears, tiny = content["models"]
+        assert (hears["name"], hears["chunks_ms"], hears["size_bytes"], tiny["domain"]) == (
+            "hears",
+            [],
+            400_000,
+            "three words",
+        )
+        assert hears["weights_sha256"] == hashlib.sha256(b"x" * 400_000).hexdigest()
+        assert main(["models", "show", "tiny", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"schema": 1, **tiny}
+
+        assert main(["models", "show", "tiny"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[1] == "modalities  a v av" and lines[-1] == f"weights     sha256 {tiny['weights_sha256']}"
+        assert main(["models", "show", "tinny"]) == 1
+        assert capsys.readouterr().err == (
+            "avsr: no model 'tinny' comes with this package: expected hears, tiny; did you mean tiny?\n"
+        )
 
     @pytest.mark.parametrize(
         ("error", "line"),

@@ -265,7 +265,7 @@ class TestMistakes:
         assert main(["stream", str(path)]) == 1
         assert capsys.readouterr() == (
             "",
-            f"avsr: {path}: has no sound: expected sound, whose clock live recognition goes by;"
+            f"avsr: {path}: has no sound: expected sound, which is the clock of live recognition;"
             " avsr transcribe --modality v reads lips alone\n",
         )
 

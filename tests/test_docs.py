@@ -11,11 +11,14 @@ import pytest
 
 import avsr
 from avsr import output
-from avsr.cli.main import COMMANDS, argument_parser
+from avsr.cli.main import COMMANDS, argument_parser, command_actions, command_module
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+LINES = [(command, action) for command in COMMANDS for action in command_actions(command) or [None]]
+"""Every command with each of its actions; None for a command without actions."""
 
 
 def name(page: Path) -> str:
@@ -49,9 +52,10 @@ def test_commands_and_options_exist(page: Path) -> None:
         if program == "make":
             assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
         elif words[0] in COMMANDS:
-            known = argument_parser(words[0]).format_help()
+            action = words[1] if words[1:2] and words[1] in command_actions(words[0]) else None
+            known = argument_parser(words[0], action).format_help()
             for option in (word.partition("=")[0] for word in words[1:] if word.startswith("--")):
-                assert re.search(rf"{option}\b", known), f"avsr {words[0]} has no {option}"
+                assert re.search(rf"{option}\b", known), f"avsr {words[0]} {action or ''} has no {option}"
         else:
             assert words[0] in ("--help", "--version"), f"no command {words[0]}"
 
@@ -66,7 +70,8 @@ def test_scripts_and_their_options_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_options_in_prose_exist(page: Path) -> None:
-    known = "".join(argument_parser(command).format_help() for command in (None, *COMMANDS))
+    known = argument_parser().format_help()
+    known += "".join(argument_parser(command, action).format_help() for command, action in LINES)
     for option in re.findall(r"`(--[a-z-]+)", page.read_text(encoding="utf-8")):
         assert re.search(rf"{option}\b", known), f"nothing has {option}"
 
@@ -107,8 +112,16 @@ def test_version_is_the_same_everywhere() -> None:
     )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_examples_in_help_can_be_parsed(command: str) -> None:
-    program, name_, *words = shlex.split(COMMANDS[command].EXAMPLE)
-    assert (program, name_) == ("avsr", command)
-    argument_parser(command).parse_intermixed_args(words)
+@pytest.mark.parametrize(("command", "action"), LINES)
+def test_examples_in_help_can_be_parsed(command: str, action: str | None) -> None:
+    example = command_module(command).EXAMPLE if action is None else command_actions(command)[action].example
+    first = ["avsr", command] if action is None else ["avsr", command, action]
+    words = shlex.split(example)
+    assert words[: len(first)] == first
+    assert f"example:\n  {example}\n" in argument_parser(command, action).format_help()
+    argument_parser(command, action).parse_intermixed_args(words[len(first) :])
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command_actions(command)])
+def test_example_of_a_command_with_actions_is_one_of_an_action(command: str) -> None:
+    assert command_module(command).EXAMPLE in {action.example for action in command_actions(command).values()}

@@ -487,8 +487,8 @@ class TestCommand:
     def test_it_evaluates_and_compares(
         self, manifest: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        words = f"evaluate {manifest} --split train --model {model} --noises white --snr clean,0 --seed 1"
-        words += f" --video intact,absent --workers 1 --output {tmp_path / 'run'}"
+        words = f"evaluate {manifest} --split train --model {model} --noise-kinds white --snr clean,0 --seed 1"
+        words += f" --video intact,absent --workers 1 --output-dir {tmp_path / 'run'}"
         assert main(words.split()) == 0
         first = capsys.readouterr()
         assert first.out.startswith("|  | A | V | AV |\n")
@@ -510,14 +510,14 @@ class TestCommand:
         self, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         common = f"evaluate {manifest} --split train --recognizer {FUNCTIONS}:loudest --workers 1 --quiet"
-        assert main(f"{common} --noises pink --snr=-5 --seed 4 --output {tmp_path / 'planned'}".split()) == 0
+        assert main(f"{common} --noise-kinds pink --snr=-5 --seed 4 --output-dir {tmp_path / 'planned'}".split()) == 0
         first = capsys.readouterr().out
         plan = tmp_path / "planned/noise.jsonl"
-        assert main(f"{common} --plan {plan} --output {tmp_path / 'again'}".split()) == 0
+        assert main(f"{common} --plan {plan} --output-dir {tmp_path / 'again'}".split()) == 0
         assert capsys.readouterr().out == first
-        assert main(f"{common} --plan {plan} --split dev --output {tmp_path / 'split'}".split()) == 1
+        assert main(f"{common} --plan {plan} --split dev --output-dir {tmp_path / 'split'}".split()) == 1
         assert "does not plan for t1/u6: got 2 of 2 utterances" in capsys.readouterr().err
-        assert main(f"{common} --plan {plan} --noises white --output {tmp_path / 'lacking'}".split()) == 1
+        assert main(f"{common} --plan {plan} --noise-kinds white --output-dir {tmp_path / 'lacking'}".split()) == 1
         assert "has no white at -5 dB" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
@@ -537,7 +537,7 @@ class TestCommand:
     def test_mistakes_are_one_line(
         self, words: str, code: int, message: str, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main([*f"evaluate {manifest} --output {tmp_path / 'run'}".split(), *words.split()]) == code
+        assert main([*f"evaluate {manifest} --output-dir {tmp_path / 'run'}".split(), *words.split()]) == code
         errors = capsys.readouterr().err.splitlines()
         assert message in errors[-1]
         assert not (tmp_path / "run").exists()

@@ -130,7 +130,7 @@ def test_frames_of_forty_ms(tmp_path: Path) -> None:
 
 def test_round_trip_through_a_folder(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "model"
-    assert main(["import", str(archive), str(out)]) == 0
+    assert main(["import", str(archive), "-o", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md",
@@ -144,10 +144,10 @@ def test_round_trip_through_a_folder(archive: Path, tmp_path: Path, capsys: pyte
     assert imported.model.network.config == direct.model.network.config
     assert engine_of(imported).tokenizer.data() == engine_of(direct).tokenizer.data()
 
-    assert main(["import", str(archive), str(out)]) == 1
+    assert main(["import", str(archive), "-o", str(out)]) == 1
     assert "is there already; give another folder, or --overwrite" in capsys.readouterr().err
-    assert main(["import", str(archive), str(out), "--overwrite"]) == 0
-    assert main(["import", str(archive), str(tmp_path), "--overwrite"]) == 1  # never replaces another folder
+    assert main(["import", str(archive), "-o", str(out), "--overwrite"]) == 0
+    assert main(["import", str(archive), "-o", str(tmp_path), "--overwrite"]) == 1  # never replaces another folder
     assert archive.exists()
 
 

@@ -15,6 +15,7 @@ from avsr.cli.main import main
 from avsr.datasets.manifest import Utterance, read_manifest, save_samples, write_manifest
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import ConfigError, DataError
+from avsr.evaluation.conditions import DEFAULT_SEEDS
 from avsr.noise.filters import coloured_noise
 from avsr.noise.folders import find_noises
 from avsr.noise.library import NoiseLibrary, noise_hashes, read_pcm, require_disjoint
@@ -393,13 +394,13 @@ def test_library_reads_what_it_is_asked_for(environment: Path) -> None:
 
 def test_command_line(corpus: Path, environment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = tmp_path / "plan.jsonl"
-    words = ["noise", "plan", str(corpus), str(plan), "--split", "test", "--workers", "0"]
-    words += ["--noise", f"environment={environment}", "--snr", "clean,-5"]
+    words = ["noise", "plan", str(corpus), "-o", str(plan), "--split", "test", "--workers", "0"]
+    words += ["--noise-folder", f"environment={environment}", "--snr", "clean,-5", "--seed", "1"]
     assert main(words) == 0
     assert capsys.readouterr().out == f"{plan}\n"
     assert main(words) == 2
     assert "is there already; --overwrite replaces it" in capsys.readouterr().err
-    assert main(["noise", "render", str(plan), str(tmp_path / "out"), "--workers", "0"]) == 0
+    assert main(["noise", "render", str(plan), "-o", str(tmp_path / "out"), "--workers", "0"]) == 0
     manifests = capsys.readouterr().out.split()
     assert len(manifests) == 6 and all(len(read_manifest(path)) == 10 for path in manifests)
     with wave.open(str(tmp_path / "out/seed1/environment_-5/audio/s0/u0.wav")) as file:
@@ -409,17 +410,32 @@ def test_command_line(corpus: Path, environment: Path, tmp_path: Path, capsys: p
     assert "this test noise is used in training" in capsys.readouterr().err
 
 
+def test_a_plan_has_the_seeds_of_an_evaluation_by_default(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.jsonl"
+    words = f"noise plan {corpus} -o {plan} --split test --noise-kinds white,none --snr 0 --workers 0".split()
+    assert main(words) == 0
+    assert {(line.noise, line.seed) for line in read_plan(plan).lines} == {("white", seed) for seed in DEFAULT_SEEDS}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["plan", "m", "p"], "needs --split"),
-        (["plan", "m", "p", "--split", "x", "--snr", "loud"], "expected dB from -60 to 60, or clean"),
-        (["plan", "m", "p", "--split", "x", "--noise", "folder"], "expected KIND=FOLDER"),
-        (["plan", "m", "p", "--split", "x", "--noise", "a=b", "--noise", "a=c"], "--noise a= is given twice"),
-        (["plan", "m", "p", "--split", "x", "--seed", "a"], "expected whole numbers"),
-        (["plan", "m", "p", "--split", "x", "--workers", "-1"], "expected a whole number from 0 on"),
-        (["render", "p", "o", "--snr", "0"], "--snr is for noise plan"),
-        (["mix", "p", "o"], "invalid choice: 'mix'"),
+        (["plan", "m", "-o", "p"], "the following arguments are required: --split"),
+        (["plan", "m", "--split", "x"], "the following arguments are required: -o/--output"),
+        (["render", "p"], "the following arguments are required: -o/--output-dir"),
+        (["plan", "m", "-o", "p", "--split", "x", "--snr", "loud"], "expected dB from -60 to 60, or clean"),
+        (["plan", "m", "-o", "p", "--split", "x", "--noise-folder", "folder"], "expected KIND=FOLDER"),
+        (
+            ["plan", "m", "-o", "p", "--split", "x", "--noise-folder", "a=b", "--noise-folder", "a=c"],
+            "--noise-folder a= is given twice",
+        ),
+        (["plan", "m", "-o", "p", "--split", "x", "--seed", "a"], "expected whole numbers"),
+        (["plan", "m", "-o", "p", "--split", "x", "--workers", "-1"], "expected a whole number from 0 on"),
+        (["render", "p", "-o", "o", "--snr", "0"], "--snr is an option of avsr noise plan, not of avsr noise render"),
+        (["mix", "p", "-o", "o"], "noise has no action mix; did you mean render?"),
+        ([], "noise needs an action: plan, render"),
     ],
 )
 def test_wrong_usage_is_told(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -428,6 +444,6 @@ def test_wrong_usage_is_told(words: list[str], message: str, capsys: pytest.Capt
 
 
 def test_every_protocol_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["noise", "--help"]) == 0
+    assert main(["noise", "plan", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in PROTOCOLS)

@@ -1,26 +1,141 @@
-"""Values that several commands take on their command line."""
+"""Options that several commands share, and the types of option values.
+
+An option that means the same in two commands is declared here once, so that it has one name, one default and one
+explanation everywhere.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+DEFAULT_MODEL = "grid-tiny"
+DEFAULT_SEEDS = (1, 2, 3)
+DEVICES = "auto|cpu|cuda[:N]"
 
 
-def add_quiet(parser: argparse.ArgumentParser) -> None:
+def default_model() -> str:
+    """The model of a command line without --model: the environment variable AVSR_MODEL if it is set, else grid-tiny."""
+    return os.environ.get("AVSR_MODEL") or DEFAULT_MODEL
+
+
+def add_model(
+    options: argparse._ActionsContainer, what: str = "shipped model, checkpoint folder or .nemo file"
+) -> argparse.Action:
+    """Declare -m/--model.
+
+    options: a parser, or a group of its options.
+    what: which models the command takes.
+    """
+    return options.add_argument(
+        "-m",
+        "--model",
+        default=default_model(),
+        metavar="NAME|PATH",
+        help=f"{what}; default: $AVSR_MODEL if that is set, else {DEFAULT_MODEL}",
+    )
+
+
+def add_device(options: argparse._ActionsContainer) -> argparse.Action:
+    """Declare --device."""
+    return options.add_argument(
+        "--device", type=device, default="auto", metavar=DEVICES, help="where the model computes; default auto"
+    )
+
+
+def add_seeds(options: argparse._ActionsContainer) -> argparse.Action:
+    """Declare --seed for a command that mixes speech with noise. The value is None if the option is not given."""
+    default = ",".join(str(seed) for seed in DEFAULT_SEEDS)
+    return options.add_argument(
+        "--seed",
+        metavar="LIST",
+        type=whole_numbers,
+        help=f"seeds of all random choices; each seed gives one set of mixtures; default {default}",
+    )
+
+
+def add_output_dir(
+    options: argparse._ActionsContainer, what: str, *, required: bool = False, metavar: str = "DIR"
+) -> argparse.Action:
+    """Declare -o/--output-dir, the folder that a command writes into; a Path or None."""
+    return options.add_argument("-o", "--output-dir", type=Path, required=required, metavar=metavar, help=what)
+
+
+def add_output_file(options: argparse._ActionsContainer, what: str, *, metavar: str) -> argparse.Action:
+    """Declare the required option -o/--output, the one file that a command writes; a Path."""
+    return options.add_argument("-o", "--output", type=Path, required=True, metavar=metavar, help=what)
+
+
+def add_quiet(options: argparse._ActionsContainer) -> None:
     """Declare --quiet."""
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, notes or warnings; errors remain")
+    options.add_argument("--quiet", action="store_true", help="no progress bar, notes or warnings; errors remain")
+
+
+def add_old_name(options: argparse._ActionsContainer, old: str, current: argparse.Action) -> None:
+    """Accept `old`, the former name of the option `current`, without showing it in the help."""
+    options.add_argument(old, action=_OldName, dest=f"old {old}", current=current)
+
+
+def add_old_place(options: argparse._ActionsContainer, current: argparse.Action) -> None:
+    """Accept the output as the last argument, which was its place before it became the option `current`."""
+    options.add_argument("old place", action=_OldName, nargs="?", current=current)
+
+
+def old_names(arguments: argparse.Namespace) -> list[str]:
+    """One line for each former name that the command line used. Each line gives the present name."""
+    return list(dict.fromkeys(getattr(arguments, _OldName.DEST, ())))
+
+
+class _OldName(argparse.Action):
+    """Stores the value as the present option does, and adds a line about the change to the namespace."""
+
+    DEST = "old names"
+
+    def __init__(
+        self, option_strings: Sequence[str], dest: str, *, current: argparse.Action, nargs: str | None = None
+    ) -> None:
+        convert: Any = current.type
+        super().__init__(option_strings, dest, nargs=nargs, type=convert, help=argparse.SUPPRESS)
+        self._current = current
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if values is None:  # argparse also calls for a last argument that is not there
+            return
+        present = "/".join(self._current.option_strings)
+        if option is not None:
+            line = f"{option} is now called {present}"
+        else:
+            # Both places at once: the last argument is then a mistake, as in any command with an output option.
+            if getattr(namespace, self._current.dest) is not None:
+                parser.error(f"{values} is one argument too many")
+            line = f"the output is now an option: {present} {values}"
+        self._current(parser, namespace, values, option)
+        setattr(namespace, self.DEST, [*getattr(namespace, self.DEST, ()), line])
 
 
 def positive_integer(text: str) -> int:
-    """Type of an option that counts something."""
+    """Type of a whole number from 1 on."""
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1 on")
     return int(text)
 
 
+def non_negative_integer(text: str) -> int:
+    """Type of a whole number from 0 on."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 on")
+    return int(text)
+
+
 def named_folder(text: str) -> tuple[str, str]:
-    """Type of an option KIND=FOLDER."""
+    """Type of KIND=FOLDER."""
     kind, equals, folder = text.partition("=")
     if not (kind and equals and folder):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected KIND=FOLDER, as in environment=noise/")
@@ -28,12 +143,12 @@ def named_folder(text: str) -> tuple[str, str]:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Type of an option whose value is a list joined by commas."""
+    """Type of a list of words joined by commas."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def decibels(text: str) -> tuple[float | None, ...]:
-    """Type of a list of SNRs; "clean" is None."""
+    """Type of a list of signal-to-noise ratios in dB; the word "clean" becomes None."""
     return tuple(None if word == "clean" else _decibel(word) for word in words(text))
 
 
@@ -41,14 +156,14 @@ def _decibel(word: str) -> float:
     try:
         value = float(word)
     except ValueError:
-        value = math.nan
+        value = math.nan  # fails the comparison below, like any number out of range
     if not -60 <= value <= 60:
         raise argparse.ArgumentTypeError(f"got {word!r}, expected dB from -60 to 60, or clean")
     return value
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
-    """Type of a list of seeds."""
+    """Type of a list of seeds joined by commas."""
     try:
         return tuple(int(word) for word in words(text))
     except ValueError:

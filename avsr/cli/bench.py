@@ -1,4 +1,4 @@
-"""avsr bench: how fast words come live, and how fast files are worked on, on this machine."""
+"""avsr bench: how fast words appear live, and how fast files are transcribed, on this machine."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avsr.cli.arguments import add_quiet, device, positive_integer
+from avsr.cli.arguments import add_device, add_model, add_quiet, non_negative_integer, positive_integer
+from avsr.cli.command import Action
 from avsr.cli.console import Console, UsageError, describe
 from avsr.errors import AvsrError, DataError
 
@@ -20,51 +21,68 @@ if TYPE_CHECKING:
     from avsr.bench.speed import StepTime
     from avsr.recognizer import Recognizer
 
-SUMMARY = "figures of this machine: latency live, speed on files"
-DESCRIPTION = (
-    "latency [INPUT ...]   from the end of a word to the moment it is shown live, at each chunk size,\n"
-    "                      and what computing takes; INPUT: files, or the manifest of a prepared corpus\n"
-    "speed [FILE]          how long decoding, face finding, the network and all of it take, as a share\n"
-    "                      of the file's length, which is repeated to --seconds\n"
-    "\n"
-    "Without INPUT the demo clip is taken. Nothing else should run meanwhile. Times are milliseconds."
-)
+DESCRIPTION = "Measure how fast this machine is. Nothing else should run at the same time."
 EXAMPLE = "avsr bench latency work/grid/manifest.jsonl --split dev --clips 20 --plot latency.png"
 
-LATENCY_ONLY = ("split", "clips", "chunk_ms", "look_ahead_ms", "max_video_lag_ms", "plot")
-SPEED_ONLY = ("seconds", "size", "runs")
+LATENCY_DESCRIPTION = (
+    "Measure the time from the end of a word to the moment at which it is shown live, and the time spent\n"
+    "on computing, for each chunk size. Times are in milliseconds. Without INPUT the demo clip is used."
+)
+SPEED_DESCRIPTION = (
+    "Measure how long decoding, face finding, the network and a whole transcription take, as a share of the\n"
+    "file's length. FILE is repeated until it is --seconds long. Without FILE the demo clip is used."
+)
+SPEED_EXAMPLE = "avsr bench speed talk.mp4 --seconds 60 --size 1280x720"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `avsr bench`."""
+def add_latency_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `avsr bench latency`."""
     add = parser.add_argument
-    add("action", metavar="latency|speed", choices=("latency", "speed"), help="what to measure")
-    add("inputs", nargs="*", metavar="INPUT", help="files; for latency also manifests of prepared corpora")
-    add("--model", default="grid-tiny", metavar="NAME|PATH", help="default %(default)s")
-    add("--modality", choices=("auto", "av", "a"), default="auto", help="sound and lips, or sound; default auto")
-    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
-    add("--threads", type=positive_integer, metavar="N", help="of the arithmetic; default: 1 for latency, else all")
-    add("--json", action="store_true", help="one JSON object in place of the table")
-    add("--split", metavar="NAME", help="latency: utterances of this split of a manifest; default dev")
-    add("--clips", type=positive_integer, metavar="N", help="latency: only so many of them, evenly spread")
-    add("--chunk-ms", type=_chunks, metavar="LIST", help="latency: as in 160,320; default: all that the model knows")
-    add("--look-ahead-ms", type=positive_integer, metavar="MS", help="latency: how much later words are final")
-    add("--max-video-lag-ms", type=positive_integer, metavar="MS", help="latency: sound waits so long for lips")
-    add("--plot", type=Path, metavar="OUT.png", help="latency: histograms of word latencies; replaces OUT.png")
-    add("--seconds", type=positive_integer, metavar="N", help="speed: length of the file; default 60")
-    add("--size", type=_size, metavar="WxH", help="speed: of its pictures; default: as they are")
-    add("--runs", type=positive_integer, metavar="N", help="speed: measure so often, the fastest counts; default 3")
+    add("inputs", nargs="*", metavar="INPUT", help="files, or manifests of prepared corpora")
+    _add_common(parser, threads="threads of the arithmetic; default 1")
+    add("--split", default="dev", metavar="NAME", help="which utterances of a manifest; default %(default)s")
+    add("--clips", type=positive_integer, metavar="N", help="only N of them, evenly spread")
+    add("--chunk-ms", type=_chunks, metavar="LIST", help="chunk sizes, as in 160,320; default: all that the model has")
+    add(
+        "--look-ahead-ms",
+        type=non_negative_integer,
+        default=0,
+        metavar="MS",
+        help="sound after a chunk that is awaited before its words are final; default 0",
+    )
+    add("--max-video-lag-ms", type=positive_integer, metavar="MS", help="how long sound waits for late lips at most")
+    add("--plot", type=Path, metavar="OUT.png", help="write histograms of word latencies; replaces OUT.png")
+
+
+def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `avsr bench speed`."""
+    add = parser.add_argument
+    add("inputs", nargs="*", metavar="FILE", help="video or sound file")
+    _add_common(parser, threads="threads of the arithmetic; default: all cores")
+    add("--seconds", type=positive_integer, default=60, metavar="N", help="length of the file; default %(default)s")
+    add("--size", type=_size, metavar="WxH", help="size of the pictures; default: the file's own")
+    add(
+        "--runs",
+        type=positive_integer,
+        default=3,
+        metavar="N",
+        help="measurements; the fastest counts; default %(default)s",
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser, *, threads: str) -> None:
+    add_model(parser)
+    parser.add_argument(
+        "--modality", choices=("auto", "av", "a"), default="auto", help="use sound and lips, or sound; default auto"
+    )
+    add_device(parser)
+    parser.add_argument("--threads", type=positive_integer, metavar="N", help=threads)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     add_quiet(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure and print."""
-    others = SPEED_ONLY if arguments.action == "latency" else LATENCY_ONLY
-    for name in others:
-        if getattr(arguments, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} is not for avsr bench {arguments.action}")
-    if arguments.action == "speed" and len(arguments.inputs) > 1:
-        raise UsageError(f"one file at a time: got {len(arguments.inputs)}")
+def latency(arguments: argparse.Namespace) -> int:
+    """Measure the delay of words and print it."""
     if arguments.plot is not None:
         if arguments.plot.suffix.lower() != ".png":
             raise UsageError(f"--plot {arguments.plot}: expected the name of a PNG file, such as latency.png")
@@ -73,6 +91,26 @@ def run(arguments: argparse.Namespace) -> int:
         from avsr.evaluation.figures import check_matplotlib
 
         check_matplotlib()
+    return _measure(arguments, _latency, threads=arguments.threads or 1)
+
+
+def speed(arguments: argparse.Namespace) -> int:
+    """Measure the speed on a file and print it."""
+    if len(arguments.inputs) > 1:
+        raise UsageError(f"one file at a time: got {len(arguments.inputs)}")
+    return _measure(arguments, _speed, threads=arguments.threads)
+
+
+def _measure(
+    arguments: argparse.Namespace,
+    measure: Callable[[argparse.Namespace, Recognizer, Sequence[str], Console], None],
+    *,
+    threads: int | None,
+) -> int:
+    """Load the model and run `measure` with it.
+
+    threads: of the arithmetic; None leaves the number as it is.
+    """
     with Console(quiet=arguments.quiet) as console:
         import torch
 
@@ -82,14 +120,12 @@ def run(arguments: argparse.Namespace) -> int:
         recognizer = avsr.load(arguments.model, device=arguments.device)
         inputs = arguments.inputs or [str(ASSETS / "demo.mp4")]
         threads_before = torch.get_num_threads()
-        threads = arguments.threads or (1 if arguments.action == "latency" else None)
         try:
             if threads is not None:
                 torch.set_num_threads(threads)
-            measure = _latency if arguments.action == "latency" else _speed
             measure(arguments, recognizer, inputs, console)
         finally:
-            torch.set_num_threads(threads_before)
+            torch.set_num_threads(threads_before)  # for a Python program that runs several commands
     return 0
 
 
@@ -97,15 +133,15 @@ def _latency(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequ
     from avsr.bench.latency import latency_figure, measure
     from avsr.grid import HOP_MS
 
-    look_ahead_ms = arguments.look_ahead_ms or 0
+    look_ahead_ms = arguments.look_ahead_ms
     known = recognizer.card.chunks_ms
     sizes = arguments.chunk_ms or [size - look_ahead_ms for size in known if size > look_ahead_ms] or [HOP_MS]
     options = {} if arguments.max_video_lag_ms is None else {"max_video_lag_ms": float(arguments.max_video_lag_ms)}
-    for size in sizes:  # before any clip is read: raises for what the model cannot do
+    for size in sizes:  # a chunk size that the model does not have fails here, before any clip is read
         recognizer.stream(chunk_ms=size, look_ahead_ms=look_ahead_ms, video=False).close()
     lips = arguments.modality == "av" or (arguments.modality == "auto" and "av" in recognizer.card.modalities)
-    clips = _clips(inputs, arguments.split or "dev", arguments.clips, lips=lips)
-    # Once for what only the first session pays.
+    clips = _clips(inputs, arguments.split, arguments.clips, lips=lips)
+    # One measurement that is thrown away: the first session is slower than all later ones.
     measure(recognizer, clips[:1], chunk_ms=sizes[0], look_ahead_ms=look_ahead_ms, **options)
     results = []
     for number, size in enumerate(sizes):
@@ -143,7 +179,7 @@ def _clips(inputs: Sequence[str], split: str, count: int | None, *, lips: bool) 
 def _latency_table(results: Sequence[Latency]) -> str:
     from avsr.bench.latency import percentiles
 
-    def of(values: Sequence[float], *wanted: int) -> list[str]:
+    def cells(values: Sequence[float], *wanted: int) -> list[str]:
         return ["-" if (value := percentiles(values)[p]) is None else f"{value:.0f}" for p in wanted]
 
     heads = [
@@ -159,10 +195,10 @@ def _latency_table(results: Sequence[Latency]) -> str:
                 str(result.look_ahead_ms),
                 f"{result.algorithm_ms:.0f}",
                 *(f"{percentiles(result.compute_ms)[p]:.1f}" for p in (50, 90, 99)),
-                *of(result.word_ms, 50, 90, 99),
-                *of(result.first_partial_ms, 50),
-                *of(result.final_ms, 50),
-                *of(result.last_word_ms, 50, 90),
+                *cells(result.word_ms, 50, 90, 99),
+                *cells(result.first_partial_ms, 50),
+                *cells(result.final_ms, 50),
+                *cells(result.last_word_ms, 50, 90),
                 f"{result.real_time_factor:.3f}",
                 "-" if result.with_faces is None else f"{result.with_faces:.3f}",
                 f"{100 * result.cpu_share:.1f}",
@@ -176,8 +212,7 @@ def _latency_table(results: Sequence[Latency]) -> str:
 def _speed(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequence[str], console: Console) -> None:
     from avsr.bench.speed import peak_memory_mib, repeat, time_steps
 
-    seconds = arguments.seconds or 60
-    runs = arguments.runs or 3
+    seconds, runs = arguments.seconds, arguments.runs
     best: dict[str, StepTime] = {}
     before_mib = peak_memory_mib()
     with tempfile.TemporaryDirectory() as folder:
@@ -201,8 +236,8 @@ def _speed(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequen
         _print_json(console, recognizer, {"seconds": seconds, "runs": runs, "steps": steps, "memory": memory})
         return
     explained = {
-        "decode": "picture and sound, decoded alone",
-        "faces": "pictures to lip crops, decoding included",
+        "decode": "decoding of pictures and sound alone",
+        "faces": "pictures to lip crops, with decoding",
         "network": "features, network, words",
         "whole": "a transcription: faces beside the network",
     }
@@ -264,3 +299,11 @@ def _size(text: str) -> tuple[int, int]:
     if sides is None or int(sides[1]) % 2 or int(sides[2]) % 2:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected even WIDTHxHEIGHT, as in 1280x720")
     return int(sides[1]), int(sides[2])
+
+
+ACTIONS = {
+    "latency": Action(
+        "how long after its end a word is shown live", LATENCY_DESCRIPTION, EXAMPLE, add_latency_arguments, latency
+    ),
+    "speed": Action("how long each step takes on a file", SPEED_DESCRIPTION, SPEED_EXAMPLE, add_speed_arguments, speed),
+}

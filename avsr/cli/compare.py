@@ -1,4 +1,4 @@
-"""avsr compare: two evaluations, and what differs beyond chance."""
+"""avsr compare: two evaluations, and which of their differences are more than chance."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ if TYPE_CHECKING:
     from avsr.evaluation.compare import Comparison, Difference
     from avsr.grid import Modality
 
-SUMMARY = "two evaluations: what got better or worse beyond chance"
 DESCRIPTION = (
-    "Compare the evaluation B with the evaluation A, both folders of avsr evaluate on the same\n"
-    "utterances, in every condition that both have. :a, :v or :av after a folder takes that modality\n"
-    "only, so that two modalities can be compared, also of one evaluation. Prints the conditions that\n"
-    "differ beyond chance."
+    "Compare evaluation B with evaluation A in every condition that both have. Both are folders that\n"
+    "avsr evaluate wrote for the same utterances. FOLDER:a, FOLDER:v or FOLDER:av takes one modality only;\n"
+    "so two modalities of one evaluation can be compared. Prints the conditions that differ beyond chance."
 )
 EXAMPLE = "avsr compare runs/dev:a runs/dev:av"
 
@@ -27,9 +25,9 @@ EXAMPLE = "avsr compare runs/dev:a runs/dev:av"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr compare`."""
     add = parser.add_argument
-    add("a", metavar="A", help="folder of the first evaluation, what is compared with")
-    add("b", metavar="B", help="folder of the second")
-    add("--all", action="store_true", help="print the conditions that may differ by chance too")
+    add("a", metavar="A", help="folder of the first evaluation")
+    add("b", metavar="B", help="folder of the second evaluation")
+    add("--all", action="store_true", help="also print the conditions that may differ by chance")
     add("--json", action="store_true", help="print one JSON object with all conditions")
 
 
@@ -90,7 +88,7 @@ def _json(arguments: argparse.Namespace, comparison: Comparison) -> str:
         return {**condition, **values, "verdict": difference.verdict}
 
     overall = row(comparison.overall)
-    for name in ("modality", "noise", "snr_db", "video"):  # of no condition in particular
+    for name in ("modality", "noise", "snr_db", "video"):  # the overall result mixes all conditions
         del overall[name]
     content = {
         "schema": 1,

@@ -1,6 +1,7 @@
-"""What a command says: results on standard output, everything else on standard error.
+"""Output of a command: results on standard output, everything else on standard error.
 
-The progress bar appears only where standard error is a terminal; messages and results pass it without breaking it.
+The progress bar appears only if standard error is a terminal. It is removed before a message or a result is written
+and drawn again below it.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ logger = logging.getLogger(__name__)
 
 
 class UsageError(Exception):
-    """The command line asks for something that makes no sense; str() is one line saying what and how to mend it."""
+    """The command line is wrong; str() is one line that says what is wrong and what to write instead."""
 
 
 class Console:
     """Results, messages and the progress bar of one command. A context manager; leaving it removes the bar.
 
-    quiet: no bar, notes or warnings; errors and results remain.
+    quiet: show no bar and no notes; errors and results remain.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self.has_bar = not quiet and sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._bar = ""  # as it stands on the terminal now
-        self._start: tuple[float, float] | None = None  # when progress was first made, and how much there was then
+        self._bar = ""  # the line that the terminal shows now
+        self._start: tuple[float, float] | None = None  # time of the first progress, and the fraction done by then
 
     def __enter__(self) -> Console:
         return self
@@ -50,9 +51,9 @@ class Console:
     def result(self, text: str) -> None:
         """Write to standard output at once, so that a reader behind a pipe gets each result as it is ready.
 
-        Raises AvsrError when it cannot be written, BrokenPipeError when nobody reads any more.
+        Raises AvsrError if the text cannot be written, BrokenPipeError if the reader of a pipe has gone.
         """
-        if sys.stdout is None:  # by the caller
+        if sys.stdout is None:  # the program that started this one closed it
             raise AvsrError("standard output is closed", got=f"the result {text.strip()!r}", expected="a place for it")
         encoding = sys.stdout.encoding or "utf-8"
         with self._bar_aside():
@@ -67,15 +68,19 @@ class Console:
     def error(self, line: str) -> None:
         """One line about what failed."""
         with self._bar_aside():
-            _to_stderr(f"avsr: {printable(line)}\n")
+            to_stderr(f"avsr: {printable(line)}\n")
 
     def note(self, line: str) -> None:
-        """One line that the user may want to know; silent when quiet."""
+        """One line that the user may want to know; nothing if quiet."""
         if not self._quiet:
             self.error(line)
 
     def progress(self, fraction: float, status: str) -> None:
-        """Show how much is done, in [0, 1], with the time that is left at the present pace."""
+        """Draw the bar, with the time that is left at the present pace.
+
+        fraction: how much is done, from 0 to 1.
+        status: text beside the bar, such as "3/8 files".
+        """
         if not self.has_bar:
             return
         left = ""
@@ -85,7 +90,8 @@ class Console:
                 left_s = (time.monotonic() - start_s) * (1 - fraction) / (fraction - start_fraction)
                 left = f", {duration(left_s)} left"
         elif fraction > 0:
-            self._start = (time.monotonic(), fraction)  # the time before, as for loading a model, says nothing
+            # The pace is measured from here: the time before went into loading a model, not into files.
+            self._start = (time.monotonic(), fraction)
         filled = round(BAR_WIDTH * fraction)
         line = f"{fraction:4.0%} |{'#' * filled}{'-' * (BAR_WIDTH - filled)}| {status}{left}"
         self._replace_bar(line[: shutil.get_terminal_size().columns - 1])
@@ -100,15 +106,15 @@ class Console:
     def _replace_bar(self, line: str) -> None:
         if line != self._bar:
             blank = "\r" + " " * len(self._bar) + "\r"
-            _to_stderr(blank + line)
+            to_stderr(blank + line)
             self._bar = line
 
 
 @contextmanager
 def messages_on_stderr(*, debug: bool = False) -> Iterator[None]:
-    """Show what the package logs as lines like those of Console; with debug everything, tracebacks included.
+    """Show the log messages of the package as lines that look like the lines of Console.
 
-    Python warnings, which are for developers, are shown with debug only.
+    debug: also show messages of the levels INFO and DEBUG, with tracebacks, and Python's warnings for developers.
     """
     package = logging.getLogger("avsr")
     handler = logging.StreamHandler()
@@ -127,9 +133,10 @@ def messages_on_stderr(*, debug: bool = False) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """`text` as it is safe to show in one line: control characters, line breaks and undecodable bytes are escaped.
+    """`text` on one line that is safe to print: control characters, line breaks and undecodable bytes are escaped.
 
-    A file name may hold anything, also sequences that rewrite a terminal or break a list of one file a line.
+    A file name may contain a line break, which would break a list of one file a line, and sequences that make a
+    terminal overwrite what it shows.
     """
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
@@ -137,18 +144,18 @@ def printable(text: str) -> str:
 
 
 def without_name(message: str, path: str) -> str:
-    """A message about a file without the file's name in front, which most but not all of them have."""
-    return message.removeprefix(f"{' '.join(str(Path(path)).split())}: ")  # as AvsrError prints it
+    """A message about a file without the file's name in front; the same message if it does not begin with the name."""
+    return message.removeprefix(f"{' '.join(str(Path(path)).split())}: ")  # AvsrError prints the name like this
 
 
 def describe(error: OSError) -> str:
-    """One line for an error of the operating system."""
+    """One line for an error of the operating system, with the file if it names one."""
     reason = error.strerror or str(error)
     return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def explain(error: Exception) -> AvsrError:
-    """Any error as one that prints as one line: what we raise on purpose as it is, a fault of ours as unexpected."""
+    """Any error as an error that prints as one line. An error that nobody raised on purpose is called unexpected."""
     logger.debug("traceback", exc_info=error)
     match error:
         case AvsrError():
@@ -166,13 +173,15 @@ def explain(error: Exception) -> AvsrError:
 
 
 def duration(seconds: float) -> str:
-    """`M:SS`, or `H:MM:SS` from an hour on."""
+    """A time as `M:SS`, or as `H:MM:SS` from one hour on."""
     minutes, whole_seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{whole_seconds:02}" if hours else f"{minutes}:{whole_seconds:02}"
 
 
-def _to_stderr(text: str) -> None:
-    if sys.stderr is not None:  # None when the caller closed it; print() would then write to standard output
+def to_stderr(text: str) -> None:
+    """Write `text` as it is to standard error, at once."""
+    # None if the program that started this one closed it; print() would then write to standard output.
+    if sys.stderr is not None:
         sys.stderr.write(text)
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""avsr doctor: what a file offers, before anyone blames the model."""
+"""avsr doctor: what a file offers to a recogniser, and its faults."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from avsr.errors import AvsrError
 if TYPE_CHECKING:
     from avsr.offline.diagnosis import Diagnosis, FaceReport
 
-SUMMARY = "what a file offers: sound, picture, faces, and how they fit"
 DESCRIPTION = (
-    "Look through a video or sound file: its streams, frame rate, faces and who of them speaks, how far\n"
-    "sound and lips are apart, and what to do about it. The whole file is read, at several times its\n"
-    "speed. Exit code 0: fine (ok) or usable with a loss (warn); 1: a fault to mend (bad), or not readable."
+    "Examine a video or sound file: its streams, its frame rate, its faces and which of them speaks, how far\n"
+    "sound and lips are apart, and what to do about it. Reads the whole file, faster than it plays. Exit\n"
+    "code 0: the file is fine (ok) or usable with a loss (warn); 1: it has a fault (bad) or cannot be read."
 )
 EXAMPLE = "avsr doctor talk.mp4 --sheet faces.png"
 
@@ -28,19 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr doctor`."""
     add = parser.add_argument
     add("file", metavar="FILE", help="video or sound file")
-    add("--json", action="store_true", help="the findings as one JSON object")
+    add("--json", action="store_true", help="print one JSON object instead of lines")
     add("--sheet", type=Path, metavar="OUT.png", help="write a picture with lip crops of each face; replaces OUT.png")
     add_quiet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what the file offers; 0 when it can be used, 1 when it has a fault."""
+    """Print what the file offers; 0 if it can be used, 1 if it has a fault."""
     if arguments.sheet is not None and arguments.sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {arguments.sheet}: expected the name of a PNG file, such as sheet.png")
     if arguments.sheet is not None and not arguments.sheet.parent.is_dir():
         raise UsageError(f"--sheet {arguments.sheet}: no such folder; make it first")
     if arguments.sheet is not None and os.path.realpath(arguments.sheet) == os.path.realpath(arguments.file):
-        raise UsageError(f"--sheet {arguments.sheet} is the file to look at itself; name another")
+        raise UsageError(f"--sheet {arguments.sheet} is the file to examine itself; name another")
     with Console(quiet=arguments.quiet) as console:
         from avsr.media import probe
         from avsr.offline.diagnosis import diagnose
@@ -106,7 +105,7 @@ def _start(start_s: float) -> str:
 
 
 def _write_sheet(diagnosis: Diagnosis, target: Path) -> None:
-    """Write the contact sheet, whole or not at all."""
+    """Write the contact sheet. If that fails, no part of it is left behind."""
     import cv2
 
     labels = {face.quality.id: f"face {face.quality.id}: {_describe(face)}" for face in diagnosis.faces}

@@ -1,4 +1,4 @@
-"""avsr evaluate: error rates of a recogniser under noise and damage to the picture."""
+"""avsr evaluate: error rates of a recogniser in noise and with damaged pictures."""
 
 from __future__ import annotations
 
@@ -9,108 +9,118 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsr.cli.arguments import add_quiet, decibels, named_folder, positive_integer, whole_numbers, words
+from avsr.cli.arguments import (
+    DEFAULT_SEEDS,
+    add_device,
+    add_model,
+    add_old_name,
+    add_output_dir,
+    add_quiet,
+    add_seeds,
+    decibels,
+    positive_integer,
+    words,
+)
 from avsr.cli.console import Console, UsageError
+from avsr.cli.noise import add_noise
 
 if TYPE_CHECKING:
     from avsr.evaluation.job import Evaluation
     from avsr.grid import Modality
 
-SUMMARY = "error rates of a recogniser, by noise, level and what happens to the picture"
 DESCRIPTION = (
-    "Measure word and character error rates on the prepared data set MANIFEST: by sound (a), lips (v)\n"
-    "and both (av), in noise of several kinds and levels, with lips that are lost, blurred, covered,\n"
-    "late or frozen. Writes results.json, results.csv, report.html, report.md and figures into the\n"
-    "output folder and prints its table. The same command goes on with an interrupted evaluation."
+    "Measure word and character error rates on the prepared data set MANIFEST: by sound (a), lips (v) and\n"
+    "both (av), in noise of several kinds and levels, with lips that are lost, blurred, covered, late or\n"
+    "frozen. Writes results.json, results.csv, report.html, report.md and figures into the output folder and\n"
+    "prints the table. The same command continues an interrupted evaluation."
 )
-EXAMPLE = "avsr evaluate work/grid/manifest.jsonl --split dev --output runs/dev --noises white,pink --snr clean,0"
+EXAMPLE = (
+    "avsr evaluate work/grid/manifest.jsonl --split dev --noise-kinds white,pink --snr clean,0 --output-dir runs/dev"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr evaluate`."""
     add = parser.add_argument
     add("manifest", metavar="MANIFEST", help="manifest.jsonl of a prepared data set")
-    add("--output", type=Path, metavar="DIR", help="folder for the results; default: evaluation/MODEL-SPLIT")
-    add("--split", default="dev", help="which utterances; default %(default)s")
+    output = add_output_dir(parser, "folder for the results; default: evaluation/MODEL-SPLIT")
+    add_old_name(parser, "--output", output)
+    add("--split", default="dev", metavar="NAME", help="which utterances; default %(default)s")
     add("--clips", type=positive_integer, metavar="N", help="only N of them, evenly spread")
-    system = parser.add_argument_group("recogniser").add_mutually_exclusive_group()
-    system.add_argument(
-        "--model",
-        default="grid-tiny",
-        metavar="NAME|PATH",
-        help="shipped model, checkpoint or .nemo; default grid-tiny",
+    _add_recogniser(parser.add_argument_group("recogniser"))
+    _add_conditions(parser.add_argument_group("conditions, each a list joined by commas"))
+    noise = parser.add_argument_group("noise, as for avsr noise plan")
+    noise.add_argument("--protocol", default="avsr", metavar="NAME", help="way of testing in noise; default avsr")
+    add_noise(noise)
+    noise.add_argument("--voices", metavar="SPLIT", help="split whose voices make babble; default: the one of --split")
+    noise.add_argument(
+        "--plan",
+        metavar="PLAN",
+        help="take the mixtures from this plan of avsr noise plan; --noise-kinds, --snr and --seed choose some of them",
     )
-    system.add_argument(
-        "--recognizer", metavar="MODULE:FUNCTION", help="Python function (or FILE.py:FUNCTION): samples in, text out"
+    work = parser.add_argument_group("work")
+    work.add_argument("--workers", type=positive_integer, metavar="N", help="processes; default: number of cores")
+    work.add_argument(
+        "--batch-size", type=positive_integer, default=8, metavar="N", help="utterances at a time; default 8"
     )
-    system.add_argument("--command", metavar="WORDS", help="program that prints the text of the file {wav}")
-    add("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="where the model computes; default auto")
-    add(
+    work.add_argument(
+        "--shard", metavar="I/N", help="do only the I-th of N parts; whoever finishes last writes the results"
+    )
+    report = parser.add_argument_group("report")
+    report.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="folder of another evaluation that is shown in the same table; repeatable",
+    )
+    report.add_argument("--no-media", action="store_true", help="leave recordings and pictures of people out")
+    add_quiet(parser)
+
+
+def _add_recogniser(options: argparse._ArgumentGroup) -> None:
+    one_of = options.add_mutually_exclusive_group()
+    add_model(one_of)
+    one_of.add_argument(
+        "--recognizer",
+        metavar="MODULE:FUNCTION",
+        help="Python function, or FILE.py:FUNCTION, that takes samples and returns text",
+    )
+    one_of.add_argument("--command", metavar="WORDS", help="program that prints the text of the file {wav}")
+    add_device(options)
+    options.add_argument(
         "--chunk-ms",
         type=positive_integer,
         metavar="MS",
-        help="hear and see in such chunks, as live; default: whole utterances",
+        help="recognise in chunks of this length, as live; default: whole utterances",
     )
-    add("--normalize", action="store_true", help="letter case and punctuation do not count")
-    grid = parser.add_argument_group("conditions, each a list joined by commas")
-    grid.add_argument("--modalities", type=words, metavar="LIST", help="a, v, av; default: all that there are")
-    grid.add_argument("--noises", type=words, metavar="LIST", help="kinds of noise, or none; default: the protocol's")
-    grid.add_argument(
+    options.add_argument("--normalize", action="store_true", help="ignore letter case and punctuation")
+
+
+def _add_conditions(options: argparse._ArgumentGroup) -> None:
+    options.add_argument("--modalities", type=words, metavar="LIST", help="a, v, av; default: all that it has")
+    options.add_argument(
         "--snr", type=decibels, metavar="LIST", help="dB or clean, as in --snr=-5,0,clean; default: the protocol's"
     )
-    grid.add_argument(
+    options.add_argument(
         "--video",
         type=words,
         metavar="LIST",
         help="what happens to the lips: intact, absent, random-50, ...",
     )
-    grid.add_argument("--seed", type=whole_numbers, metavar="LIST", help="of what is random; default 1,2,3")
-    noise = parser.add_argument_group("noise, as for avsr noise plan")
-    noise.add_argument("--protocol", default="avsr", metavar="NAME", help="way of testing in noise; default avsr")
-    noise.add_argument(
-        "--noise",
-        action="append",
-        default=[],
-        type=named_folder,
-        metavar="KIND=FOLDER",
-        help="recordings of a kind (environment, music, rir, ...); or musan, demand, noisex92, esc50, dns",
-    )
-    noise.add_argument("--effects", default="", metavar="LIST", help="room, microphone and line, as in reverb@0.5")
-    noise.add_argument("--voices", metavar="SPLIT", help="split that babble is made of; default: the one evaluated")
-    noise.add_argument(
-        "--part", choices=("train", "valid", "test"), default="test", help="of a collection; default test"
-    )
-    noise.add_argument(
-        "--training-noise",
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="noise that the model was trained with; a recording in both is an error",
-    )
-    noise.add_argument("--plan", metavar="FILE", help="a noise plan that is there already, in place of all these")
-    work = parser.add_argument_group("work")
-    work.add_argument("--workers", type=positive_integer, metavar="N", help="processes; default: one a core")
-    work.add_argument("--batch-size", type=positive_integer, default=8, metavar="N", help="utterances; default 8")
-    work.add_argument(
-        "--shard", metavar="I/N", help="do only the I-th of N parts; the last one done writes the results"
-    )
-    report = parser.add_argument_group("report")
-    report.add_argument(
-        "--beside", action="append", default=[], type=Path, metavar="DIR", help="another evaluation, for the same table"
-    )
-    report.add_argument("--no-media", action="store_true", help="a report without anybody's voice and lips in it")
-    add_quiet(parser)
+    add_seeds(options)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate; 0 when all of it, or all of the shard, is done."""
+    """Evaluate; 0 when the whole evaluation, or the whole part of --shard, is done."""
     from avsr.evaluation.report import check_report_packages, write_report
     from avsr.evaluation.results import read_results
     from avsr.evaluation.runner import evaluate
 
-    check_report_packages()  # now, and not after half an hour
+    check_report_packages()  # a missing package fails now, and not after half an hour
     shard = _shard(arguments.shard)
-    output = arguments.output or Path("evaluation", f"{_system_name(arguments)}-{arguments.split}")
+    output = arguments.output_dir or Path("evaluation", f"{_system_name(arguments)}-{arguments.split}")
     beside = [read_results(folder) for folder in arguments.beside]
     with Console(quiet=arguments.quiet) as console:
         evaluation = _evaluation(arguments, console)
@@ -125,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
         if outcome.results is None:
             console.note(
                 f"part {shard[0]} of {shard[1]} is done; {output} lacks {outcome.missing} units of other parts: the"
-                " same command without --shard does them, or puts together what others have done"
+                " same command without --shard does the missing ones and writes the results"
             )
             console.result(f"{output}\n")
             return 0
@@ -137,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
-    from avsr.evaluation.conditions import DEFAULT_PICTURES, DEFAULT_SEEDS, make_grid
+    from avsr.evaluation.conditions import DEFAULT_PICTURES, make_grid
     from avsr.evaluation.job import Evaluation
     from avsr.evaluation.opened import ModelSource
     from avsr.evaluation.sounds import NoiseSource, default_sounds
@@ -145,7 +155,7 @@ def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
     system = ModelSource(_target(arguments), arguments.device, arguments.chunk_ms)
     source = NoiseSource(
         protocol=arguments.protocol,
-        folders=tuple(arguments.noise),
+        folders=tuple(arguments.noise_folder),
         effects=arguments.effects,
         part=arguments.part,
         voices=arguments.voices,
@@ -153,11 +163,14 @@ def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
         plan=arguments.plan,
     )
     defaults = default_sounds(source)
-    if arguments.noises is None and defaults.left_out:
-        console.note(f"without {', '.join(defaults.left_out)} noise, for which no --noise KIND=FOLDER is given")
+    kinds = arguments.noise_kinds
+    if kinds is None and defaults.left_out:
+        console.note(
+            f"without {', '.join(defaults.left_out)} noise: no --noise-folder KIND=FOLDER has recordings of it"
+        )
     grid = make_grid(
         _modalities(arguments.modalities) or system.open().card.modalities,
-        defaults.noises if arguments.noises is None else [name for name in arguments.noises if name != "none"],
+        defaults.noises if kinds is None else [kind for kind in kinds if kind != "none"],
         defaults.snrs_db if arguments.snr is None else arguments.snr,
         DEFAULT_PICTURES if arguments.video is None else arguments.video,
         arguments.seed or defaults.seeds or DEFAULT_SEEDS,

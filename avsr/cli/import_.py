@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from avsr.cli.arguments import add_old_place, add_output_dir
 from avsr.cli.console import Console
 from avsr.errors import ModelError
 
-SUMMARY = "a published .nemo model to a checkpoint folder"
 DESCRIPTION = (
-    "Turn a FastConformer or Conformer CTC model, MODEL.nemo, into the checkpoint folder OUT, which\n"
-    "avsr transcribe takes as --model and which loads faster. A model with anything that would change\n"
-    "its results and is not supported is refused, naming it. Prints the path of the folder."
+    "Convert a FastConformer or Conformer CTC model, MODEL.nemo, to a checkpoint folder, which\n"
+    "avsr transcribe takes as --model and which loads faster. If a model has a part that is not supported\n"
+    "and would change its results, it is refused with the name of that part. Prints the path of the folder."
 )
-EXAMPLE = "avsr import parakeet-ctc-0.6b.nemo models/parakeet"
+EXAMPLE = "avsr import parakeet-ctc-0.6b.nemo --output-dir models/parakeet"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr import`."""
-    add = parser.add_argument
-    add("model", metavar="MODEL.nemo", help="archive to read")
-    add("out", metavar="OUT", help="folder to write")
-    add("--overwrite", action="store_true", help="replace OUT where it is a checkpoint already")
+    parser.add_argument("model", metavar="MODEL.nemo", help="archive to read")
+    output = add_output_dir(parser, "checkpoint folder to write", required=True)
+    add_old_place(parser, output)
+    parser.add_argument("--overwrite", action="store_true", help="replace DIR if it is a checkpoint already")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     from avsr.families.nemo import load_nemo, model_card
     from avsr.families.own.checkpoint import CONFIG_NAME, save_checkpoint
 
-    out = Path(arguments.out)
+    out = arguments.output_dir
+    # Only a checkpoint may be replaced: any other folder may hold what somebody still needs.
     if out.exists() and not (arguments.overwrite and (out / CONFIG_NAME).is_file()):
         raise ModelError(
             f"{out} is there already",

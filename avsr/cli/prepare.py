@@ -5,61 +5,71 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+from collections.abc import Callable
 
-from avsr.cli.arguments import add_quiet, positive_integer
+from avsr.cli.arguments import add_old_place, add_output_dir, add_quiet, positive_integer, words
+from avsr.cli.command import Action
 from avsr.cli.console import Console
 from avsr.errors import DataError
 
-SUMMARY = "a corpus to sound, lip crops and a manifest, ready for training"
 DESCRIPTION = (
-    "Cut the lips out of a corpus's videos and write them with sound, text and a manifest into\n"
-    "OUT. Clips that are of no use are listed in OUT/rejected.jsonl with the reason. The same\n"
-    "command goes on with an interrupted preparation. Prints the path of the manifest.\n\n"
-    "folder: any folder of videos with NAME.txt beside NAME.mp4 (or mkv, mov, webm, avi, mpg),\n"
-    "plain text or as in LRS2 and LRS3, whose word times are kept. The speaker is the folder\n"
-    "that holds the video. Split by SRC/train.txt, val.txt, test.txt and pretrain.txt (LRS2) or\n"
-    "by the first folder below SRC, if one is called so (LRS3); else all is train. val is called\n"
-    "dev. Where there is no dev, a fixed draw of speakers with a twentieth of the clips of train\n"
-    "(of trainval, of pretrain) becomes dev; what they say in other training splits becomes\n"
-    "dev_pretrain. Of a single speaker clips are drawn.\n\n"
-    "grid: GRID as distributed is split by a fixed rule: of each speaker an eighth of the clips\n"
-    "is test_seen, 3 in 40 are dev, the rest train. A folder with a clips.jsonl says its own\n"
-    "splits.\n\n"
-    "Held-out speakers, of a corpus without splits of its own, are test_unseen."
+    "Cut the lips out of a corpus's videos and write them with sound, text and a manifest into a folder.\n"
+    "Clips that cannot be used are listed with the reason in rejected.jsonl in that folder. The same\n"
+    "command continues an interrupted preparation. Prints the path of the manifest."
 )
-EXAMPLE = "avsr prepare folder ~/corpora/lrs3 work/lrs3 --workers 8"
+EXAMPLE = "avsr prepare folder ~/corpora/lrs3 --output-dir work/lrs3 --workers 8"
+
+HELD_OUT = "Held-out speakers, if the corpus has no splits of its own, become the split test_unseen."
+FOLDER_DESCRIPTION = (
+    "Prepare any folder of videos with NAME.txt beside NAME.mp4 (or mkv, mov, webm, avi, mpg). The text\n"
+    "is plain, or as in LRS2 and LRS3, whose word times are kept. The speaker is the folder that holds the\n"
+    "video.\n\n"
+    "Splits come from SRC/train.txt, val.txt, test.txt and pretrain.txt (LRS2), or from the name of the\n"
+    "first folder below SRC (LRS3); without either, everything is train. val is called dev. If there is no\n"
+    "dev, a fixed draw of speakers with a twentieth of the clips of train (of trainval, of pretrain) becomes\n"
+    "dev; the clips of these speakers in other training splits become dev_pretrain. If there is only one\n"
+    f"speaker, clips are drawn instead of speakers.\n\n{HELD_OUT}\n"
+    "Prints the path of the manifest."
+)
+GRID_DESCRIPTION = (
+    "Prepare the GRID corpus. As distributed it is split by a fixed rule: of each speaker an eighth of the\n"
+    "clips is test_seen, 3 in 40 are dev, the rest is train. A folder with a clips.jsonl names its own\n"
+    f"splits.\n\n{HELD_OUT}\n"
+    "Prints the path of the manifest."
+)
+GRID_EXAMPLE = "avsr prepare grid work/corpora/grid --output-dir work/grid --held-out-speakers s2,s22"
 
 MAX_REASONS = 5
-"""Rejected clips that are named on the console; all are in rejected.jsonl."""
+"""Rejected clips that are named on the console; rejected.jsonl has all of them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `avsr prepare`."""
+    """Declare the arguments of `avsr prepare folder` and `avsr prepare grid`."""
     add = parser.add_argument
-    add("corpus", metavar="CORPUS", help="kind of corpus: grid or folder")
     add("src", metavar="SRC", help="folder that holds the corpus")
-    add("out", metavar="OUT", help="folder for the prepared data")
+    output = add_output_dir(parser, "folder for the prepared data", required=True)
+    add_old_place(parser, output)
     add(
         "--held-out-speakers",
-        type=_names,
+        type=words,
         default=(),
         metavar="S,S,...",
-        help="speakers to keep for tests, as in s2,s22; their split is test_unseen",
+        help="speakers to keep for tests, as in s2,s22",
     )
     add("--workers", type=positive_integer, default=os.cpu_count() or 1, metavar="N", help="processes; default: cores")
     add_quiet(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Prepare the corpus; 0 when every clip was either prepared or rejected for a reason, and some were prepared."""
+def run(corpus: str, arguments: argparse.Namespace) -> int:
+    """Prepare a corpus; 0 if some clips were prepared and every other clip was rejected for a reason."""
     from avsr.datasets.prepare import prepare
 
     with Console(quiet=arguments.quiet) as console:
         prepared = prepare(
-            arguments.corpus,
+            corpus,
             arguments.src,
-            arguments.out,
-            held_out=arguments.held_out_speakers,
+            arguments.output_dir,
+            held_out=tuple(dict.fromkeys(arguments.held_out_speakers)),
             workers=arguments.workers,
             on_progress=lambda done, total: console.progress(done / total, f"{done}/{total} clips"),
         )
@@ -79,5 +89,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+def _run_for(corpus: str) -> Callable[[argparse.Namespace], int]:
+    return lambda arguments: run(corpus, arguments)
+
+
+ACTIONS = {
+    "folder": Action(
+        "any folder of videos with a text beside each, LRS2 and LRS3 too",
+        FOLDER_DESCRIPTION,
+        EXAMPLE,
+        add_arguments,
+        _run_for("folder"),
+    ),
+    "grid": Action("the GRID corpus as distributed", GRID_DESCRIPTION, GRID_EXAMPLE, add_arguments, _run_for("grid")),
+}

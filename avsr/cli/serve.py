@@ -8,14 +8,13 @@ import re
 import sys
 import webbrowser
 
-from avsr.cli.arguments import add_quiet, positive_integer
+from avsr.cli.arguments import add_model, add_quiet, face, non_negative_integer, positive_integer
 from avsr.cli.console import Console, UsageError
 
-SUMMARY = "live captions of camera and microphone, in the browser"
 DESCRIPTION = (
-    "Serve a page that captions what the browser's camera and microphone see and hear, as it is\n"
-    "spoken. Everything stays on this machine: the page is for browsers here, unless --host names\n"
-    "another address; then it asks for a token. Prints the address of the page; Ctrl-C ends it."
+    "Serve a page that shows live captions of the browser's camera and microphone. Everything stays on this\n"
+    "machine: only browsers on this machine reach the page, unless --host names another address; the page\n"
+    "then asks for a token. Prints the address of the page; Ctrl-C ends it."
 )
 EXAMPLE = "avsr serve --port 8765"
 
@@ -24,21 +23,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr serve`."""
     add = parser.add_argument
     add(
-        "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen; default %(default)s, this machine only"
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen at; default %(default)s, for this machine only",
     )
-    add("--port", type=_port, default=8765, metavar="N", help="default %(default)s; 0: any that is free")
-    add("--token", type=_token, metavar="TEXT", help="what a browser must know; default: none, or made up for --host")
-    add("--model", default="grid-tiny", metavar="NAME|PATH", help="one that can stream; default %(default)s")
-    add("--chunk-ms", type=positive_integer, default=320, metavar="MS", help="words appear in such steps; default 320")
-    add("--look-ahead-ms", type=_milliseconds, default=0, metavar="MS", help="heard before words are final; default 0")
-    add("--face", type=_face, default="largest", metavar="largest|ID", help="whose lips to read; default largest")
-    add("--max-sessions", type=positive_integer, default=4, metavar="N", help="at a time; default %(default)s")
-    add("--max-minutes", type=_minutes, default=60.0, metavar="M", help="of one session; default 60")
+    add("--port", type=_port, default=8765, metavar="N", help="port to listen at; 0: any free one; default %(default)s")
+    add("--token", type=_token, metavar="TEXT", help="password of the page; default: none, or a random one with --host")
+    add_model(parser, "model that works live")
+    add("--chunk-ms", type=positive_integer, default=320, metavar="MS", help="time between captions; default 320")
+    add(
+        "--look-ahead-ms",
+        type=non_negative_integer,
+        default=0,
+        metavar="MS",
+        help="sound after a chunk that is awaited before its words are final; default 0",
+    )
+    add("--face", type=face, default="largest", metavar="largest|ID", help="whose lips to read; default largest")
+    add("--max-sessions", type=positive_integer, default=4, metavar="N", help="sessions at a time; default %(default)s")
+    add("--max-minutes", type=_minutes, default=60.0, metavar="M", help="length of a session; default 60")
     add(
         "--open",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="show the page in the browser; default: where there is a desktop",
+        help="show the page in the browser; default: if there is a desktop",
     )
     add_quiet(parser)
 
@@ -50,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     from avsr.serving.server import Settings, require_extra, serve
 
     with Console(quiet=arguments.quiet) as console:
-        require_extra()  # before the model is loaded for nothing
+        require_extra()  # missing packages are reported before the model is loaded
         import avsr
 
         token = arguments.token
@@ -101,12 +109,6 @@ def _token(text: str) -> str:
     return text
 
 
-def _milliseconds(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected milliseconds, as in 160")
-    return int(text)
-
-
 def _minutes(text: str) -> float:
     try:
         minutes = float(text)
@@ -115,9 +117,3 @@ def _minutes(text: str) -> float:
     if not 0 < minutes <= 1e6:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected minutes, as in 90 or 0.5")
     return minutes
-
-
-def _face(text: str) -> str:
-    if text not in ("auto", "largest") and not re.fullmatch("[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected largest or the number of a face")
-    return text

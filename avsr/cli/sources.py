@@ -1,7 +1,9 @@
-"""Which input each file in an output folder was made from, so that one input's text is never taken for another's.
+"""A record of which input each file in an output folder was made from.
 
-The folder's record is `.avsr-sources.jsonl`, one line a written file: its name, the input as it was named, and the
-input's fingerprint. Lines are only appended, each in one write, so that several commands may share a folder.
+Without it, talk.txt of one talk.mp4 would be taken for the finished result of another talk.mp4. The record is the file
+`.avsr-sources.jsonl` in the folder. It has one line for each written file: the file's name, the input as it was named
+on the command line, and the input's fingerprint. Lines are only appended, each in one write, so that several commands
+may write to the same folder.
 """
 
 from __future__ import annotations
@@ -17,38 +19,39 @@ _PART_BYTES = 1 << 20
 
 
 class Source(NamedTuple):
-    """An input: as it was named, and its fingerprint."""
+    """An input file."""
 
     name: str
+    """As it was named on the command line."""
     fingerprint: str
 
 
 class Sources:
-    """The record of one output folder, as it was when this was made."""
+    """The record of one output folder, read once. Later lines by other commands are not seen."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._of: dict[str, Source] = {}
         try:
             lines = (folder / RECORD_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:  # none yet
+        except OSError:  # a new folder has no record yet
             return
         for line in lines:
             try:
                 row = json.loads(line)
                 self._of[row["output"]] = Source(str(row["source"]), str(row["fingerprint"]))
-            except (ValueError, KeyError, TypeError):  # cut off, as by a full disk
+            except (ValueError, KeyError, TypeError):  # a damaged line, such as one cut off by a full disk
                 continue
 
     def other_source(self, output: Path, path: str) -> str | None:
-        """The name of the input that `output` was made from, where that is known and not the file `path`."""
+        """The name of the input that `output` was made from. None if that is `path`, or is not known."""
         known = self._of.get(self._key(output))
         if known is None or (os.path.isfile(path) and known.fingerprint == fingerprint(path)):
             return None
         return known.name
 
     def record(self, output: Path, path: str) -> None:
-        """Note that `output` was just made from `path`. Raises OSError when that cannot be written."""
+        """Record that `output` was made from `path`. Raises OSError if the line cannot be written."""
         row = {"output": self._key(output), "source": path, "fingerprint": fingerprint(path)}
         with (self._folder / RECORD_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -58,7 +61,7 @@ class Sources:
 
 
 def fingerprint(path: str) -> str:
-    """Of a file's content, wherever it lies: SHA-256 of its size, first and last MiB. Raises OSError."""
+    """SHA-256 of a file's size, first MiB and last MiB; the same wherever the file lies. Raises OSError."""
     size = os.stat(path).st_size
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""avsr stream: a file, or microphone and camera, to words as they are spoken."""
+"""avsr stream: live words from a file, or from microphone and camera."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from avsr.cli.arguments import add_quiet, device, face, positive_integer
+from avsr.cli.arguments import add_device, add_model, add_quiet, face, non_negative_integer, positive_integer
 from avsr.cli.console import Console, UsageError, printable, without_name
 from avsr.errors import AvsrError, ConfigError, MediaError
 from avsr.grid import SAMPLE_RATE_HZ
@@ -24,16 +24,15 @@ if TYPE_CHECKING:
     from avsr.streaming.live import Live
     from avsr.streaming.source import Clock, Picture, Sound
 
-SUMMARY = "live: words as they are spoken, from a file or a microphone"
 DESCRIPTION = (
-    "Recognise speech live, from a microphone and a camera, or from a file as if it were live. What is\n"
-    "recognised is a JSON object a line on standard output at once: partial and final words, changes of\n"
-    "what they are recognised from, and at the end what became of every picture; or live captions.\n"
-    "Time goes by the sound: files without are for avsr transcribe --modality v."
+    "Recognise speech live, from a microphone and a camera, or from a file as if it were live. Prints one\n"
+    "JSON object a line, at once: partial and final words, changes between sound, lips and both, and at the\n"
+    "end how many pictures were used, late or lost; or, with --captions, live captions. The sound is the\n"
+    "clock, so a file without sound needs avsr transcribe --modality v."
 )
 EXAMPLE = "avsr stream talk.mp4 --realtime --drop-video 3:5 --captions"
 
-MAX_QUIET_LAG_S = 1.0  # of the work behind the sound; more is worth a word
+MAX_QUIET_LAG_S = 1.0  # if the work is further behind the sound at the end, the user is told
 FAULTS = (
     "drop_video drop_audio delay_video_ms delay_audio_ms jitter_ms drop_frames duplicate_frames skew_ms drift_ppm"
     " video_fps seed"
@@ -43,49 +42,69 @@ FAULTS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr stream`."""
     add = parser.add_argument
-    add("file", nargs="?", metavar="FILE", help="video or sound file that takes the place of the devices")
-    add("--realtime", action="store_true", help="FILE at the speed of life; else as fast as it goes, always the same")
+    add("file", nargs="?", metavar="FILE", help="video or sound file to use instead of the devices")
+    add("--realtime", action="store_true", help="read FILE as fast as it plays; default: as fast as possible")
     add("--mic", action="store_true", help="listen to the microphone, until Ctrl-C")
-    add("--mic-device", metavar="NAME|N", help="which one, as `python -m sounddevice` lists them; default the system's")
-    add("--camera", type=_camera, metavar="N", help="and look through camera N, /dev/videoN")
-    add("--captions", action="store_true", help="captions to read, rewritten in place on a terminal; else JSON lines")
-    add("--model", default="grid-tiny", metavar="NAME|PATH", help="one that works live; default %(default)s")
-    add("--chunk-ms", type=positive_integer, default=320, metavar="MS", help="words are shown so often; default 320")
-    add("--look-ahead-ms", type=_natural, default=0, metavar="MS", help="and final so much later; default 0")
+    add(
+        "--mic-device",
+        metavar="NAME|N",
+        help="which microphone, as `python -m sounddevice` lists them; default: the system's",
+    )
+    add("--camera", type=_camera, metavar="N", help="camera N, which is /dev/videoN, for the lips")
+    add("--captions", action="store_true", help="print captions, rewritten in place on a terminal; default: JSON lines")
+    add_model(parser, "model that works live")
+    add("--chunk-ms", type=positive_integer, default=320, metavar="MS", help="time between results; default 320")
+    add(
+        "--look-ahead-ms",
+        type=non_negative_integer,
+        default=0,
+        metavar="MS",
+        help="sound after a chunk that is awaited before its words are final; default 0",
+    )
     add("--modality", choices=("auto", "av", "a"), default="auto", help="use sound and lips, or sound; default auto")
     add(
-        "--face", type=face, default="auto", metavar="auto|largest|ID", help="whose lips; auto is the largest face here"
+        "--face",
+        type=face,
+        default="auto",
+        metavar="auto|largest|ID",
+        help="whose lips to read; live, auto is the largest face",
     )
     add(
-        "--max-video-lag-ms", type=_natural, default=320, metavar="MS", help="sound waits so long for lips; default 320"
+        "--max-video-lag-ms",
+        type=non_negative_integer,
+        default=320,
+        metavar="MS",
+        help="how long sound waits for late lips at most; default 320",
     )
     add(
         "--threads",
         type=positive_integer,
         default=1,
         metavar="N",
-        help="of the network; default 1: for a small model others only wait for it, and take the faces' core",
+        help="threads of the network; default 1: with a small model more threads only slow down face finding",
     )
-    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
+    add_device(parser)
     add_quiet(parser)
-    faults = parser.add_argument_group("faults of a FILE, to see what they do").add_argument
-    faults(
-        "--drop-video", type=_span, action="append", metavar="S:E", help="no pictures from second S to E; repeatable"
-    )
-    faults("--drop-audio", type=_span, action="append", metavar="S:E", help="no sound from second S to E; repeatable")
-    faults("--delay-video", type=_number, dest="delay_video_ms", metavar="MS", help="pictures come so much later")
-    faults("--delay-audio", type=_number, dest="delay_audio_ms", metavar="MS", help="sound comes so much later")
-    faults("--jitter", type=_number, dest="jitter_ms", metavar="MS", help="each comes up to so much later still")
-    faults("--drop-frames", type=_share, metavar="SHARE", help="this share of the pictures, 0 to 1, is lost")
-    faults("--duplicate-frames", type=_share, metavar="SHARE", help="this share of the pictures comes twice")
-    faults("--skew", type=_number, dest="skew_ms", metavar="MS", help="the pictures' clock is ahead by so much")
-    faults("--drift", type=_number, dest="drift_ppm", metavar="PPM", help="and is fast by so many parts in a million")
-    faults("--video-fps", type=_number, metavar="N", help="so many pictures a second, left out or repeated")
-    faults("--seed", type=_natural, metavar="N", help="of what is drawn; default 1")
+    _add_faults(parser.add_argument_group("faults of a FILE, to see what they do"))
+
+
+def _add_faults(options: argparse._ArgumentGroup) -> None:
+    add = options.add_argument
+    add("--drop-video", type=_span, action="append", metavar="S:E", help="no pictures from second S to E; repeatable")
+    add("--drop-audio", type=_span, action="append", metavar="S:E", help="no sound from second S to E; repeatable")
+    add("--delay-video", type=_number, dest="delay_video_ms", metavar="MS", help="pictures come MS later")
+    add("--delay-audio", type=_number, dest="delay_audio_ms", metavar="MS", help="sound comes MS later")
+    add("--jitter", type=_number, dest="jitter_ms", metavar="MS", help="each picture and sound comes up to MS later")
+    add("--drop-frames", type=_share, metavar="SHARE", help="this share of the pictures, 0 to 1, is lost")
+    add("--duplicate-frames", type=_share, metavar="SHARE", help="this share of the pictures, 0 to 1, comes twice")
+    add("--skew", type=_number, dest="skew_ms", metavar="MS", help="the clock of the pictures is MS ahead")
+    add("--drift", type=_number, dest="drift_ppm", metavar="PPM", help="it runs fast by PPM parts in a million")
+    add("--video-fps", type=_number, metavar="N", help="N pictures a second, by leaving out or repeating pictures")
+    add("--seed", type=non_negative_integer, metavar="N", help="seed of all random choices; default 1")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Recognise until the source ends; 0, or 1 where it broke off."""
+    """Recognise until the source ends; 0, or 1 if it breaks off."""
     faults = _check(arguments)
     if sys.stdout is None:
         raise AvsrError("standard output is closed", got="no place for results", remedy="open it")
@@ -116,7 +135,7 @@ def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> N
     if info.audio is None:
         raise MediaError(
             f"{path}: has no sound",
-            expected="sound, whose clock live recognition goes by",
+            expected="sound, which is the clock of live recognition",
             remedy="avsr transcribe --modality v reads lips alone",
         )
     if info.video is None and arguments.modality == "av":
@@ -152,7 +171,7 @@ def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:
             _open(recognizer, microphone.sound(), pictures, arguments, show, real_time=True, clock=clock)
         )
         live.session.prepare()
-        stack.enter_context(microphone)  # last, so that no sound waits for what takes long
+        stack.enter_context(microphone)  # last, so that no sound piles up while the rest starts
         show.note("listening; Ctrl-C ends")
         _show_all(live, show)
 
@@ -179,13 +198,13 @@ def _open(
         video=pictures is not None,
         face=arguments.face,
         max_video_lag_ms=arguments.max_video_lag_ms,
-        origin_s=0.0 if clock is None else None,  # devices begin when they do
+        origin_s=0.0 if clock is None else None,  # a device has no time 0 of its own: the first sound is taken
     )
     return Live(session, sound, pictures, real_time=real_time, clock=clock, on_warning=show.note)
 
 
 def _show_all(live: Live, show: _Lines) -> None:
-    """Show what is said as it is said, after Ctrl-C what is known by then."""
+    """Show every event as it comes; after Ctrl-C also the events of the sound so far."""
     try:
         try:
             for event in live.events():
@@ -204,7 +223,7 @@ def _show_all(live: Live, show: _Lines) -> None:
 
 
 class _Lines:
-    """Events as JSON lines."""
+    """Shows events as JSON lines."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -216,18 +235,21 @@ class _Lines:
         self._console.note(line)
 
     def end(self) -> None:
-        """Nothing more will be shown."""
+        """Called once, after the last event."""
 
 
 class _Captions(_Lines):
-    """Final words a line each. On a terminal the words so far stand below them and change in place, after AV, A or V:
-    what they are recognised from, with the reason where that has changed."""
+    """Shows final words, one caption a line.
+
+    On a terminal the unfinished caption stands below them and changes in place. It begins with AV, A or V for sound
+    and lips, sound, or lips. If that changes, the reason follows in brackets until the next caption.
+    """
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self._badge, self._reason, self._words = "", "", ""
-        self._line = ""  # as it stands on the terminal, unfinished
+        self._line = ""  # the unfinished line that the terminal shows now
 
     def event(self, event: Event) -> None:
         text = printable(event.text)
@@ -265,7 +287,7 @@ class _Captions(_Lines):
         return f"{self._badge:2} {text}"
 
     def _put(self, text: str) -> None:
-        """Write in place of the unfinished line."""
+        """Replace the unfinished line by `text`."""
         erase = "\r\x1b[K" if self._line else ""
         if erase or text:
             self._console.result(erase + text)
@@ -282,7 +304,7 @@ def _summary(counters: dict[str, int]) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> Faults:
-    """The faults that are asked for. Raises UsageError for options that do not go together."""
+    """The faults that the options ask for. Raises UsageError for options that exclude each other."""
     given: dict[str, Any] = {name: getattr(arguments, name) for name in FAULTS if getattr(arguments, name) is not None}
     if arguments.mic and arguments.file is not None:
         raise UsageError(f"--mic and the file {arguments.file}: give one of them")
@@ -336,12 +358,6 @@ def _share(text: str) -> float:
     if 1 < value <= 100:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a share from 0 to 1; did you mean {value / 100:g}?")
     return value
-
-
-def _natural(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 on")
-    return int(text)
 
 
 def _camera(text: str) -> int:

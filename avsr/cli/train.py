@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 
-from avsr.cli.arguments import add_quiet
+from avsr.cli.arguments import add_output_dir, add_quiet
 from avsr.cli.console import Console
 
-SUMMARY = "a model from a configuration file and prepared data"
 DESCRIPTION = (
-    "Train a model as the YAML file CONFIG says; KEY=VALUE changes single settings. The same\n"
-    "command goes on with an interrupted run. Prints the folder of the trained model, which\n"
+    "Train a model with the settings of the YAML file CONFIG; KEY=VALUE changes single settings. The same\n"
+    "command continues an interrupted run. Prints the folder of the trained model, which\n"
     "avsr transcribe takes as --model.\n\n"
-    "--dry-run makes everything, computes two batches, the largest among them, and prints what\n"
-    "the run would take. It writes nothing."
+    "--dry-run prepares everything, computes two batches, one of them the largest, and prints how much\n"
+    "memory and time the run would take. It writes nothing."
 )
-EXAMPLE = "avsr train configs/grid-tiny-audio.yaml output=runs/mine optimizer.epochs=30"
+EXAMPLE = "avsr train configs/grid-tiny-audio.yaml --output-dir runs/mine optimizer.epochs=30"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,20 +23,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("config", metavar="CONFIG", help="configuration file")
     add("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="setting to change, as in optimizer.epochs=30")
-    add("--dry-run", action="store_true", help="only say what it would take: data, sizes, memory and time")
+    add_output_dir(parser, "folder of the run, the same as the setting output=DIR; default: the one in CONFIG")
+    add("--dry-run", action="store_true", help="only print what the run would take: data, sizes, memory and time")
     add_quiet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train; 0 when the run is complete, or a dry one shows that it can be."""
+    """Train; 0 if the run is complete, or if a dry run shows that it can be done."""
+    overrides = list(arguments.overrides)
+    if arguments.output_dir is not None:
+        # In quotes, because settings are YAML: a folder called 2024 would be a number there.
+        overrides.append(f"output={json.dumps(str(arguments.output_dir))}")
     with Console(quiet=arguments.quiet) as console:
         if arguments.dry_run:
             from avsr.training.dry_run import dry_run
 
-            dry_run(arguments.config, arguments.overrides, on_message=lambda line: console.result(f"{line}\n"))
+            dry_run(arguments.config, overrides, on_message=lambda line: console.result(f"{line}\n"))
             return 0
         from avsr.training.run import train
 
-        checkpoint = train(arguments.config, arguments.overrides, on_message=console.note)
+        checkpoint = train(arguments.config, overrides, on_message=console.note)
         console.result(f"{checkpoint}\n")
     return 0

@@ -14,11 +14,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsr.cli.arguments import add_quiet, device, face, positive_integer
+from avsr.cli.arguments import add_device, add_model, add_output_dir, add_quiet, face, positive_integer
 from avsr.cli.console import Console, UsageError, describe, printable, without_name
 from avsr.cli.pool import Outcome, Work, run_here, run_in_processes
 from avsr.cli.sources import Sources
-from avsr.errors import AvsrError, nearest
+from avsr.cli.suggestions import FORMATS as FORMAT_MEANINGS
+from avsr.cli.suggestions import suggest
+from avsr.errors import AvsrError
 from avsr.output import FORMATS, render, write
 from avsr.output.json import to_json_line
 from avsr.transcript import Transcript
@@ -26,11 +28,9 @@ from avsr.transcript import Transcript
 if TYPE_CHECKING:
     from avsr.offline.transcribe import ModalityChoice
 
-SUMMARY = "speech in video or sound files to text with times"
 DESCRIPTION = (
-    "Transcribe video and sound files. The text goes to standard output, or with --output-dir\n"
-    "into files. On standard output several inputs, or a folder, give one line a file:\n"
-    "PATH<TAB>text, or JSON."
+    "Transcribe video and sound files. The text goes to standard output or, with --output-dir, into files.\n"
+    "On standard output several inputs, or a folder, give one line for each file: PATH<TAB>text, or JSON."
 )
 EXAMPLE = "avsr transcribe talk.mp4 lectures/ --format srt,json --output-dir subtitles"
 
@@ -45,54 +45,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr transcribe`."""
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="video or sound file, or folder of such files")
-    add("--recursive", action="store_true", help="look into the subfolders of folders too")
+    add("--recursive", action="store_true", help="also search the subfolders of folders")
     add(
+        "-f",
         "--format",
         type=_formats,
         default=("txt",),
         metavar="FORMAT",
         help=f"{', '.join(FORMATS)}; several are joined by commas; default txt",
     )
-    add("--output-dir", type=Path, metavar="DIR", help="write files here, in subfolders like those of an INPUT folder")
-    add("--overwrite", action="store_true", help="replace files that are in DIR already; else they are kept")
-    add(
-        "--model",
-        default="grid-tiny",
-        metavar="NAME|PATH",
-        help="shipped model, checkpoint or .nemo; default %(default)s",
-    )
+    add_output_dir(parser, "write files here, in subfolders like those of an INPUT folder")
+    add("--overwrite", action="store_true", help="replace files that DIR already has; default: keep them")
+    add_model(parser)
     add("--modality", choices=("auto", "av", "a", "v"), default="auto", help="use sound, lips, or both; default auto")
     add(
         "--face",
         type=face,
         default="auto",
         metavar="auto|largest|ID",
-        help="whose lips to read; auto: who speaks; ID: face in JSON",
+        help="whose lips to read; auto: the speaker's; ID: a number from the JSON format",
     )
-    add("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="where to compute; default auto")
-    add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the arithmetic; default fp32")
+    add_device(parser)
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="precision of the arithmetic; default fp32")
     add("--workers", type=positive_integer, default=1, metavar="N", help="files at a time, each with its own model")
     add_quiet(parser)
 
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """A file to transcribe. relative: where its results belong below --output-dir, still with its own suffix."""
+    """A file to transcribe."""
 
     path: str
     relative: Path
+    """Where its results belong below --output-dir, with the suffix of the input."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """One file to transcribe and the files to write; none: its text goes to standard output."""
+    """One file to transcribe."""
 
     path: str
     outputs: tuple[Path, ...] = ()
+    """The files to write; empty: the text goes to standard output."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Transcribe all inputs; 0 when each has its result, 1 when some failed."""
+    """Transcribe all inputs; 0 if every input has its result, 1 if some failed."""
     to_stdout = arguments.output_dir is None
     one_file = len(arguments.inputs) == 1 and not os.path.isdir(arguments.inputs[0])
     if to_stdout and sys.stdout is None:
@@ -125,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
 def open_work(
     *, model: str, device: str, precision: str, modality: ModalityChoice, face: str, with_progress: bool
 ) -> Work:
-    """Load the model; the result transcribes one file with it. Raises ModelError."""
+    """Load the model and return a function that transcribes one file with it. Raises ModelError."""
     import avsr
 
     dtype = "bfloat16" if precision == "bf16" else None
@@ -139,7 +137,7 @@ def open_work(
 
 
 def _as_seconds(path: str, on_fraction: Callable[[float], None]) -> Callable[[float], None] | None:
-    """A callback for media seconds done, made of one for the fraction done; None where the length is not known."""
+    """A callback that takes seconds done and passes the fraction done on; None if the file's length is not known."""
     from avsr.media import probe
 
     total_s = probe(path).duration_s
@@ -149,7 +147,11 @@ def _as_seconds(path: str, on_fraction: Callable[[float], None]) -> Callable[[fl
 def _transcribe(
     jobs: Sequence[_Job], arguments: argparse.Namespace, console: Console, sources: Sources | None, *, one_file: bool
 ) -> int:
-    """Do all jobs; returns how many failed."""
+    """Do all jobs and return how many failed.
+
+    sources: the record of the output folder; None if results go to standard output.
+    one_file: the command line names a single file, not a folder or several files.
+    """
     opener = functools.partial(
         open_work,
         model=arguments.model,
@@ -196,7 +198,7 @@ def _transcribe(
 
 
 def _as_result(transcript: Transcript, path: str, format_name: str, *, one_file: bool) -> str:
-    """What standard output gets for one file."""
+    """The text for standard output of one file."""
     if format_name == "json":
         return to_json_line(transcript)
     if one_file:
@@ -205,6 +207,7 @@ def _as_result(transcript: Transcript, path: str, format_name: str, *, one_file:
 
 
 def _write(transcript: Transcript, job: _Job, sources: Sources, console: Console, *, overwrite: bool) -> bool:
+    """Write the files of a job. Returns False, after an error on the console, if one of them cannot be written."""
     for output in job.outputs:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +224,7 @@ def _write(transcript: Transcript, job: _Job, sources: Sources, console: Console
 
 
 def _check_writable(folder: Path) -> None:
-    """Raises AvsrError unless files can be written into `folder`, which is made: before work is done for nothing."""
+    """Make `folder` and try to write into it, before any work is done. Raises AvsrError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trial = folder / f".{os.urandom(6).hex()}.partial"
@@ -234,7 +237,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _in_order(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    """The same outcomes by rising index; those that come early are held back."""
+    """The same outcomes in the order of their index; an outcome that comes early waits for the ones before it."""
     held = {}
     next_index = 0
     for index, outcome in outcomes:
@@ -245,7 +248,7 @@ def _in_order(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
 
 
 def _find_files(inputs: Sequence[str], *, recursive: bool, console: Console) -> tuple[list[_File], int]:
-    """All files that the inputs name, in their order, each once; and the number of inputs that name none."""
+    """All files that the inputs name, in their order and each once; and the number of inputs without any file."""
     files: dict[str, _File] = {}
     num_failed = 0
 
@@ -281,14 +284,14 @@ def _media_files(folder: str, *, recursive: bool, on_error: Callable[[OSError], 
     for parent, folders, names in os.walk(folder, onerror=on_error):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
         for name in sorted(names):
-            # Hidden files are not videos, whatever they are called: macOS keeps its notes on talk.mp4 in ._talk.mp4.
+            # Hidden files are no videos, whatever their suffix: macOS stores attributes of talk.mp4 in ._talk.mp4.
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES:
                 path = os.path.join(parent, name)
                 yield _File(path, Path(os.path.relpath(path, folder)))
 
 
 def _plan(files: Sequence[_File], folder: Path, formats: Sequence[str]) -> list[_Job]:
-    """Which files each input is written to, no two to the same. Raises UsageError when that cannot be."""
+    """A job for each file, with the files to write. Raises UsageError if two inputs would get the same output file."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output-dir {folder} is a file, not a folder")
     num_with_stem = Counter(file.relative.with_suffix("") for file in files)
@@ -311,9 +314,9 @@ def _plan(files: Sequence[_File], folder: Path, formats: Sequence[str]) -> list[
 
 
 def _without_finished(jobs: Sequence[_Job], sources: Sources, console: Console) -> tuple[list[_Job], int, int]:
-    """The jobs with something left to write, and only that; how many are finished; how many are refused.
+    """The jobs with the files that they still have to write; the number of finished jobs; the number of refused jobs.
 
-    Refused are jobs whose files are there already, made from another input.
+    A job is refused if one of its files exists already and was made from another input.
     """
     remaining = []
     num_kept = num_refused = 0
@@ -342,7 +345,7 @@ def _formats(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.lower().split(",")))
     for name in names:
         if name not in FORMATS:
-            close = nearest(name, FORMATS)
+            close = suggest(name, FORMATS, FORMAT_MEANINGS)
             hint = f"; did you mean {close}?" if close else ""
             raise argparse.ArgumentTypeError(f"got {name!r}, expected {', '.join(FORMATS)}{hint}")
     return names

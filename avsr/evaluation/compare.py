@@ -75,7 +75,7 @@ def compare(
         raise DataError(
             f"{a.name} and {b.name} have no condition in common",
             got=f"{_some(groups_a)} against {_some(groups_b)}",
-            remedy="evaluate both with the same --noise, --snr and --video, or name modalities, as in RUN:a RUN:av",
+            remedy="give both the same --noise-kinds, --snr and --video, or name modalities, as in RUN:a RUN:av",
         )
     tested = test_groups(a, [pair[1] for pair in pairs], b, [pair[2] for pair in pairs])
     every_a = [condition for pair in pairs for condition in pair[1]]

@@ -78,7 +78,7 @@ def is_ours(output: Path, settings: dict[str, Any]) -> bool:
     """Whether the folder holds this very evaluation; False if it is new. Raises ConfigError if it holds another."""
     path = output / SETTINGS_NAME
     if output.exists() and not output.is_dir():
-        raise ConfigError(f"{output} is a file, not a folder", remedy="give another --output")
+        raise ConfigError(f"{output} is a file, not a folder", remedy="give another --output-dir")
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def is_ours(output: Path, settings: dict[str, Any]) -> bool:
         # A plan alone is of a run that was killed just then, or of a part that begins right now.
         if found - {PLAN_NAME}:
             raise ConfigError(
-                f"{output} is there already and holds no evaluation", remedy="give another --output"
+                f"{output} is there already and holds no evaluation", remedy="give another --output-dir"
             ) from None
         return False
     except (OSError, ValueError) as error:
@@ -99,7 +99,7 @@ def is_ours(output: Path, settings: dict[str, Any]) -> bool:
                 f"{output} holds another evaluation: {key}",
                 got=_short(settings.get(key)),
                 expected=_short(held.get(key)),
-                remedy=f"give another --output, or delete {output}",
+                remedy=f"give another --output-dir, or delete {output}",
             )
     return True
 
@@ -119,7 +119,7 @@ def own_units(output: Path, name: str) -> Iterator[BinaryIO]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ConfigError(
-                f"{path}: another run is writing to it", remedy="wait, or give another --output"
+                f"{path}: another run is writing to it", remedy="wait, or give another --output-dir"
             ) from None
         file.seek(0)
         content = file.read()

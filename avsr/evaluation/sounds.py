@@ -113,7 +113,7 @@ def make_plan(
             raise DataError(
                 f"{source.plan}: has no {lacking[0]}",
                 expected=", ".join(dict.fromkeys(str(sound._replace(seed=None)) for sound in there)),
-                remedy="leave out --noises, --snr and --seed to use all that is planned",
+                remedy="leave out --noise-kinds, --snr and --seed to use all that is planned",
             )
         planned = {line.utterance for line in plan.lines} | plan.unusable.keys()
         left_out = sorted(set(utterances) - planned)
