@@ -12,6 +12,7 @@ import pytest
 from avsr.augment import audio, video
 from avsr.datasets.manifest import save_samples
 from avsr.errors import DataError
+from avsr.lips.crops import centre_crop
 from avsr.noise import filters, mixing
 from avsr.noise.library import NoiseBank, read_noise_folder
 from avsr.randomness import generator, stable_seed
@@ -136,8 +137,8 @@ def test_a_view_is_what_its_record_says() -> None:
 
 def test_centre_crop_and_hidden_slots() -> None:
     clip = np.arange(96 * 96).reshape(1, 96, 96).astype(np.uint8)
-    np.testing.assert_array_equal(video.centre_crop(clip), clip[:, 4:92, 4:92])
-    np.testing.assert_array_equal(video.centre_crop(video.centre_crop(clip)), clip[:, 4:92, 4:92])
+    np.testing.assert_array_equal(centre_crop(clip), clip[:, 4:92, 4:92])
+    np.testing.assert_array_equal(centre_crop(centre_crop(clip)), clip[:, 4:92, 4:92])
     for index in range(30):
         presence, done = video.hide_slots(np.ones(50, bool), 10, generator(index))
         hidden = ~presence
