@@ -169,6 +169,27 @@ def test_clips_of_no_use_say_why(tmp_path: Path) -> None:
     assert "4.txt: transcript cannot be read" in found["a/4"]
 
 
+def test_a_transcript_without_a_video_is_rejected(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.mp4", "a/2.MPEG", "a/sound.wav", "a/test.mkv")
+    (tmp_path / "a/alone.txt").write_text("hello")
+    (tmp_path / "a/.hidden.txt").write_text("hello")
+    found = {clip.id: clip.problem for clip in read_folder(tmp_path)}
+    expected = "transcript without a video: expected {}.mp4, or another video format, beside it"
+    assert found == {
+        "a/1": None,
+        "a/2": None,
+        "a/alone": expected.format("alone"),
+        "a/sound": expected.format("sound"),
+        "a/test": None,
+    }
+    (tmp_path / "train.txt").write_text("a/1\na/2\na/test\na/sound\n")
+    assert problems(tmp_path) == {
+        "a/alone": expected.format("alone"),
+        "a/sound": "is in a list, but there is no such video",
+    }
+    assert all(clip.split != "dev" for clip in read_folder(tmp_path) if clip.problem is not None)
+
+
 def test_what_is_no_folder_of_videos(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="missing: no such folder"):
         read_folder(tmp_path / "missing")
@@ -184,6 +205,7 @@ def test_preparing_a_folder_that_holds_its_own_output(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     write_video(tmp_path / "a/1.mkv", times_s, sound_s=(0.0, 0.4))
     put(tmp_path, "a/2.mp4")
+    (tmp_path / "a/3.txt").write_text("nobody")
     (tmp_path / "a/1.txt").write_text("Text:  HELLO\nWORD START END ASDSCORE\nHELLO 0.1 0.3 1\n")
     out = tmp_path / "prepared"
     result = prepare("folder", tmp_path, out)
@@ -191,6 +213,7 @@ def test_preparing_a_folder_that_holds_its_own_output(tmp_path: Path) -> None:
     assert (utterance.id, utterance.speaker, utterance.split) == ("a/1", "a", "train")
     assert (utterance.text, utterance.words) == ("hello", (("hello", 0.1, 0.3),))
     assert "empty" in result.rejections["a/2"]
+    assert result.rejections["a/3"].startswith("transcript without a video")
     (out / "lips/a").mkdir(parents=True)
     (out / "lips/a/1.mp4").touch()
     again = prepare("folder", tmp_path, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import wave
 from collections import Counter
@@ -326,10 +327,16 @@ def test_an_interrupted_preparation_goes_on_and_redoes_only_what_changed(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         prepare("grid", src, out, workers=2, on_progress=interrupt)
     assert not (out / "manifest.jsonl").exists()
-    assert not list(out.rglob(".*.tmp"))  # what is there is whole
+    assert not list(out.rglob(".*.partial"))  # the files that are there are whole
 
+    killed, running = out / "lips/.0123456789ab.partial", out / "audio/s1/.ba9876543210.partial"
+    for partial in (killed, running):  # as a killed run and another one leave them
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    os.utime(killed, (0, 0))
     result = prepare("grid", src, out, workers=2)
     assert (result.utterances, result.rejected) == (3, 0) and result.new < 3
+    assert running.exists() and not killed.exists()
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".wav", ".mp4")}
     assert len(written) == 5
     first = read_manifest(result.manifest)

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from avsr.datasets.manifest import read_manifest, temporary_path, write_manifest
+from avsr.datasets.manifest import read_manifest, write_manifest, write_wav
 from avsr.errors import DataError
-from avsr.grid import SAMPLE_RATE_HZ
-from avsr.noise.library import Pcm, sound_hash
+from avsr.noise.library import sound_hash
 from avsr.noise.plan import NoisePlan, PlanLine, Progress, Renderer, write_plan
 from avsr.processes import map_in_order
 
@@ -77,7 +76,7 @@ def _render(renderer: Renderer, out: Path, lines: tuple[PlanLine, ...]) -> int:
     for line in lines:
         path = out / _folder(line) / "audio" / f"{line.utterance}.wav"
         if not _is_there(path, line):
-            _write_wav(path, renderer.render(line).samples)
+            write_wav(path, renderer.render(line).samples)
     return len(lines)
 
 
@@ -88,14 +87,3 @@ def _is_there(path: Path, line: PlanLine) -> bool:
     except (OSError, EOFError, wave.Error):
         return False
     return sound_hash(samples.astype(np.int16)) == line.sha256
-
-
-def _write_wav(path: Path, samples: Pcm) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
-    with wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE_HZ)
-        file.writeframes(samples.astype("<i2").tobytes())
-    os.replace(temporary, path)
