@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import hashlib
 import json
+import logging
 import math
+import shutil
 import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import avsr
 from avsr.cli.main import main
 from avsr.datasets.manifest import Utterance, read_manifest, save_samples, write_manifest
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import ConfigError, DataError
+from avsr.evaluation.sounds import NoiseSource, make_plan, planned_sounds
 from avsr.noise.filters import coloured_noise
 from avsr.noise.folders import find_noises
 from avsr.noise.library import NoiseLibrary, noise_hashes, read_pcm, require_disjoint
-from avsr.noise.plan import NoisePlan, Renderer, plan_noise, read_plan, write_plan
+from avsr.noise.plan import NoisePlan, describe_other_manifest, read_plan, write_plan
+from avsr.noise.planning import plan_noise
 from avsr.noise.protocols import PROTOCOLS
-from avsr.noise.render import render_plan
+from avsr.noise.render import Renderer, render_plan
 from avsr.training.config import AugmentConfig, CorpusConfig, ModalityConfig, OptimizerConfig, TrainConfig
 from avsr.training.data import Corpus, TrainingSet, collate, noise_bank
 from tests.corpus import make_corpus
@@ -217,13 +224,82 @@ def test_plans_are_read_back_and_wrong_ones_refused(
         ("", "is no noise plan"),
         ("no json", "cannot read the noise plan"),
         (lines[1], "is no noise plan"),
-        (lines[0].replace('"plan": 1', '"plan": 9'), "newer version"),
+        (lines[0].replace('"plan": 2', '"plan": 9'), "newer version"),
         (lines[0] + "\n" + json.dumps(json.loads(lines[1]) | {"more": 1}), "plan.jsonl:2: wrong keys: got .*more"),
         (lines[0] + "\n" + json.dumps(json.loads(lines[1]) | {"noises": 3}), "wrong value of noises"),
     ):
         path.write_text(content)
         with pytest.raises(DataError, match=message):
             read_plan(path)
+
+
+def test_a_plan_says_what_it_was_made_for_and_old_plans_are_read(
+    corpus: Path, environment: Path, tmp_path: Path
+) -> None:
+    plan, path = plan_noise(corpus, "test", noises=("pink",), snrs_db=(0.0,)), tmp_path / "plan.jsonl"
+    write_plan(path, plan)
+    header, *lines = path.read_text().splitlines()
+    row = json.loads(header)
+    made_for = {"split": "test", "protocol": "avsr", "avsr_version": avsr.__version__}
+    made_for["manifest_sha256"] = hashlib.sha256(corpus.read_bytes()).hexdigest()
+    assert made_for.items() <= row.items()
+    del row["avsr_version"], row["manifest_sha256"]
+    path.write_text("\n".join([json.dumps(row | {"plan": 1}), *lines]))
+    old = read_plan(path)
+    assert old == dataclasses.replace(plan, avsr_version=None, manifest_sha256=None)
+    write_manifest(corpus, read_manifest(corpus)[:-1])
+    assert describe_other_manifest(old, corpus) is None  # an old plan cannot tell
+    assert len(render_plan(old, tmp_path / "out")) == 1
+    del row["split"]
+    path.write_text(json.dumps(row | {"plan": 1}))
+    with pytest.raises(DataError, match="plan.jsonl:1: wrong keys"):
+        read_plan(path)
+
+
+def test_a_changed_manifest_is_noticed(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plan = plan_noise(corpus, "test", noises=("pink",), snrs_db=(0.0,))
+    render_plan(plan, tmp_path / "out")
+    assert not caplog.records
+    rows = read_manifest(corpus)
+    write_manifest(corpus, rows[:-1])  # without the utterance of another split
+    render_plan(plan, tmp_path / "out")
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "has changed: got a plan for split 'test' of" in record.message and "by protocol avsr" in record.message
+    write_manifest(corpus, rows[1:])
+    with pytest.raises(DataError, match=r"has no utterance s0/u0: got a plan for split 'test' of .*, not [0-9a-f]{12}"):
+        render_plan(plan, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_plan_is_evaluated_on_a_copy_of_its_manifest_and_warns_of_another(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_noise(corpus, "test", noises=("pink",), snrs_db=(0.0,))
+    source, sounds = NoiseSource(plan=str(tmp_path / "plan.jsonl")), tuple(planned_sounds(plan))
+    write_plan(tmp_path / "plan.jsonl", plan)
+    ids = [line.utterance for line in plan.lines]
+    copy = tmp_path / "copy/manifest.jsonl"
+    shutil.copytree(corpus.parent, copy.parent)
+    shutil.rmtree(corpus.parent)  # as on another machine
+    made = make_plan(source, str(copy), "test", sounds, ids, workers=0)
+    assert made == dataclasses.replace(plan, manifest=str(copy)) and not caplog.records
+    assert Renderer(made).render(made.lines[0]).line == plan.lines[0]
+
+    rows = read_manifest(copy)
+    write_manifest(copy, [dataclasses.replace(row, text="three") for row in rows])
+    made = make_plan(source, str(copy), "test", sounds, ids, workers=0)
+    (record,) = caplog.records
+    assert "plan.jsonl: got a plan for split 'test' of" in record.message
+    assert made is not None and Renderer(made).render(made.lines[0]).line == plan.lines[0]
+    save_samples(copy.parent / f"audio/{ids[0]}.wav", speech(99))
+    with pytest.raises(DataError, match="the mixture is not the planned one"):
+        Renderer(made).render(made.lines[0])
+
+    with pytest.raises(
+        DataError, match="does not plan for s9/new: got 1 of 11 utterances .* and a plan for split 'test'"
+    ):
+        make_plan(source, str(copy), "test", sounds, [*ids, "s9/new"], workers=0)
 
 
 def test_protocols_of_the_literature(corpus: Path, environment: Path, tmp_path: Path) -> None:
@@ -381,6 +457,32 @@ def test_training_refuses_what_is_held_out(tmp_path: Path, corpus: Path, environ
     same_voices = Corpus(CorpusConfig(manifest=str(corpus), split="test"))
     with pytest.raises(DataError, match="voice/s0/u0: this test noise is used in training"):
         noise_bank(AugmentConfig(noise_share=0.5, held_out_noise=held_out), [same_voices], 1)
+
+
+def imports(folder: str) -> dict[str, set[str]]:
+    """The modules of avsr that each module in a folder of the package imports, anywhere in its code."""
+    root = Path(avsr.__file__).parent
+    found = {}
+    for path in sorted((root / folder).glob("*.py")):
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("avsr."):
+                names.add(node.module)
+        found[f"avsr.{folder}.{path.stem}"] = names
+    return found
+
+
+def test_noise_imports_lower_parts_only_and_no_circle() -> None:
+    noise, allowed = imports("noise"), {"grid", "arrays", "errors", "files", "randomness", "media", "processes"}
+    for module, names in noise.items():
+        others = {name for name in names if not name.startswith("avsr.noise.")} - {"avsr.datasets.manifest"}
+        assert {name.split(".")[1] for name in others} <= allowed, module
+    assert not any("avsr.noise" in name for names in imports("datasets").values() for name in names)
+    order: list[str] = []  # each module after the modules that it imports
+    while len(order) < len(noise):
+        ready = [m for m in noise if m not in order and {n for n in noise[m] if n in noise} <= set(order)]
+        assert ready, f"a circle among {sorted(noise.keys() - set(order))}"
+        order += ready
 
 
 def test_library_reads_what_it_is_asked_for(environment: Path) -> None:

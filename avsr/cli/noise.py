@@ -77,8 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace, console: Console) -> int:
-    from avsr.noise.library import noise_hashes, require_disjoint
-    from avsr.noise.plan import open_library, plan_noise, write_plan
+    from avsr.noise.library import noise_hashes, open_library, require_disjoint
+    from avsr.noise.plan import write_plan
+    from avsr.noise.planning import plan_noise
 
     if arguments.split is None:
         raise UsageError("noise plan needs --split, as in --split test (avsr noise --help explains)")
