@@ -1,4 +1,4 @@
-"""Noise at exact levels, and changes that repeat and stay in their ranges."""
+"""Random changes for training: noise at exact levels, repetition, and ranges."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_occluder_covers_its_share(share: float) -> None:
         over_black, over_white = (
             video.occlude(clip, generator("occluder", seed), share).astype(int) for clip in (black, white)
         )
-        cover_T = 1 - (over_white - over_black).mean(axis=(1, 2)) / 255  # what of the clip no longer shows through
+        cover_T = 1 - (over_white - over_black).mean(axis=(1, 2)) / 255  # share of each crop that is covered
         assert cover_T.max() == pytest.approx(share, abs=0.12)  # swaying moves a part of it out of the picture
         assert np.median(cover_T) == pytest.approx(share, abs=0.06)
         kinds.add(video._occluded(black, generator("occluder", seed), share)[1]["kind"])

@@ -1,4 +1,4 @@
-"""Noise plans: the same for any number of workers and any order, rendered as planned or not at all."""
+"""Noise plans do not depend on workers or order, and rendering gives exactly the planned samples or an error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EFFECTS = "pitch@0.5,reverb@0.5,highpass=100..300,mulaw@0.3,loss=0.1@0.5"
 
 
 def speech(seed: int, count: int = 16_000) -> np.ndarray:
-    """Something with pauses, float32 [S]."""
+    """Pink noise with pauses in place of speech, float32 [S]."""
     samples = coloured_noise(count, "pink", seed) * 0.05
     return (samples * np.repeat(np.arange(count // 1600 + 1) % 3 > 0, 1600)[:count]).astype(np.float32)
 
@@ -69,7 +69,7 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """Three recordings: a long one, a short one, one that is silent but for its beginning."""
+    """Three recordings: a long one, a short one, and one with sound at its beginning only."""
     folder = tmp_path / "noise"
     save_samples(folder / "rain.wav", coloured_noise(48_000, "white", 20) * 0.1)
     save_samples(folder / "deep/click.wav", coloured_noise(4_000, "brown", 21) * 0.01)
@@ -164,7 +164,7 @@ def test_stretches_of_silence_are_not_drawn(corpus: Path, environment: Path) -> 
     assert max(knock) < 8_000
 
 
-def test_what_cannot_be_mixed_is_listed_and_not_dropped(corpus: Path, environment: Path) -> None:
+def test_unusable_utterances_are_listed_and_not_dropped(corpus: Path, environment: Path) -> None:
     rows = read_manifest(corpus)
     save_samples(corpus.parent / "audio/s0/u0.wav", np.zeros(16_000, np.float32))
     rows[1] = dataclasses.replace(rows[1], audio=None)
@@ -369,7 +369,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_collections_are_read_as_they_come_and_split_by_recording(layout: str, tmp_path: Path) -> None:
+def test_collections_are_read_in_their_layout_and_split_by_recording(layout: str, tmp_path: Path) -> None:
     for pattern in LAYOUTS[layout]:
         for index in range(60 if "{" in pattern else 1):
             save_samples(tmp_path / pattern.format(index), np.full(10, 0.1, np.float32))
@@ -407,7 +407,7 @@ def test_test_noise_in_training_is_an_error_that_names_it(corpus: Path, environm
         require_disjoint(noise_hashes(training), noise_hashes(environment))
 
 
-def test_training_takes_the_same_effects_and_notes_what_it_did(tmp_path: Path) -> None:
+def test_training_takes_the_same_effects_and_records_them(tmp_path: Path) -> None:
     manifest = make_corpus(tmp_path)
     save_samples(tmp_path / "rir/hall.wav", coloured_noise(2000, "white", 3) * 0.1)
     (tmp_path / "vocabulary.txt").write_text("".join(f"{word}\n" for word in WORDS))
@@ -441,7 +441,7 @@ def test_training_takes_the_same_effects_and_notes_what_it_did(tmp_path: Path) -
         )
 
 
-def test_training_refuses_what_is_held_out(tmp_path: Path, corpus: Path, environment: Path) -> None:
+def test_training_refuses_held_out_noise(tmp_path: Path, corpus: Path, environment: Path) -> None:
     write_plan(tmp_path / "plan.jsonl", plan_noise(corpus, "test", folders={"environment": environment}))
     training = Corpus(CorpusConfig(manifest=str(corpus), split="train"))
     for held_out in (tmp_path / "plan.jsonl", environment):
@@ -485,7 +485,7 @@ def test_noise_imports_lower_parts_only_and_no_circle() -> None:
         order += ready
 
 
-def test_library_reads_what_it_is_asked_for(environment: Path) -> None:
+def test_library_reads_a_recording_by_name(environment: Path) -> None:
     library = NoiseLibrary({"environment": environment})
     assert library.kinds == ["environment"]
     assert library.samples("environment/rain.wav").dtype == np.int16

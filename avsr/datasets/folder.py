@@ -90,7 +90,7 @@ def read_folder(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceCli
 
 
 def carve_dev(clips: Iterable[SourceClip]) -> list[SourceClip]:
-    """The same clips with a split "dev", if they had none: the clips of some speakers of the training split.
+    """The same clips; if no split is "dev", some speakers of the training split become "dev".
 
     The training split is "train", or else "trainval", or else "pretrain". Speakers move to "dev" in the order of the
     SHA-1 of "folder-dev-1:" and their name, until "dev" has a twentieth of the clips; one speaker always stays. The

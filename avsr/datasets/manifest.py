@@ -149,7 +149,7 @@ def load_samples(utterance: Utterance, root: str | PathLike[str]) -> Samples:
 def save_samples(path: Path, samples: Samples) -> None:
     """Write samples [S] at 16 kHz as 16-bit WAV, whole or not at all.
 
-    Lossy codecs overshoot. If the peak exceeds 0.99, all samples are turned down, so that none is clipped.
+    Lossy codecs overshoot. If the peak exceeds 0.99, all samples are turned down instead of clipped.
     """
     peak = float(np.abs(samples).max(initial=0.0))
     if peak > _PEAK:

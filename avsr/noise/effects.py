@@ -138,7 +138,7 @@ def _parse_effect(word: str) -> Effect:
 def draw_effects(effects: Sequence[Effect], draw: Draw, impulse_responses: Sequence[str] = ()) -> list[Record]:
     """The effects that occur on one utterance, with every parameter that repeating them needs.
 
-    impulse_responses: names that `reverb` chooses from; ConfigError if it has none.
+    impulse_responses: names that `reverb` chooses from. Raises ConfigError if `reverb` occurs and they are empty.
     """
     records: list[Record] = []
     for index, effect in enumerate(effects):
@@ -321,7 +321,7 @@ def change_pitch(pcm: Pcm, semitones: float) -> Pcm:
 
 _WINDOW = 480  # 30 ms
 _HOP = _WINDOW // 2
-_SEARCH = 160  # 10 ms: a period of 100 Hz, the lowest pitch whose periods can be aligned
+_SEARCH = 160  # 10 ms, a period of 100 Hz: periods of a lower pitch cannot be aligned
 
 
 def stretch(pcm: Pcm, count: int) -> Pcm:
@@ -334,7 +334,7 @@ def stretch(pcm: Pcm, count: int) -> Pcm:
     fade = np.arange(_HOP) / _HOP
     out = np.zeros(count + 2 * _WINDOW)
     out[:_HOP] = padded[:_HOP]
-    position = 0  # of the segment whose first half has been written
+    position = 0  # of the last segment; only its first half has been written
     for first in range(_HOP, count, _HOP):
         wanted = padded[position + _HOP : position + _WINDOW]
         target = max(0, first * len(pcm) // count - _SEARCH)

@@ -1,4 +1,4 @@
-"""Filters and coloured noise whose results are the same to the last bit on every machine.
+"""Filters and coloured noise with the same results, to the last bit, on every machine.
 
 A Fourier transform gives slightly different numbers on different machines. Here the signal and the filter are integers,
 so the exact result of a convolution is integers too. The transform is wrong by less than 0.1, and rounding its result

@@ -137,7 +137,7 @@ def read_pcm(path: Path) -> Pcm:
 
 
 def pcm_of(samples: Samples) -> Pcm:
-    """Float samples in 16 bits. If samples exceed full scale, all of them are turned down, and none is clipped."""
+    """Float samples in 16 bits. If samples exceed full scale, all of them are turned down instead of clipped."""
     scaled = samples.astype(np.float64) * FULL_SCALE
     return np.rint(scaled * linear(fitting_scale_db(scaled))).astype(np.int16)
 

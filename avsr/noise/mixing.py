@@ -74,8 +74,8 @@ def mix(speech: Sound, noise: Sound, snr_db: float | None, *, level: Level = "ac
     """Speech plus noise at `snr_db`. 0.0 makes both equally loud; None returns the speech without noise.
 
     Speech and noise have the same length, and neither is silent. If the sum exceeds full scale, all of it is turned
-    down, and nothing is clipped. If 16-bit rounding changes the noise, as it does in faint speech, the gain corrects
-    for it.
+    down, and nothing is clipped. If 16-bit rounding changes the noise, as with faint speech, the gain corrects for
+    it.
 
     Raises DataError if speech or noise is silent, if their lengths differ, if samples are not finite, or if the speech
     is too faint to reach the SNR within 0.01 dB in 16 bits. Raises ValueError for arrays of another type or shape.

@@ -61,7 +61,7 @@ def plan_noise(
     folders: folders of noise recordings, as `NoiseLibrary` takes them.
     part: part of the collections among the folders.
     voices: split that babble and interfering talkers come from; None is `split`.
-    noises: kinds of noise; None takes those of the protocol.
+    noises: kinds of noise; None takes the kinds of the protocol.
     snrs_db: levels of noise, None among them is clean; None takes the levels of the protocol.
     effects: effects that may occur on an utterance, as `parse_effects` reads them; the same in all its conditions.
     seeds: seeds of the draws; each makes a full set of mixtures.
@@ -143,7 +143,7 @@ def _open_planner(protocol: Protocol, plan: NoisePlan, seeds: tuple[int, ...]) -
 
 
 _Outcome = tuple[list[PlanLine], dict[str, str]] | str
-"""The lines of an utterance, with hash and name of each recording in them; or the reason why it has none."""
+"""The lines of an utterance with hash and name of each recording in them, or the reason why it is unusable."""
 
 
 def _plan_utterance(
@@ -279,7 +279,7 @@ def _draw_noise(
             f"{utterance.id}: not enough to make {noise} of",
             got=f"{len(parts)} recordings with sound",
             expected=f"{wanted}",
-            remedy="use a larger split for voices, or other noises",
+            remedy=f"leave {noise} out of --noises" + (", or name a larger split by --voices SPLIT" * is_babble),
         )
     return tuple(parts.values()), used
 
