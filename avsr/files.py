@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import time
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -26,6 +28,20 @@ def write_whole(path: str | PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError, ValueError):  # ValueError: a null byte in the name
             temporary.unlink()
+
+
+def remove_partial(folder: str | PathLike[str], *, older_than_s: float = 3600.0) -> None:
+    """Remove the temporary files that killed runs of `write_whole` left below `folder`, which may be missing.
+
+    Younger files stay: another run may be writing them right now.
+    """
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if re.fullmatch(r"\.[0-9a-f]{12}\.partial", name):
+                path = Path(parent, name)
+                with contextlib.suppress(OSError):  # another run removes it too, or the folder cannot be written
+                    if time.time() - path.stat().st_mtime > older_than_s:
+                        path.unlink()
 
 
 def write_bytes(path: str | PathLike[str], data: bytes) -> None:

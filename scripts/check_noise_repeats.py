@@ -21,7 +21,8 @@ from pathlib import Path
 
 import avsr
 from avsr.datasets.manifest import load_samples, read_manifest, write_manifest
-from avsr.noise.plan import plan_noise, write_plan
+from avsr.noise.plan import write_plan
+from avsr.noise.planning import plan_noise
 from avsr.noise.render import render_plan
 
 EFFECTS = "pitch@0.3,reverb@0.5,microphone,highpass=80..300@0.5,mulaw@0.3,loss=0.02..0.1@0.3"

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from avsr.datasets.manifest import Utterance, read_manifest, temporary_path
+from avsr.datasets.manifest import Utterance, read_manifest
 from avsr.decoding.tokenizer import SentencePieceTokenizer, Tokenizer
 from avsr.errors import AvsrError, DataError
+from avsr.files import write_bytes
 
 FRAME_S = 0.08
 
@@ -45,10 +45,7 @@ def fits(utterance: Utterance, tokenizer: Tokenizer) -> bool:
 def write(path: Path, content: bytes) -> None:
     """Whole or not at all. Raises DataError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_path(path)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_bytes(path, content)
     except OSError as error:
         raise DataError(f"{path}: cannot be written", got=error) from error
 

@@ -1,4 +1,4 @@
-"""A prepared corpus of a few artificial utterances: each word is a tone and a grey level, so that it can be learnt."""
+"""A small prepared corpus that a model can learn: each word is a tone in the sound and a bright block in the crops."""
 
 from __future__ import annotations
 
@@ -7,27 +7,35 @@ from pathlib import Path
 import numpy as np
 
 from avsr.datasets.manifest import Utterance, save_lips, save_samples, write_manifest
+from avsr.grid import CROP_PX, SAMPLE_RATE_HZ, SLOT_S, SLOT_SAMPLES
 from tests.tiny import WORDS
+
+WORD_S = 0.24
+"""Duration of a word: 6 slots."""
 
 
 def make_corpus(folder: Path, count: int = 6, seed: int = 0) -> Path:
-    """A manifest of `count` utterances of 1.2 s and three words each; the last two are split "dev"."""
+    """The manifest of `count` utterances of 1.2 s with three words each; the last two are "dev", the others "train".
+
+    The files of the corpus are written to `folder`.
+    """
     random = np.random.default_rng(seed)
+    slots = 30  # of 40 ms
     utterances = []
     for index in range(count):
         words = [int(word) for word in random.choice(len(WORDS), 3, replace=False)]
-        samples = 0.003 * random.standard_normal(19_200).astype(np.float32)
-        crops = random.integers(90, 110, (30, 96, 96)).astype(np.uint8)
+        samples = 0.003 * random.standard_normal(slots * SLOT_SAMPLES).astype(np.float32)
+        crops = random.integers(90, 110, (slots, CROP_PX, CROP_PX)).astype(np.uint8)
         times = []
         for position, word in enumerate(words):
-            start = 0.16 + 0.32 * position
-            seconds = np.arange(int(0.24 * 16_000)) / 16_000
-            first = int(start * 16_000)
-            samples[first : first + len(seconds)] += 0.3 * np.sin(2 * np.pi * 300 * (word + 1) * seconds).astype(
-                np.float32
-            )
-            crops[round(start / 0.04) : round(start / 0.04) + 6, 30:70, 10 + 12 * word : 22 + 12 * word] = 250
-            times.append((WORDS[word], start, start + 0.24))
+            start_s = 0.16 + 0.32 * position
+            tone_s = np.arange(int(WORD_S * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+            first = int(start_s * SAMPLE_RATE_HZ)
+            tone = np.sin(2 * np.pi * 300 * (word + 1) * tone_s).astype(np.float32)
+            samples[first : first + len(tone)] += 0.3 * tone
+            slot = round(start_s / SLOT_S)
+            crops[slot : slot + 6, 30:70, 10 + 12 * word : 22 + 12 * word] = 250
+            times.append((WORDS[word], start_s, start_s + WORD_S))
         name = f"t1/u{index}"
         save_samples(folder / f"audio/{name}.wav", samples)
         save_lips(folder / f"lips/{name}.mp4", crops)

@@ -1,4 +1,4 @@
-"""Noise at exact levels, and changes that repeat and stay in their ranges."""
+"""Random changes for training: noise at exact levels, repetition, and ranges."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from avsr.augment import audio, video
 from avsr.datasets.manifest import save_samples
 from avsr.errors import DataError
+from avsr.lips.crops import centre_crop
 from avsr.noise import filters, mixing
 from avsr.noise.library import NoiseBank, read_noise_folder
 from avsr.randomness import generator, stable_seed
@@ -136,8 +137,8 @@ def test_a_view_is_what_its_record_says() -> None:
 
 def test_centre_crop_and_hidden_slots() -> None:
     clip = np.arange(96 * 96).reshape(1, 96, 96).astype(np.uint8)
-    np.testing.assert_array_equal(video.centre_crop(clip), clip[:, 4:92, 4:92])
-    np.testing.assert_array_equal(video.centre_crop(video.centre_crop(clip)), clip[:, 4:92, 4:92])
+    np.testing.assert_array_equal(centre_crop(clip), clip[:, 4:92, 4:92])
+    np.testing.assert_array_equal(centre_crop(centre_crop(clip)), clip[:, 4:92, 4:92])
     for index in range(30):
         presence, done = video.hide_slots(np.ones(50, bool), 10, generator(index))
         hidden = ~presence
@@ -197,7 +198,7 @@ def test_occluder_covers_its_share(share: float) -> None:
         over_black, over_white = (
             video.occlude(clip, generator("occluder", seed), share).astype(int) for clip in (black, white)
         )
-        cover_T = 1 - (over_white - over_black).mean(axis=(1, 2)) / 255  # what of the clip no longer shows through
+        cover_T = 1 - (over_white - over_black).mean(axis=(1, 2)) / 255  # share of each crop that is covered
         assert cover_T.max() == pytest.approx(share, abs=0.12)  # swaying moves a part of it out of the picture
         assert np.median(cover_T) == pytest.approx(share, abs=0.06)
         kinds.add(video._occluded(black, generator("occluder", seed), share)[1]["kind"])

@@ -459,7 +459,7 @@ class TestWorkers:
             out, err = process.communicate(timeout=60)
         assert out == "a.mp4\ta\nc.mp4\tc\nd.mp4\td\n"
         assert err == (
-            "avsr: killed.mp4: its process died: got signal 9 (Killed), expected a transcript;"
+            "avsr: killed.mp4: its process died: got signal 9 (Killed), expected a result;"
             " if memory ran out, use fewer --workers\n"
         )
         assert process.returncode == 1

@@ -1,4 +1,4 @@
-"""Rooms, microphones and lines: they do what they say, keep time and length, repeat, and are read from a few words."""
+"""Effects of rooms, microphones and lines: strength, unchanged time and length, repetition, and their text form."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_effects_keep_time_length_and_grid_and_repeat(name: str) -> None:
     np.testing.assert_array_equal(changed * 32_768, np.rint(changed * 32_768))
     np.testing.assert_array_equal(changed, apply_effects(samples, [record], impulse_response))
     assert not np.array_equal(changed, samples)
-    if name == "pitch":  # moves within 10 ms by its nature: compare envelopes
+    if name == "pitch":  # its segments move by up to 10 ms: compare envelopes
         changed, samples = (np.abs(s[: 100 * 320]).reshape(100, 320).mean(axis=1) for s in (changed, samples))
         lags = np.correlate(changed[10:-10] - changed.mean(), samples[5:-5] - samples.mean())
         assert abs(int(lags.argmax()) - 5) <= 1
@@ -132,7 +132,7 @@ def test_loss_comes_in_runs_and_at_its_rate() -> None:
     np.testing.assert_array_equal(effects.lose_packets(np.ones(3200), 0.0, 1), np.ones(3200))
 
 
-def test_clip_pitch_and_gain_do_what_they_are_told() -> None:
+def test_clip_pitch_and_gain_have_the_requested_strength() -> None:
     samples = syllables()
     clipped = apply_effects(samples, [record_of("clip=6")])
     assert np.abs(clipped).max() == pytest.approx(np.abs(samples).max() / 10**0.3, rel=1e-3)
@@ -152,7 +152,7 @@ def test_a_room_rings_as_long_as_asked() -> None:
         assert fall_s == pytest.approx(wanted_s, rel=0.5)
 
 
-def test_words_for_effects() -> None:
+def test_effects_are_parsed() -> None:
     one, two, three = parse_effects("reverb@0.5, lowpass=3000..4000, mulaw@0")
     assert (one.name, one.share, two.low, two.high) == ("reverb", 0.5, 3000, 4000)
     draw = lambda bound, *what: stable_seed("draws", *what) % bound  # noqa: E731
@@ -178,7 +178,7 @@ def test_words_for_effects() -> None:
         ("mulaw=3", "takes no value"),
     ],
 )
-def test_wrong_words_for_effects(text: str, message: str) -> None:
+def test_wrong_effects_are_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_effects(text)
 

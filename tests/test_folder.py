@@ -34,7 +34,7 @@ KNOW 0.60 0.81 -0.2
 
 
 def put(folder: Path, *names: str, text: str | None = "Hello there.") -> None:
-    """Empty videos with a transcript beside each."""
+    """Write empty videos, each with a transcript beside it."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def test_the_layout_of_lrs3(tmp_path: Path) -> None:
     put(tmp_path, *(f"pretrain/{speaker}/00001.mp4" for speaker in speakers))
     put(tmp_path, "test/0Fi83BHQsMA/00002.mp4")
     found = splits(tmp_path)
-    # One of twenty speakers is dev, and nobody trains with the same face by accident.
+    # One of twenty speakers is dev, and the pretrain clips of that speaker get another split.
     (dev,) = (name for name, split in found.items() if split == "dev")
     assert found[dev.replace("trainval", "pretrain").replace("50001", "00001")] == "dev_pretrain"
     assert Counter(found.values()) == {"trainval": 19, "pretrain": 19, "dev": 1, "dev_pretrain": 1, "test": 1}
@@ -102,7 +102,7 @@ def test_the_layout_of_lrs3(tmp_path: Path) -> None:
     assert clip.speaker == "speaker0" and len(clip.words) == 3
     assert splits(tmp_path) == found
     put(tmp_path, "val/speaker0/1.mp4", "extra/x/1.mp4", "loose.mp4")
-    found = splits(tmp_path)  # the corpus says what is dev
+    found = splits(tmp_path)  # val is dev
     assert Counter(found.values()) == {"trainval": 20, "pretrain": 20, "dev": 1, "test": 1, "extra": 1, "train": 1}
     with pytest.raises(DataError, match="has splits of its own: got held-out speakers"):
         read_folder(tmp_path, ["speaker0"])
@@ -132,7 +132,7 @@ def test_the_layout_of_lrs2(tmp_path: Path) -> None:
 def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     own = tmp_path / "own"
     put(own, *(f"{speaker}/{number}.MOV" for speaker in ("ann", "bob", "cem") for number in range(4)))
-    put(own, "test.mkv")  # whose transcript is no list
+    put(own, "test.mkv")  # its transcript is not a list of the split "test"
     put(own, ".trash/1.mp4", "ann/._1.mp4")
     clips = list(read_folder(own))
     assert {clip.split for clip in clips} == {"train", "dev"}
@@ -145,7 +145,7 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
         read_folder(own, ["eve"])
 
 
-def test_of_a_single_speaker_clips_are_held_back() -> None:
+def test_single_clips_become_dev_if_there_is_one_speaker() -> None:
     clips = [
         SourceClip(id=f"me/{number}", speaker="me", split="train", path=Path("x"), text="x") for number in range(40)
     ]
@@ -155,7 +155,7 @@ def test_of_a_single_speaker_clips_are_held_back() -> None:
     assert carve_dev(clips[:1]) == clips[:1]
 
 
-def test_clips_of_no_use_say_why(tmp_path: Path) -> None:
+def test_unusable_clips_have_a_reason(tmp_path: Path) -> None:
     put(tmp_path, "a/1.mp4", text=None)
     put(tmp_path, "a/2.mp4", text="Text:  \nConf: 3\n")
     put(tmp_path, "a/3.mp4", "a/3.webm")
@@ -170,7 +170,28 @@ def test_clips_of_no_use_say_why(tmp_path: Path) -> None:
     assert "4.txt: transcript cannot be read" in found["a/4"]
 
 
-def test_what_is_no_folder_of_videos(tmp_path: Path) -> None:
+def test_a_transcript_without_a_video_is_rejected(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.mp4", "a/2.MPEG", "a/sound.wav", "a/test.mkv")
+    (tmp_path / "a/alone.txt").write_text("hello")
+    (tmp_path / "a/.hidden.txt").write_text("hello")
+    found = {clip.id: clip.problem for clip in read_folder(tmp_path)}
+    expected = "transcript without a video: expected {}.mp4, or another video format, beside it"
+    assert found == {
+        "a/1": None,
+        "a/2": None,
+        "a/alone": expected.format("alone"),
+        "a/sound": expected.format("sound"),
+        "a/test": None,
+    }
+    (tmp_path / "train.txt").write_text("a/1\na/2\na/test\na/sound\n")
+    assert problems(tmp_path) == {
+        "a/alone": expected.format("alone"),
+        "a/sound": "is in a list, but there is no such video",
+    }
+    assert all(clip.split != "dev" for clip in read_folder(tmp_path) if clip.problem is not None)
+
+
+def test_folders_without_videos_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="missing: no such folder"):
         read_folder(tmp_path / "missing")
     (tmp_path / "notes.txt").write_text("x")
@@ -185,6 +206,7 @@ def test_preparing_a_folder_that_holds_its_own_output(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     write_video(tmp_path / "a/1.mkv", times_s, sound_s=(0.0, 0.4))
     put(tmp_path, "a/2.mp4")
+    (tmp_path / "a/3.txt").write_text("nobody")
     (tmp_path / "a/1.txt").write_text("Text:  HELLO\nWORD START END ASDSCORE\nHELLO 0.1 0.3 1\n")
     out = tmp_path / "prepared"
     result = prepare("folder", tmp_path, out)
@@ -192,6 +214,7 @@ def test_preparing_a_folder_that_holds_its_own_output(tmp_path: Path) -> None:
     assert (utterance.id, utterance.speaker, utterance.split) == ("a/1", "a", "train")
     assert (utterance.text, utterance.words) == ("hello", (("hello", 0.1, 0.3),))
     assert "empty" in result.rejections["a/2"]
+    assert result.rejections["a/3"].startswith("transcript without a video")
     (out / "lips/a").mkdir(parents=True)
     (out / "lips/a/1.mp4").touch()
     again = prepare("folder", tmp_path, out)

@@ -1,4 +1,4 @@
-"""Noise at exact levels: what is asked for is what is measured, in any form of samples, and nothing clips."""
+"""Noise at exact levels: the measured SNR is the requested SNR for every type of samples, and nothing clips."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def independent_snr_db(speech: np.ndarray, result: MixResult) -> float:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
 @pytest.mark.parametrize("amplitude", [0.2, 0.02, 0.003])
-def test_snr_is_what_was_asked_for(dtype: str, amplitude: float) -> None:
+def test_achieved_snr_is_the_requested_snr(dtype: str, amplitude: float) -> None:
     speech, noise = sound(amplitude, 0, dtype), sound(0.1, 1, dtype)
     for snr_db in range(-20, 31, 2):
         result = mix(speech, noise, snr_db)
@@ -53,7 +53,7 @@ def test_a_loud_sum_is_turned_down_and_says_so() -> None:
     assert mix(speech // 10, noise, 10.0).scale_db == 0.0
 
 
-def test_level_of_speech_leaves_out_pauses_unless_told() -> None:
+def test_level_of_active_speech_leaves_out_pauses() -> None:
     speech = np.concatenate([np.full(3200, 0.5), np.zeros(3200), np.full(100, 0.5)]).astype(np.float32)
     assert active_rms(speech) == pytest.approx(0.5)
     assert rms_db(speech, "active") == pytest.approx(-6.021, abs=0.001)
@@ -61,7 +61,7 @@ def test_level_of_speech_leaves_out_pauses_unless_told() -> None:
 
 
 def test_order_of_samples_does_not_change_a_level_by_a_bit() -> None:
-    """What a sum of floats would not stand: another order, as on a machine with wider vectors."""
+    """Another order of the samples, as on a machine with wider vectors, changes the last bits of a sum of floats."""
     noise = np.random.default_rng(3).standard_normal(320 * 30).astype(np.float32)
     assert active_rms(noise) == active_rms(noise.reshape(30, 320)[:, ::-1].reshape(-1)) == active_rms(noise[::-1])
 
@@ -83,7 +83,7 @@ def test_silence_has_no_level(dtype: str) -> None:
         mix(speech, speech[:10], 0.0)
 
 
-def test_what_cannot_be_mixed_is_refused() -> None:
+def test_signals_that_cannot_be_mixed_are_refused() -> None:
     speech = sound(0.1, 0, "float32")
     with pytest.raises(DataError, match="noise has samples that are not finite"):
         mix(speech, np.full_like(speech, np.nan), 0.0)

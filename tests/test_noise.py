@@ -1,27 +1,34 @@
-"""Noise plans: the same for any number of workers and any order, rendered as planned or not at all."""
+"""Noise plans do not depend on workers or order, and rendering gives exactly the planned samples or an error."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import hashlib
 import json
+import logging
 import math
+import shutil
 import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import avsr
 from avsr.cli.main import main
 from avsr.datasets.manifest import Utterance, read_manifest, save_samples, write_manifest
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import ConfigError, DataError
 from avsr.evaluation.conditions import DEFAULT_SEEDS
+from avsr.evaluation.sounds import NoiseSource, make_plan, planned_sounds
 from avsr.noise.filters import coloured_noise
 from avsr.noise.folders import find_noises
 from avsr.noise.library import NoiseLibrary, noise_hashes, read_pcm, require_disjoint
-from avsr.noise.plan import NoisePlan, Renderer, plan_noise, read_plan, write_plan
+from avsr.noise.plan import NoisePlan, describe_other_manifest, read_plan, write_plan
+from avsr.noise.planning import plan_noise
 from avsr.noise.protocols import PROTOCOLS
-from avsr.noise.render import render_plan
+from avsr.noise.render import Renderer, render_plan
 from avsr.training.config import AugmentConfig, CorpusConfig, ModalityConfig, OptimizerConfig, TrainConfig
 from avsr.training.data import Corpus, TrainingSet, collate, noise_bank
 from tests.corpus import make_corpus
@@ -31,7 +38,7 @@ EFFECTS = "pitch@0.5,reverb@0.5,highpass=100..300,mulaw@0.3,loss=0.1@0.5"
 
 
 def speech(seed: int, count: int = 16_000) -> np.ndarray:
-    """Something with pauses, float32 [S]."""
+    """Pink noise with pauses in place of speech, float32 [S]."""
     samples = coloured_noise(count, "pink", seed) * 0.05
     return (samples * np.repeat(np.arange(count // 1600 + 1) % 3 > 0, 1600)[:count]).astype(np.float32)
 
@@ -63,7 +70,7 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """Three recordings: a long one, a short one, one that is silent but for its beginning."""
+    """Three recordings: a long one, a short one, and one with sound at its beginning only."""
     folder = tmp_path / "noise"
     save_samples(folder / "rain.wav", coloured_noise(48_000, "white", 20) * 0.1)
     save_samples(folder / "deep/click.wav", coloured_noise(4_000, "brown", 21) * 0.01)
@@ -158,7 +165,7 @@ def test_stretches_of_silence_are_not_drawn(corpus: Path, environment: Path) -> 
     assert max(knock) < 8_000
 
 
-def test_what_cannot_be_mixed_is_listed_and_not_dropped(corpus: Path, environment: Path) -> None:
+def test_unusable_utterances_are_listed_and_not_dropped(corpus: Path, environment: Path) -> None:
     rows = read_manifest(corpus)
     save_samples(corpus.parent / "audio/s0/u0.wav", np.zeros(16_000, np.float32))
     rows[1] = dataclasses.replace(rows[1], audio=None)
@@ -218,13 +225,82 @@ def test_plans_are_read_back_and_wrong_ones_refused(
         ("", "is no noise plan"),
         ("no json", "cannot read the noise plan"),
         (lines[1], "is no noise plan"),
-        (lines[0].replace('"plan": 1', '"plan": 9'), "newer version"),
+        (lines[0].replace('"plan": 2', '"plan": 9'), "newer version"),
         (lines[0] + "\n" + json.dumps(json.loads(lines[1]) | {"more": 1}), "plan.jsonl:2: wrong keys: got .*more"),
         (lines[0] + "\n" + json.dumps(json.loads(lines[1]) | {"noises": 3}), "wrong value of noises"),
     ):
         path.write_text(content)
         with pytest.raises(DataError, match=message):
             read_plan(path)
+
+
+def test_a_plan_says_what_it_was_made_for_and_old_plans_are_read(
+    corpus: Path, environment: Path, tmp_path: Path
+) -> None:
+    plan, path = plan_noise(corpus, "test", noises=("pink",), snrs_db=(0.0,)), tmp_path / "plan.jsonl"
+    write_plan(path, plan)
+    header, *lines = path.read_text().splitlines()
+    row = json.loads(header)
+    made_for = {"split": "test", "protocol": "avsr", "avsr_version": avsr.__version__}
+    made_for["manifest_sha256"] = hashlib.sha256(corpus.read_bytes()).hexdigest()
+    assert made_for.items() <= row.items()
+    del row["avsr_version"], row["manifest_sha256"]
+    path.write_text("\n".join([json.dumps(row | {"plan": 1}), *lines]))
+    old = read_plan(path)
+    assert old == dataclasses.replace(plan, avsr_version=None, manifest_sha256=None)
+    write_manifest(corpus, read_manifest(corpus)[:-1])
+    assert describe_other_manifest(old, corpus) is None  # an old plan cannot tell
+    assert len(render_plan(old, tmp_path / "out")) == 1
+    del row["split"]
+    path.write_text(json.dumps(row | {"plan": 1}))
+    with pytest.raises(DataError, match="plan.jsonl:1: wrong keys"):
+        read_plan(path)
+
+
+def test_a_changed_manifest_is_noticed(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plan = plan_noise(corpus, "test", noises=("pink",), snrs_db=(0.0,))
+    render_plan(plan, tmp_path / "out")
+    assert not caplog.records
+    rows = read_manifest(corpus)
+    write_manifest(corpus, rows[:-1])  # without the utterance of another split
+    render_plan(plan, tmp_path / "out")
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "has changed: got a plan for split 'test' of" in record.message and "by protocol avsr" in record.message
+    write_manifest(corpus, rows[1:])
+    with pytest.raises(DataError, match=r"has no utterance s0/u0: got a plan for split 'test' of .*, not [0-9a-f]{12}"):
+        render_plan(plan, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_plan_is_evaluated_on_a_copy_of_its_manifest_and_warns_of_another(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_noise(corpus, "test", noises=("pink",), snrs_db=(0.0,))
+    source, sounds = NoiseSource(plan=str(tmp_path / "plan.jsonl")), tuple(planned_sounds(plan))
+    write_plan(tmp_path / "plan.jsonl", plan)
+    ids = [line.utterance for line in plan.lines]
+    copy = tmp_path / "copy/manifest.jsonl"
+    shutil.copytree(corpus.parent, copy.parent)
+    shutil.rmtree(corpus.parent)  # as on another machine
+    made = make_plan(source, str(copy), "test", sounds, ids, workers=0)
+    assert made == dataclasses.replace(plan, manifest=str(copy)) and not caplog.records
+    assert Renderer(made).render(made.lines[0]).line == plan.lines[0]
+
+    rows = read_manifest(copy)
+    write_manifest(copy, [dataclasses.replace(row, text="three") for row in rows])
+    made = make_plan(source, str(copy), "test", sounds, ids, workers=0)
+    (record,) = caplog.records
+    assert "plan.jsonl: got a plan for split 'test' of" in record.message
+    assert made is not None and Renderer(made).render(made.lines[0]).line == plan.lines[0]
+    save_samples(copy.parent / f"audio/{ids[0]}.wav", speech(99))
+    with pytest.raises(DataError, match="the mixture is not the planned one"):
+        Renderer(made).render(made.lines[0])
+
+    with pytest.raises(
+        DataError, match="does not plan for s9/new: got 1 of 11 utterances .* and a plan for split 'test'"
+    ):
+        make_plan(source, str(copy), "test", sounds, [*ids, "s9/new"], workers=0)
 
 
 def test_protocols_of_the_literature(corpus: Path, environment: Path, tmp_path: Path) -> None:
@@ -294,7 +370,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_collections_are_read_as_they_come_and_split_by_recording(layout: str, tmp_path: Path) -> None:
+def test_collections_are_read_in_their_layout_and_split_by_recording(layout: str, tmp_path: Path) -> None:
     for pattern in LAYOUTS[layout]:
         for index in range(60 if "{" in pattern else 1):
             save_samples(tmp_path / pattern.format(index), np.full(10, 0.1, np.float32))
@@ -332,7 +408,7 @@ def test_test_noise_in_training_is_an_error_that_names_it(corpus: Path, environm
         require_disjoint(noise_hashes(training), noise_hashes(environment))
 
 
-def test_training_takes_the_same_effects_and_notes_what_it_did(tmp_path: Path) -> None:
+def test_training_takes_the_same_effects_and_records_them(tmp_path: Path) -> None:
     manifest = make_corpus(tmp_path)
     save_samples(tmp_path / "rir/hall.wav", coloured_noise(2000, "white", 3) * 0.1)
     (tmp_path / "vocabulary.txt").write_text("".join(f"{word}\n" for word in WORDS))
@@ -366,7 +442,7 @@ def test_training_takes_the_same_effects_and_notes_what_it_did(tmp_path: Path) -
         )
 
 
-def test_training_refuses_what_is_held_out(tmp_path: Path, corpus: Path, environment: Path) -> None:
+def test_training_refuses_held_out_noise(tmp_path: Path, corpus: Path, environment: Path) -> None:
     write_plan(tmp_path / "plan.jsonl", plan_noise(corpus, "test", folders={"environment": environment}))
     training = Corpus(CorpusConfig(manifest=str(corpus), split="train"))
     for held_out in (tmp_path / "plan.jsonl", environment):
@@ -384,7 +460,33 @@ def test_training_refuses_what_is_held_out(tmp_path: Path, corpus: Path, environ
         noise_bank(AugmentConfig(noise_share=0.5, held_out_noise=held_out), [same_voices], 1)
 
 
-def test_library_reads_what_it_is_asked_for(environment: Path) -> None:
+def imports(folder: str) -> dict[str, set[str]]:
+    """The modules of avsr that each module in a folder of the package imports, anywhere in its code."""
+    root = Path(avsr.__file__).parent
+    found = {}
+    for path in sorted((root / folder).glob("*.py")):
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("avsr."):
+                names.add(node.module)
+        found[f"avsr.{folder}.{path.stem}"] = names
+    return found
+
+
+def test_noise_imports_lower_parts_only_and_no_circle() -> None:
+    noise, allowed = imports("noise"), {"grid", "arrays", "errors", "files", "randomness", "media", "processes"}
+    for module, names in noise.items():
+        others = {name for name in names if not name.startswith("avsr.noise.")} - {"avsr.datasets.manifest"}
+        assert {name.split(".")[1] for name in others} <= allowed, module
+    assert not any("avsr.noise" in name for names in imports("datasets").values() for name in names)
+    order: list[str] = []  # each module after the modules that it imports
+    while len(order) < len(noise):
+        ready = [m for m in noise if m not in order and {n for n in noise[m] if n in noise} <= set(order)]
+        assert ready, f"a circle among {sorted(noise.keys() - set(order))}"
+        order += ready
+
+
+def test_library_reads_a_recording_by_name(environment: Path) -> None:
     library = NoiseLibrary({"environment": environment})
     assert library.kinds == ["environment"]
     assert library.samples("environment/rain.wav").dtype == np.int16

@@ -1,8 +1,9 @@
-"""From a corpus to a manifest: reading GRID, preparing, resuming, and the files of a prepared data set."""
+"""Preparation of a corpus: reading GRID, preparing, resuming, and the files of a prepared data set."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import wave
 from collections import Counter
@@ -167,7 +168,7 @@ def test_the_distributed_layout(tmp_path: Path) -> None:
     assert broken.problem is not None and "lwbsza.align:1: wrong word time" in broken.problem
 
 
-def test_what_is_no_grid(tmp_path: Path) -> None:
+def test_folders_without_grid_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         read_grid(tmp_path / "missing")
     with pytest.raises(DataError, match="no GRID clips found"):
@@ -193,7 +194,7 @@ def test_a_wrong_index_names_line_and_key(tmp_path: Path, line: str, message: st
         read_grid(tmp_path)
 
 
-def test_an_index_says_what_is_said(tmp_path: Path) -> None:
+def test_sentences_come_from_the_index(tmp_path: Path) -> None:
     (tmp_path / "bbaf2n.align").write_text(ALIGN)
     rows = [
         {"id": "a/1", "words": "Lay  white"},
@@ -213,7 +214,7 @@ def test_an_index_says_what_is_said(tmp_path: Path) -> None:
 
 
 def clips_of(speaker: str, letters: str) -> list[SourceClip]:
-    """Clips with these letters, ten of each, one a digit."""
+    """Ten clips for each letter, one for each digit."""
     names = [f"bba{letter}{digit}n" for letter in letters for digit in "z123456789"]
     return [
         SourceClip(
@@ -227,8 +228,8 @@ def test_splits_are_fixed_and_even() -> None:
     clips = clips_of("s1", "abcdefgh") + clips_of("s2", "ab") + clips_of("s3", "a")[:3]
     split = split_clips(clips, held_out=["s2"])
     assert sorted(clip.id for clip in split) == sorted(clip.id for clip in clips)
-    assert split_clips(reversed(clips), held_out=["s2"]) != split  # in another order,
-    assert sorted(split_clips(reversed(clips), ["s2"]), key=str) == sorted(split, key=str)  # but the same
+    assert split_clips(reversed(clips), held_out=["s2"]) != split  # another order
+    assert sorted(split_clips(reversed(clips), ["s2"]), key=str) == sorted(split, key=str)  # with the same splits
     counts = Counter((clip.speaker, clip.split) for clip in split)
     assert counts == {
         ("s1", "train"): 64,
@@ -245,13 +246,13 @@ def test_splits_are_fixed_and_even() -> None:
         split_clips(clips, held_out=["s9"])
 
 
-def test_splits_keep_what_the_shipped_model_was_not_trained_on() -> None:
+def test_test_splits_keep_the_clips_that_the_shipped_model_was_not_trained_on() -> None:
     rows = [json.loads(line) for line in shared_corpus("grid/clips.jsonl").read_text().splitlines()]
     known = {row["id"]: row["split"] for row in rows if row["speaker"] == "s1" and row["split"] != "defective"}
     clips = [
         SourceClip(id=id_, speaker="s1", split="", path=Path("a"), text=sentence_of_name(id_[3:])) for id_ in known
     ]
-    # A 20th of the clips is missing from this copy, of each letter the first two in order.
+    # A 20th of the clips is missing from this copy: the first two of each letter.
     moved = [known[clip.id] for clip in split_clips(clips) if clip.split != "train"]
     assert Counter(moved)["test_seen"] == 75 and Counter(moved)["dev"] == 75
     published = {clip.id for clip in split_clips(clips) if clip.split == "test_seen"}
@@ -295,7 +296,7 @@ def test_clips_of_every_kind_are_used_or_rejected_with_a_reason(tmp_path: Path) 
     progress: list[tuple[int, int]] = []
     result = prepare("grid", src, tmp_path / "out", on_progress=lambda done, total: progress.append((done, total)))
     used = {utterance.id: utterance for utterance in read_manifest(result.manifest)}
-    assert sorted(used) == ["s1/bbaf1n", "s1/bbaf3n"]  # a picture without a face leaves the sound
+    assert sorted(used) == ["s1/bbaf1n", "s1/bbaf3n"]  # the sound is used even if the video has no face
     assert used["s1/bbaf1n"].video is None and used["s1/bbaf1n"].coverage == 0
     assert used["s1/bbaf1n"].text == "bin blue at f one now"
     assert len(load_samples(used["s1/bbaf3n"], tmp_path / "out")) == 8000
@@ -326,10 +327,16 @@ def test_an_interrupted_preparation_goes_on_and_redoes_only_what_changed(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         prepare("grid", src, out, workers=2, on_progress=interrupt)
     assert not (out / "manifest.jsonl").exists()
-    assert not list(out.rglob(".*.tmp"))  # what is there is whole
+    assert not list(out.rglob(".*.partial"))  # the files that are there are whole
 
+    killed, running = out / "lips/.0123456789ab.partial", out / "audio/s1/.ba9876543210.partial"
+    for partial in (killed, running):  # as a killed run and another one leave them
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    os.utime(killed, (0, 0))
     result = prepare("grid", src, out, workers=2)
     assert (result.utterances, result.rejected) == (3, 0) and result.new < 3
+    assert running.exists() and not killed.exists()
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".wav", ".mp4")}
     assert len(written) == 5
     first = read_manifest(result.manifest)

@@ -1,1 +1,1 @@
-"""Changes to sound and picture while training. Each takes its own random generator, so that results repeat."""
+"""Random changes of sound and lips for training. Each takes a random generator, so that its results repeat."""

@@ -1,7 +1,7 @@
-"""What can happen to lip crops: position, turn, size, mirror, sharpness, a covered mouth, frames without a face.
+"""Random changes of lip crops for training: view, light, sharpness, occluders, frozen pictures, slots without lips.
 
-Crops are uint8 [T, 96, 96] and presence bool [T], a slot of 40 ms each; random numbers come from the generator passed
-in, and what is passed in is never written to.
+Letters: T slots of 40 ms, H W pixels. Crops are uint8 [T, 96, 96] and present is bool [T]. Random numbers come from the
+generator that is passed in. No function writes to its arguments.
 """
 
 from __future__ import annotations
@@ -18,28 +18,36 @@ from avsr.arrays import Crops, Present
 from avsr.grid import LIP_INPUT_PX
 
 Effect = dict[str, object]
-"""What was done: its name under "effect", and the parameters that were drawn."""
+"""The record of a change: its name under "effect", and the parameters that were drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LipEffects:
-    """How often each thing happens to a clip, 0 to 1 each; how strongly is drawn from the range in brackets.
-
-    occluder: a hand, microphone or box (5 to 60 % of the picture) in the whole clip or a part of it. light: brightness
-    (-0.2 to 0.2 of the range), contrast (0.6 to 1.5) and gamma (0.6 to 1.6). low_resolution: 16 to 64 pixels a side.
-    blur: deviation 0.5 to 3 pixels. compression: JPEG of quality 5 to 40. frozen: a picture stays for 2 to 20 slots,
-    or to the end. time_mask: a stretch of up to 10 slots in each 25 shows the clip's mean picture (after Auto-AVSR,
-    arXiv 2303.14307). dropped: 10 to 90 % of the slots lose their presence, one by one.
-    """
+    """The probability of each effect on a clip, 0 to 1. The strength is drawn from the range that stands beside it."""
 
     occluder: float = 0.0
+    """A hand, microphone or box covers 5 to 60 % of the picture, in the whole clip or a part of it."""
+
     light: float = 0.0
+    """Brightness (-0.2 to 0.2 of the range), contrast (0.6 to 1.5) and gamma (0.6 to 1.6) change."""
+
     low_resolution: float = 0.0
+    """The crop is reduced to 16 to 64 pixels a side."""
+
     blur: float = 0.0
+    """A Gaussian blur with a standard deviation of 0.5 to 3 pixels."""
+
     compression: float = 0.0
+    """JPEG with a quality of 5 to 40."""
+
     frozen: float = 0.0
+    """One picture stays for 2 to 20 slots, or to the end."""
+
     time_mask: float = 0.0
+    """For each 25 slots, a run of up to 10 slots shows the mean picture of the clip (Auto-AVSR, arXiv 2303.14307)."""
+
     dropped: float = 0.0
+    """10 to 90 % of the slots, drawn one by one, lose their lips (present becomes False)."""
 
     def __post_init__(self) -> None:
         for effect in fields(self):
@@ -47,9 +55,9 @@ class LipEffects:
 
 
 def apply_effects(
-    crops_THW: Crops, presence_T: Present, effects: LipEffects, random: np.random.Generator
+    crops_THW: Crops, present_T: Present, effects: LipEffects, random: np.random.Generator
 ) -> tuple[Crops, Present, list[Effect]]:
-    """Crops and presence after what chance has done to them, in the order of the fields, and what that was."""
+    """Crops and present after random effects, in the order of the fields of `LipEffects`, and a record of each."""
     done: list[Effect] = []
     T = len(crops_THW)
     for name in [effect.name for effect in fields(effects) if random.random() < getattr(effects, effect.name)]:
@@ -81,21 +89,23 @@ def apply_effects(
                 first = int(random.integers(0, T))
                 last = T - 1 if random.random() < 0.3 else min(T - 1, first + int(random.integers(1, 20)))
                 record |= {"first": first, "last": last}
-                crops_THW, presence_T = freeze(crops_THW, presence_T, first, last)
+                crops_THW, present_T = freeze(crops_THW, present_T, first, last)
             case "time_mask":
-                crops_THW, record["spans"] = _time_masked(crops_THW, presence_T, random)
+                crops_THW, record["spans"] = _time_masked(crops_THW, present_T, random)
             case "dropped":
                 record["share"] = share = round(float(random.uniform(0.1, 0.9)), 3)
-                presence_T = drop_slots(presence_T, random, share)
+                present_T = drop_slots(present_T, random, share)
         done.append(record)
-    return crops_THW, presence_T, done
+    return crops_THW, present_T, done
 
 
 def vary_lips(crops_THW: Crops, strength: float, random: np.random.Generator) -> tuple[Crops, Effect]:
-    """One clip seen a little differently: [T, 96, 96] -> [T, 88, 88], and how.
+    """A clip in a slightly different view, [T, 96, 96] -> [T, 88, 88], and a record of the change.
 
-    The whole clip is shifted (to 5 px), turned (to 8 degrees), scaled (to 12 %) and mirrored or not, the same in each
-    frame; one clip in five is blurred. strength in [0, 1] scales the ranges.
+    The clip is shifted (up to 5 px), turned (up to 8 degrees), scaled (up to 12 %) and, with probability 1/2, mirrored;
+    every crop of the clip changes alike. One clip in five also loses resolution.
+
+    strength: scales all ranges and the probability of the lost resolution, 0 to 1.
     """
     mirrored = bool(random.random() < 0.5)
     shift_px = [float(value) for value in random.uniform(-5, 5, 2) * strength]
@@ -103,7 +113,7 @@ def vary_lips(crops_THW: Crops, strength: float, random: np.random.Generator) ->
     scale = float(1 + random.uniform(-0.12, 0.12) * strength)
     done: Effect = {"effect": "view", "mirrored": mirrored, "angle_deg": round(angle_deg, 3), "scale": round(scale, 3)}
     done["shift_px"] = [round(value, 3) for value in shift_px]
-    # One linear map of positions does it all. OpenCV takes a fifth of the time of torchvision's affine.
+    # One affine map does all of it. OpenCV takes a fifth of the time of torchvision's affine.
     side = crops_THW.shape[-1]
     middle = (side - 1) / 2
     to_view_23 = cv2.getRotationMatrix2D((middle, middle), -angle_deg, scale)
@@ -124,21 +134,21 @@ def vary_lips(crops_THW: Crops, strength: float, random: np.random.Generator) ->
     return np.stack(views) if views else crops_THW[:, :LIP_INPUT_PX, :LIP_INPUT_PX], done
 
 
-def hide_slots(presence_T: Present, longest: int, random: np.random.Generator) -> tuple[Present, Effect]:
-    """Present with one random stretch of up to `longest` slots taken away, and which."""
-    presence_T = presence_T.copy()
+def hide_slots(present_T: Present, longest: int, random: np.random.Generator) -> tuple[Present, Effect]:
+    """Present without one random run of up to `longest` slots, and a record of the run."""
+    present_T = present_T.copy()
     length = int(random.integers(0, longest + 1))
-    start = int(random.integers(0, max(1, len(presence_T) - length + 1)))
-    presence_T[start : start + length] = False
-    return presence_T, {"effect": "hidden", "first": start, "last": start + length - 1}
+    start = int(random.integers(0, max(1, len(present_T) - length + 1)))
+    present_T[start : start + length] = False
+    return present_T, {"effect": "hidden", "first": start, "last": start + length - 1}
 
 
-# -- what a camera, a codec or a hand does ---------------------------------------------------------------------------
-# These repeat exactly and take crops of any size [T, H, W]; evaluation uses them as conditions.
+# -- effects of a camera, a codec or a hand --------------------------------------------------------------------------
+# These repeat exactly and take crops of any size [T, H, W]. Evaluation uses them as conditions.
 
 
 def blur(crops_THW: Crops, sigma_px: float) -> Crops:
-    """Out of focus: each crop under a Gaussian of that deviation in pixels; 0 changes nothing."""
+    """Crops out of focus: a Gaussian blur with a standard deviation of `sigma_px` pixels; 0 changes nothing."""
     _require(math.isfinite(sigma_px) and sigma_px >= 0, "sigma_px", sigma_px, "0 or more")
     if sigma_px == 0:
         return crops_THW.copy()
@@ -146,7 +156,7 @@ def blur(crops_THW: Crops, sigma_px: float) -> Crops:
 
 
 def low_resolution(crops_THW: Crops, side_px: int) -> Crops:
-    """As of a distant face: each crop reduced to side_px pixels a side by its area, and enlarged again."""
+    """Crops as of a distant face: reduced to `side_px` pixels a side by area averaging, then enlarged again."""
     height, width = crops_THW.shape[1:]
     _require(1 <= side_px <= min(height, width), "side_px", side_px, f"1 to {min(height, width)}")
 
@@ -158,7 +168,7 @@ def low_resolution(crops_THW: Crops, side_px: int) -> Crops:
 
 
 def compress(crops_THW: Crops, quality: int) -> Crops:
-    """Each crop through JPEG at that quality, 1 (blocks of 8 pixels) to 100 (hardly a change)."""
+    """Crops after JPEG with a quality from 1 (visible blocks of 8 pixels) to 100 (hardly a change)."""
     _require(1 <= quality <= 100, "quality", quality, "1 to 100")
 
     def coded(crop: Crops) -> Crops:
@@ -169,8 +179,11 @@ def compress(crops_THW: Crops, quality: int) -> Crops:
 
 
 def relight(crops_THW: Crops, brightness: float, contrast: float, gamma: float = 1.0) -> Crops:
-    """Other light, the same in the whole clip: grey g in [0, 1] becomes contrast * (g^gamma - 0.5) + 0.5 + brightness,
-    clipped. 0, 1, 1 change nothing."""
+    """Crops in other light, the same for the whole clip.
+
+    A grey value g in [0, 1] becomes contrast * (g^gamma - 0.5) + 0.5 + brightness, clipped to [0, 1]. Brightness 0,
+    contrast 1 and gamma 1 change nothing.
+    """
     _require(math.isfinite(brightness + contrast + gamma), "light", (brightness, contrast, gamma), "finite numbers")
     _require(gamma > 0, "gamma", gamma, "more than 0")
     grey = np.linspace(0.0, 1.0, 256) ** gamma
@@ -179,42 +192,45 @@ def relight(crops_THW: Crops, brightness: float, contrast: float, gamma: float =
 
 
 def occlude(crops_THW: Crops, random: np.random.Generator, share: float) -> Crops:
-    """Something before the mouth: a hand, a microphone or a box, drawn, not photographed.
+    """Crops with a drawn hand, microphone or box in front of the mouth.
 
-    It covers `share` (0 to 1) of the picture's area, within a fiftieth, at rest, somewhere over the middle, and sways
-    by a few pixels. Present is not this function's: whether a face finder notices is another question.
+    share: part of the picture that it covers, 0 to 1, within 0.02. It lies near the middle and sways by a few pixels.
+
+    The function does not return `present`, because a face finder may or may not find a covered mouth.
     """
     return _occluded(crops_THW, random, share)[0]
 
 
-def drop_slots(presence_T: Present, random: np.random.Generator, share: float) -> Present:
-    """Present with `share` (0 to 1) of the present slots, rounded to whole ones, taken away, each as likely."""
+def drop_slots(present_T: Present, random: np.random.Generator, share: float) -> Present:
+    """Present without a random `share` (0 to 1) of its present slots, rounded to whole slots."""
     _require(0 <= share <= 1, "share", share, "0 to 1")
-    present = np.flatnonzero(presence_T)
-    kept = presence_T.copy()
+    present = np.flatnonzero(present_T)
+    kept = present_T.copy()
     kept[random.permutation(present)[: round(share * len(present))]] = False
     return kept
 
 
-def shift_slots(crops_THW: Crops, presence_T: Present, slots: int) -> tuple[Crops, Present]:
-    """Lips later by so many slots of 40 ms (earlier if negative), against a sound that stays. What comes in at the end
-    is absent and zero; what leaves is lost."""
-    moved, moved_presence = np.zeros_like(crops_THW), np.zeros_like(presence_T)
+def shift_slots(crops_THW: Crops, present_T: Present, slots: int) -> tuple[Crops, Present]:
+    """Crops and present moved later by `slots` slots of 40 ms, or earlier if negative, relative to the sound.
+
+    Slots that become free are zero and not present. Slots that are moved out of the clip are lost.
+    """
+    moved, moved_present = np.zeros_like(crops_THW), np.zeros_like(present_T)
     count = len(crops_THW)
     source, target = max(0, -slots), max(0, slots)
     length = max(0, count - abs(slots))
     moved[target : target + length] = crops_THW[source : source + length]
-    moved_presence[target : target + length] = presence_T[source : source + length]
-    return moved, moved_presence
+    moved_present[target : target + length] = present_T[source : source + length]
+    return moved, moved_present
 
 
-def freeze(crops_THW: Crops, presence_T: Present, first: int, last: int) -> tuple[Crops, Present]:
-    """A stuck picture: slots `first` to `last`, this one included, show what slot `first` shows, or are as absent."""
+def freeze(crops_THW: Crops, present_T: Present, first: int, last: int) -> tuple[Crops, Present]:
+    """Crops and present with a frozen picture: slots `first` to `last`, inclusive, are copies of slot `first`."""
     count = len(crops_THW)
     _require(0 <= first <= last < count, "first, last", (first, last), f"0 <= first <= last < {count}")
-    frozen, presence = crops_THW.copy(), presence_T.copy()
-    frozen[first : last + 1], presence[first : last + 1] = crops_THW[first], presence_T[first]
-    return frozen, presence
+    frozen_THW, frozen_present_T = crops_THW.copy(), present_T.copy()
+    frozen_THW[first : last + 1], frozen_present_T[first : last + 1] = crops_THW[first], present_T[first]
+    return frozen_THW, frozen_present_T
 
 
 OCCLUDERS = ("hand", "microphone", "box")
@@ -229,14 +245,14 @@ def _occluded(
     kind = kind or str(random.choice(OCCLUDERS))
     draw = _Drawing(kind, random, height, width)
     low, high = 0.0, 12.0
-    for _ in range(13):  # the size at which it covers the wanted share
+    for _ in range(13):  # bisection for the size that covers the share
         scale = (low + high) / 2
         low, high = (scale, high) if draw.render(scale)[0][draw.inside].mean() < share else (low, scale)
     cover_HW, grey_HW = draw.render(high)
     record: Effect = {"effect": "occluder", "kind": kind, "share": round(share, 3)}
     if share == 0:
         return crops_THW.copy(), record
-    # A slow sway about the place of rest: whole pixels, cut from a canvas that is larger than the crop.
+    # A slow sway by whole pixels: the drawing is larger than the crop, and another part of it is cut out each time.
     phase, period = random.uniform(0, 2 * np.pi, 2), random.uniform(20, 60, 2)
     sway_T2 = np.rint(
         random.uniform(0, _SWAY_PX, 2) * np.sin(2 * np.pi * np.arange(T)[:, None] / period + phase)
@@ -251,11 +267,11 @@ def _occluded(
 
 
 def _time_masked(
-    crops_THW: Crops, presence_T: Present, random: np.random.Generator
+    crops_THW: Crops, present_T: Present, random: np.random.Generator
 ) -> tuple[Crops, list[tuple[int, int]]]:
     T = len(crops_THW)
     masked_THW, spans = crops_THW.copy(), []
-    mean_HW = np.rint(crops_THW[presence_T].mean(axis=0)) if presence_T.any() else 0
+    mean_HW = np.rint(crops_THW[present_T].mean(axis=0)) if present_T.any() else 0
     for _ in range(-(-T // 25)):
         length = int(random.integers(0, 11))
         first = int(random.integers(0, max(1, T - length + 1)))
@@ -266,14 +282,14 @@ def _time_masked(
 
 
 class _Drawing:
-    """One occluder, drawn at any size: how much of each pixel it covers and its grey, a margin for swaying around."""
+    """One occluder that can be drawn at any size, with a margin of `_SWAY_PX` pixels around the crop."""
 
     def __init__(self, kind: str, random: np.random.Generator, height: int, width: int) -> None:
         self.kind, self.height, self.width = kind, height, width
         self.inside = (slice(_SWAY_PX, _SWAY_PX + height), slice(_SWAY_PX, _SWAY_PX + width))
         middle = np.array([width, height]) / 2 + _SWAY_PX
         self.centre = middle + random.uniform(-0.12, 0.12, 2) * (width, height)
-        self.angle = float(random.uniform(-np.pi, np.pi))  # where the arm, the shaft or the long side points
+        self.angle = float(random.uniform(-np.pi, np.pi))  # direction of the arm, the shaft or the long side
         self.grey = float(random.uniform(90, 200) if kind == "hand" else random.uniform(10, 230))
         self.aspect = float(random.uniform(0.5, 1.0))
         self.spread = random.uniform(0.9, 1.1, 5)
@@ -284,10 +300,10 @@ class _Drawing:
         self.shade = slope * (x * np.cos(self.angle) + y * np.sin(self.angle)) + 8 * grain  # light from one side
 
     def render(self, scale: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Cover in [0, 1] and grey in [0, 255]; at scale 1 the middle part is half as wide as the crop."""
+        """Cover in [0, 1] and grey in [0, 255] of each pixel; at scale 1 the object is half as wide as the crop."""
         size = 0.25 * scale * min(self.height, self.width)
         cover = np.zeros(self.shade.shape, np.uint8)
-        lines = np.zeros(self.shade.shape, np.uint8)  # where it is darker: between fingers, the grille
+        lines = np.zeros(self.shade.shape, np.uint8)  # darker lines: between the fingers, the grille of the microphone
         along = np.array([np.cos(self.angle), np.sin(self.angle)])
         across = np.array([-along[1], along[0]])
         end = 3 * max(self.height, self.width)
@@ -325,11 +341,12 @@ _SHIFT = 4  # OpenCV draws at sixteenths of a pixel
 
 
 def _fixed(points: Sequence[NDArray[np.float64]]) -> NDArray[np.int32]:
+    """Points in the fixed-point numbers of OpenCV."""
     return np.rint(np.array(points) * 2**_SHIFT).astype(np.int32)
 
 
 def _capsule(image: Crops, start: NDArray[np.float64], end: NDArray[np.float64], radius: float) -> None:
-    """A thick line with round ends."""
+    """Draw a thick line with round ends into `image`."""
     away = end - start
     length = float(np.hypot(*away))
     side = np.array([-away[1], away[0]]) / max(length, 1e-6) * radius
@@ -345,6 +362,6 @@ def _each(crops_THW: Crops, change: Callable[[Crops], Crops]) -> Crops:
     return changed
 
 
-def _require(good: bool, name: str, got: object, expected: str) -> None:
-    if not good:
+def _require(is_valid: bool, name: str, got: object, expected: str) -> None:
+    if not is_valid:
         raise ValueError(f"{name}: got {got}, expected {expected}")

@@ -124,8 +124,9 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
 
 def plan(arguments: argparse.Namespace) -> int:
     """Write the plan; 0 if every utterance is in it, 1 if some could not be used."""
-    from avsr.noise.library import noise_hashes, require_disjoint
-    from avsr.noise.plan import open_library, plan_noise, write_plan
+    from avsr.noise.library import noise_hashes, open_library, require_disjoint
+    from avsr.noise.plan import write_plan
+    from avsr.noise.planning import plan_noise
 
     folders: dict[str, str] = {}
     for kind, folder in arguments.noise_folder:

@@ -9,20 +9,21 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avsr.cli.arguments import add_device, add_model, add_output_dir, add_quiet, face, positive_integer
-from avsr.cli.console import Console, UsageError, describe, printable, without_name
-from avsr.cli.pool import Outcome, Work, run_here, run_in_processes
+from avsr.cli.console import Console, UsageError, describe, explain, messages_on_stderr, printable, without_name
 from avsr.cli.sources import Sources
 from avsr.cli.suggestions import FORMATS as FORMAT_MEANINGS
 from avsr.cli.suggestions import suggest
 from avsr.errors import AvsrError
 from avsr.output import FORMATS, render, write
 from avsr.output.json import to_json_line
+from avsr.processes import Crew, Report
+from avsr.processes import run as run_pool
 from avsr.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -122,14 +123,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def open_work(
     *, model: str, device: str, precision: str, modality: ModalityChoice, face: str, with_progress: bool
-) -> Work:
+) -> Callable[[str, Report], Transcript]:
     """Load the model and return a function that transcribes one file with it. Raises ModelError."""
     import avsr
 
     dtype = "bfloat16" if precision == "bf16" else None
     recognizer = avsr.load(model, device=device, dtype=dtype)
 
-    def transcribe(path: str, on_fraction: Callable[[float], None]) -> Transcript:
+    def transcribe(path: str, on_fraction: Report) -> Transcript:
         on_progress = _as_seconds(path, on_fraction) if with_progress else None
         return recognizer.transcribe(path, modality=modality, face=face, on_progress=on_progress)
 
@@ -171,12 +172,12 @@ def _transcribe(
         under_way[index] = fraction
         show()
 
-    paths = [job.path for job in jobs]
-    outcomes: Generator[Outcome]
-    if arguments.workers > 1 and len(jobs) > 1:
-        outcomes = run_in_processes(opener, paths, on_progress, workers=arguments.workers, debug=arguments.debug)
-    else:
-        outcomes = run_here(opener, paths, on_progress)
+    crew = Crew(
+        workers=min(arguments.workers, len(jobs)) if arguments.workers > 1 and len(jobs) > 1 else 0,
+        explain=explain,
+        around=functools.partial(messages_on_stderr, debug=arguments.debug),
+    )
+    outcomes = run_pool(opener, [job.path for job in jobs], crew, on_report=on_progress)
     show()
     with closing(outcomes):
         for index, outcome in outcomes if arguments.output_dir else _in_order(outcomes):
@@ -236,7 +237,7 @@ def _check_writable(folder: Path) -> None:
         ) from error
 
 
-def _in_order(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+def _in_order(outcomes: Iterable[tuple[int, Transcript | AvsrError]]) -> Iterator[tuple[int, Transcript | AvsrError]]:
     """The same outcomes in the order of their index; an outcome that comes early waits for the ones before it."""
     held = {}
     next_index = 0

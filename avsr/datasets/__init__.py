@@ -1,1 +1,1 @@
-"""Corpora, manifests, noise and batches."""
+"""Corpora for training and evaluation: readers, preparation, the manifest."""

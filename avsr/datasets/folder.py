@@ -1,16 +1,19 @@
-"""Reader of a folder of talking-face videos with transcripts, among them LRS2 and LRS3.
+"""Reader of a folder of talking-face videos with transcripts, such as LRS2 and LRS3.
 
-Every video NAME.mp4 (or mkv, mov, webm, avi, mpg) anywhere below SRC has its transcript NAME.txt beside it: plain text,
-or the form of LRS2 and LRS3 (Afouras et al., arXiv 1809.00496), whose first line is "Text:" and what is said, followed
-by lines that are left alone ("Conf:", face boxes) and, in parts, by a table WORD START END ASDSCORE, which gives the
-times of the words. The speaker of a clip is the folder that holds it. Its split is
+A video NAME.mp4 (or another video format of `avsr.media.types`) anywhere below SRC has its transcript NAME.txt in the
+same folder. The transcript is plain text or has the form of LRS2 and LRS3 (Afouras et al., arXiv 1809.00496): a first
+line "Text:" with the transcript, other lines that are ignored ("Conf:", face boxes), and in some parts of the corpus a
+table WORD START END ASDSCORE with the times of the words. The speaker of a clip is the name of its folder. The split of
+a clip is
 
-- that of the list that names it, where SRC has train.txt, val.txt, test.txt or pretrain.txt: a line begins with the
-  clip as "folder/number", below SRC itself, SRC/main or the folder that is called as the list (LRS2);
-- else the first folder below SRC, where one of these is called train, trainval, pretrain, dev, val or test (LRS3);
-- else "train".
+- the name of the list that has the clip, if SRC has train.txt, val.txt, test.txt or pretrain.txt (LRS2). A line of a
+  list begins with the clip as "folder/number", relative to SRC, to SRC/main or to the folder with the name of the list;
+- otherwise the first folder below SRC, if one of these folders is called train, trainval, pretrain, dev, val or test
+  (LRS3);
+- otherwise "train".
 
-"val", "valid" and "validation" are called "dev". Where there is no such split, `carve_dev` makes one.
+"val", "valid" and "validation" become "dev". If there is no such split, `carve_dev` makes one. A video without a
+transcript and a transcript without a video are clips with a problem.
 """
 
 from __future__ import annotations
@@ -24,10 +27,11 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from avsr.datasets.manifest import WordTimes
 from avsr.datasets.source import SourceClip
 from avsr.errors import DataError
+from avsr.media.types import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".mpg")
 DEV_SHARE = 1 / 20
 MAX_TRANSCRIPT_BYTES = 1 << 20
 
@@ -38,20 +42,26 @@ _SPLITS = {name: name for name in (*_TRAINING_SPLITS, "dev", "test")} | dict.fro
 
 
 def read_folder(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceClip]:
-    """The clips of a folder, in order of their ids, which are their paths below it. held_out: speakers to test with, of
-    a folder that has no splits; their clips are "test_unseen".
+    """The clips of a folder, in the order of their ids. An id is the path below `src` without suffix.
 
-    Raises DataError where there is no such folder or no video, where the lists contradict each other, and where a
-    speaker to hold out is unknown or the folder has splits.
+    held_out: speakers for tests, if the folder has no splits; their clips are "test_unseen".
+
+    Raises DataError if the folder is missing or has no video, if a clip is in two lists, if a held-out speaker is
+    unknown, or if speakers are held out and the folder has splits.
     """
     if not src.is_dir():
         problem = "is a file" if src.exists() else "no such folder"
         raise DataError(f"{src}: {problem}", expected="a folder of videos with transcripts")
     paths: dict[str, list[Path]] = collections.defaultdict(list)
-    for path in _videos(src):
-        paths[path.relative_to(src).with_suffix("").as_posix()].append(path)
+    transcripts: dict[str, Path] = {}
+    for path in _files(src):
+        name = path.relative_to(src).with_suffix("").as_posix()
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            paths[name].append(path)
+        elif path.suffix == ".txt":
+            transcripts[name] = path
     if not paths:
-        raise DataError(f"{src}: no videos found", expected=f"NAME.txt beside NAME{', '.join(VIDEO_SUFFIXES)}")
+        raise DataError(f"{src}: no videos found", expected="NAME.txt beside NAME.mp4, or another video format")
     lists = [name for name in _SPLITS if (src / f"{name}.txt").is_file() and name not in paths]
     first_folders = {name.partition("/")[0] for name in paths if "/" in name}
     if held_out and (lists or first_folders & _SPLITS.keys()):
@@ -68,31 +78,35 @@ def read_folder(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceCli
             split = _SPLITS.get(first, first)
         clips.append(_clip(name, split, path, src, problem))
         for double in doubles:
-            # Its id has to be another one.
+            # An id with the suffix, because the id without it is taken.
             problem = f"{path.name} has the same name"
             clips.append(_clip(double.relative_to(src).as_posix(), split, double, src, problem))
     for name, split in listed.items():
         clips.append(_clip(name, split, src / name, src, "is in a list, but there is no such video"))
+    for name in sorted(transcripts.keys() - paths.keys() - listed.keys() - set(lists)):
+        problem = f"transcript without a video: expected {Path(name).name}.mp4, or another video format, beside it"
+        clips.append(_clip(name, "", transcripts[name], src, problem))
     return iter(sorted(carve_dev(_hold_out(clips, held_out)), key=lambda clip: clip.id))
 
 
 def carve_dev(clips: Iterable[SourceClip]) -> list[SourceClip]:
-    """The same clips; where none is "dev", speakers with a twentieth of the clips of "train" (or else "trainval", or
-    else "pretrain") are.
+    """The same clips; if no split is "dev", some speakers of the training split become "dev".
 
-    Speakers are taken in the order of the SHA-1 of "folder-dev-1:" and their name until there are enough, and one
-    always stays. What they say in other splits than tests becomes "dev_" and the split: nobody trains with them by
-    accident. Of a single speaker clips are taken instead, in the order of their ids' hashes.
+    The training split is "train", or else "trainval", or else "pretrain". Speakers move to "dev" in the order of the
+    SHA-1 of "folder-dev-1:" and their name, until "dev" has a twentieth of the clips; one speaker always stays. The
+    clips of the moved speakers in other training splits get the split "dev_" and the old name, so that nobody trains
+    with these speakers by accident. If there is only one speaker, single clips move, in the order of the hashes of
+    their ids.
     """
     clips = list(clips)
     splits = {clip.split for clip in clips}
     source = next((name for name in _TRAINING_SPLITS if name in splits), None)
     if source is None or "dev" in splits:
         return clips
-    of_speakers = len({clip.speaker for clip in clips if clip.split == source and clip.problem is None}) > 1
+    by_speaker = len({clip.speaker for clip in clips if clip.split == source and clip.problem is None}) > 1
 
     def group(clip: SourceClip) -> str:
-        return clip.speaker if of_speakers else clip.id
+        return clip.speaker if by_speaker else clip.id
 
     def digest(name: str) -> str:
         return hashlib.sha1(f"folder-dev-1:{name}".encode(errors="surrogateescape")).hexdigest()
@@ -114,17 +128,21 @@ def carve_dev(clips: Iterable[SourceClip]) -> list[SourceClip]:
 
 
 def normalise_text(text: str) -> str:
-    """Lower-case letters, digits and apostrophes, in words with single spaces between them; all else parts words."""
+    """The words of a text in lower case, with single spaces between them.
+
+    A word has letters, digits and apostrophes. Every other character separates words.
+    """
     text = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
-    # M: marks that letters of many scripts are written with.
+    # Category M: marks, which are a part of the letters of many scripts.
     kept = "".join(letter if letter == "'" or unicodedata.category(letter)[0] in "LMN" else " " for letter in text)
     return " ".join(word for word in kept.split() if word.strip("'"))
 
 
-def read_transcript(path: Path) -> tuple[str, tuple[tuple[str, float, float], ...]]:
-    """What is said, normalised, and its words with start and end in seconds.
+def read_transcript(path: Path) -> tuple[str, WordTimes]:
+    """The normalised text of a transcript, and its words with their times.
 
-    No words where the transcript has no times, or times of another text. Raises DataError where it cannot be read.
+    There are no words if the transcript has no times, or if the times are for another text. Raises DataError if the
+    file is missing, longer than a MiB or not UTF-8.
     """
     try:
         with path.open("rb") as file:
@@ -144,8 +162,8 @@ def read_transcript(path: Path) -> tuple[str, tuple[tuple[str, float, float], ..
     return text, words if " ".join(word for word, _, _ in words) == text else ()
 
 
-def _word_times(lines: list[str]) -> tuple[tuple[str, float, float], ...]:
-    """The rows of the table of word times; none where one of them is wrong."""
+def _word_times(lines: list[str]) -> WordTimes:
+    """The rows of the table of word times; empty if there is no table or if one of its rows is wrong."""
     rows = [line.split() for line in lines if line.strip()]
     heads = [index for index, row in enumerate(rows) if row[:3] == ["WORD", "START", "END"]]
     words = []
@@ -161,17 +179,17 @@ def _word_times(lines: list[str]) -> tuple[tuple[str, float, float], ...]:
     return tuple(words)
 
 
-def _videos(src: Path) -> Iterator[Path]:
-    """All videos below `src` in a fixed order, through links too; hidden files and folders are left alone."""
+def _files(src: Path) -> Iterator[Path]:
+    """All files below `src` in a fixed order, also through links, without hidden files and folders."""
     for folder, folders, files in os.walk(src, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            if not name.startswith("."):
                 yield Path(folder, name)
 
 
 def _read_lists(src: Path, lists: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """The split of every clip that a list names, by its id; below SRC where there is no such video."""
+    """The split of each clip in a list, by the id of the clip; an unknown clip has its entry in the list as id."""
     splits: dict[str, str] = {}
     origins: dict[str, str] = {}
     for name in lists:
@@ -180,13 +198,13 @@ def _read_lists(src: Path, lists: Iterable[str], known: Collection[str]) -> dict
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read", got=error) from error
-        # The same "folder/number" may be in pretrain and in main, as other stretches of the same recording.
+        # pretrain/ and main/ may have the same "folder/number" with different parts of the same recording.
         folders = [f"{name}/", ""] if name == "pretrain" else [f"{name}/", "main/", ""]
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             entry = line.split()[0]
-            if entry.lower().endswith(VIDEO_SUFFIXES):
+            if Path(entry).suffix.lower() in VIDEO_SUFFIXES:
                 entry = entry[: entry.rindex(".")]
             clip_id = next((folder + entry for folder in folders if folder + entry in known), entry)
             where = f"{path.name}:{number}"
@@ -201,6 +219,7 @@ def _read_lists(src: Path, lists: Iterable[str], known: Collection[str]) -> dict
 
 
 def _hold_out(clips: list[SourceClip], held_out: Collection[str]) -> list[SourceClip]:
+    """The clips with the split "test_unseen" for held-out speakers. Raises DataError for an unknown speaker."""
     speakers = sorted({clip.speaker for clip in clips})
     for speaker in held_out:
         if speaker not in speakers:
@@ -211,7 +230,7 @@ def _hold_out(clips: list[SourceClip], held_out: Collection[str]) -> list[Source
 
 def _clip(name: str, split: str, path: Path, src: Path, problem: str = "") -> SourceClip:
     text = ""
-    words: tuple[tuple[str, float, float], ...] = ()
+    words: WordTimes = ()
     if not problem:
         try:
             text, words = read_transcript(path.with_suffix(".txt"))

@@ -1,16 +1,16 @@
-"""Reader of the GRID corpus: clips of one talker each reading a six-word sentence of a fixed grammar.
+"""Reader of the GRID corpus: clips of one talker who reads a six-word sentence of a fixed grammar.
 
 Cooke, Barker, Cunningham and Shao, "An audio-visual corpus for speech perception and automatic speech recognition",
-J. Acoust. Soc. Am. 120(5), 2006. Two layouts are understood:
+J. Acoust. Soc. Am. 120(5), 2006. The reader knows two layouts:
 
-- the distribution: SRC/s1/*.mpg (or another video format, also deeper down as in s1/video/mpg_6000/), and the word
-  times as SRC/s1/align/*.align, SRC/align/s1/*.align or SRC/alignments/s1/*.align. GRID has no splits of its own:
-  `split_clips` gives them;
-- any other: SRC/clips.jsonl with one JSON object a clip. "id" ("speaker/name", unique), "speaker" and "path" (of the
-  media file, relative to SRC) are needed; "split" is "train" where not given, "align" is the file of word times, and
-  "words" the sentence. Other keys are left alone.
+- the distribution: SRC/s1/*.mpg (or another video format, or a folder below, as s1/video/mpg_6000/), and the word times
+  as SRC/s1/align/*.align, SRC/align/s1/*.align or SRC/alignments/s1/*.align. GRID has no splits; `split_clips` makes
+  them;
+- any other: SRC/clips.jsonl with one JSON object for each clip. "id" ("speaker/name", unique), "speaker" and "path"
+  (of the media file, relative to SRC) are required. "split" is "train" if it is missing, "align" is the file of the
+  word times, "words" is the sentence. Other keys are ignored.
 
-The sentence is taken from the word times, from "words", or from the file name, which spells it.
+The sentence comes from the word times, or else from "words", or else from the file name, which spells it.
 """
 
 from __future__ import annotations
@@ -22,26 +22,28 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from avsr.datasets.manifest import WordTimes
 from avsr.datasets.source import SourceClip
 from avsr.errors import DataError
+from avsr.media.types import VIDEO_SUFFIXES
 
 _COMMANDS = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
 _COLOURS = {"b": "blue", "g": "green", "r": "red", "w": "white"}
 _PREPOSITIONS = {"a": "at", "b": "by", "i": "in", "w": "with"}
-_LETTERS = {letter: letter for letter in "abcdefghijklmnopqrstuvxyz"}  # no w
+_LETTERS = {letter: letter for letter in "abcdefghijklmnopqrstuvxyz"}  # GRID does not use the letter w
 _DIGITS = dict(zip("z123456789", "zero one two three four five six seven eight nine".split(), strict=True))
 _ADVERBS = {"a": "again", "n": "now", "p": "please", "s": "soon"}
 _GRAMMAR = (_COMMANDS, _COLOURS, _PREPOSITIONS, _LETTERS, _DIGITS, _ADVERBS)
 
-_ALIGN_UNITS_PER_S = 25_000  # 1000 units a video frame, at 25 frames a second
+_ALIGN_UNITS_PER_S = 25_000  # 1000 units for each video frame, at 25 frames a second
 _SILENCES = ("sil", "sp")
-_VIDEO_SUFFIXES = (".mpg", ".mp4", ".mkv", ".avi", ".webm", ".mov")
 
 
 def read_grid(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceClip]:
-    """The clips of a copy of GRID, in order of their ids. held_out: speakers to test with, see `split_clips`.
+    """The clips of a copy of GRID, in the order of their ids.
 
-    Raises DataError where `src` is not a copy, or has no such speaker or splits already.
+    held_out: speakers for tests; `split_clips` explains it. Raises DataError if `src` is not a copy of GRID, if a
+    held-out speaker is unknown, or if speakers are held out and clips.jsonl already has the splits.
     """
     if not src.exists():
         raise DataError(f"{src}: no such folder", expected="a copy of the GRID corpus")
@@ -55,65 +57,69 @@ def read_grid(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceClip]
     else:
         clips = split_clips(_distributed(src), held_out)
     if not clips:
-        raise DataError(f"{src}: no GRID clips found", expected="SRC/s1/*.mpg and so on, or SRC/clips.jsonl")
+        raise DataError(f"{src}: no GRID clips found", expected="SRC/s1/*.mpg, SRC/s2/*.mpg ..., or SRC/clips.jsonl")
     return iter(sorted(clips, key=lambda clip: clip.id))
 
 
 def split_clips(clips: Iterable[SourceClip], held_out: Collection[str] = ()) -> list[SourceClip]:
-    """The same clips with splits: all of the speakers in `held_out` are "test_unseen"; of each other speaker's usable
-    clips an eighth is "test_seen", 3 in 40 are "dev" (one each at least where there are three), the rest "train".
+    """The same clips with splits.
 
-    A speaker's clips are dealt out in the order of the SHA-1 of "grid-split-1:" and the id, letter by letter of the
-    grammar, so that each split has every letter equally often; no two speakers share a sentence. What of a whole s1 is
-    "dev" or "test_seen" here, the shipped model was not trained on. Raises DataError for an unknown speaker.
+    All clips of the speakers in `held_out` are "test_unseen". Of the usable clips of every other speaker, an eighth is
+    "test_seen", 3 in 40 are "dev", and the rest is "train". A speaker with three clips or more has at least one clip in
+    "test_seen" and in "dev". Unusable clips are "train".
+
+    The clips of a speaker are ordered by the SHA-1 of "grid-split-1:" and the id, separately for each letter of the
+    sentence, so that every split has all letters equally often. No two speakers of GRID share a sentence. The shipped
+    model was not trained on the clips that are "dev" or "test_seen" in a complete copy of s1. Raises DataError for an
+    unknown speaker.
     """
-    of_speakers: dict[str, list[SourceClip]] = collections.defaultdict(list)
+    by_speaker: dict[str, list[SourceClip]] = collections.defaultdict(list)
     for clip in clips:
-        of_speakers[clip.speaker].append(clip)
+        by_speaker[clip.speaker].append(clip)
     for speaker in held_out:
-        if speaker not in of_speakers:
-            raise DataError("no clips of a held-out speaker", got=speaker, expected=", ".join(of_speakers) or "s1")
+        if speaker not in by_speaker:
+            raise DataError("no clips of a held-out speaker", got=speaker, expected=", ".join(by_speaker) or "s1")
     result = []
-    for speaker, its_clips in of_speakers.items():
+    for speaker, speaker_clips in by_speaker.items():
         if speaker in held_out:
-            result += [dataclasses.replace(clip, split="test_unseen") for clip in its_clips]
+            result += [dataclasses.replace(clip, split="test_unseen") for clip in speaker_clips]
             continue
-        order = _dealt_out(clip for clip in its_clips if clip.problem is None)
-        result += [dataclasses.replace(clip, split="train") for clip in its_clips if clip.problem is not None]
-        enough = len(order) >= 3
-        num_test = max(len(order) // 8, int(enough))
-        num_dev = max(len(order) * 3 // 40, int(enough))
+        order = _in_even_order(clip for clip in speaker_clips if clip.problem is None)
+        result += [dataclasses.replace(clip, split="train") for clip in speaker_clips if clip.problem is not None]
+        minimum = 1 if len(order) >= 3 else 0
+        num_test = max(len(order) // 8, minimum)
+        num_dev = max(len(order) * 3 // 40, minimum)
         for position, clip in enumerate(order):
             split = "test_seen" if position < num_test else "dev" if position < num_test + num_dev else "train"
             result.append(dataclasses.replace(clip, split=split))
     return result
 
 
-def _dealt_out(clips: Iterable[SourceClip]) -> list[SourceClip]:
-    """In an order any stretch of which has about as many clips of each letter as the whole."""
+def _in_even_order(clips: Iterable[SourceClip]) -> list[SourceClip]:
+    """The clips in an order that spreads each letter evenly: any part of the list has about as many of each letter."""
 
     def digest(clip: SourceClip) -> str:
         return hashlib.sha1(f"grid-split-1:{clip.id}".encode(errors="surrogateescape")).hexdigest()
 
-    of_letters: dict[str, list[SourceClip]] = collections.defaultdict(list)
+    by_letter: dict[str, list[SourceClip]] = collections.defaultdict(list)
     for clip in clips:
-        of_letters[clip.text.split()[3] if len(clip.text.split()) == len(_GRAMMAR) else ""].append(clip)
+        by_letter[clip.text.split()[3] if len(clip.text.split()) == len(_GRAMMAR) else ""].append(clip)
     placed = []
-    for its_clips in of_letters.values():
-        for rank, clip in enumerate(sorted(its_clips, key=digest)):
-            placed.append((rank / len(its_clips), digest(clip), clip))
+    for letter_clips in by_letter.values():
+        for rank, clip in enumerate(sorted(letter_clips, key=digest)):
+            placed.append((rank / len(letter_clips), digest(clip), clip))
     return [clip for _, _, clip in sorted(placed, key=lambda entry: entry[:2])]
 
 
 def sentence_of_name(name: str) -> str:
-    """What a six-character file name spells ("bbaf2n": "bin blue at f two now"); empty where it spells no sentence."""
+    """The sentence that a six-letter file name spells ("bbaf2n": "bin blue at f two now"); empty if it spells none."""
     if len(name) != len(_GRAMMAR) or any(letter not in words for letter, words in zip(name, _GRAMMAR, strict=True)):
         return ""
     return " ".join(words[letter] for letter, words in zip(name, _GRAMMAR, strict=True))
 
 
-def read_align(path: Path) -> tuple[tuple[str, float, float], ...]:
-    """Words with start and end in seconds, without silences. Raises DataError naming the line that is wrong."""
+def read_align(path: Path) -> WordTimes:
+    """The words of a file of word times, without silences. Raises DataError with the number of a wrong line."""
     words = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -134,6 +140,7 @@ def read_align(path: Path) -> tuple[tuple[str, float, float], ...]:
 
 
 def _indexed(src: Path, index: Path) -> Iterator[SourceClip]:
+    """The clips of a clips.jsonl. Raises DataError with the number of a wrong line."""
     try:
         lines = index.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -162,34 +169,35 @@ def _indexed(src: Path, index: Path) -> Iterator[SourceClip]:
 
 
 def _distributed(src: Path) -> Iterator[SourceClip]:
+    """The clips of the layout of the distribution, without splits."""
     for folder in sorted(src.iterdir()):
         speaker = folder.name
         if not (folder.is_dir() and speaker[:1] == "s" and speaker[1:].isdecimal()):
             continue
         aligns = {path.stem: path for path in folder.rglob("*.align")}
-        for beside in ("align", "alignments"):
-            aligns |= {path.stem: path for path in (src / beside / speaker).rglob("*.align")}
+        for align_folder in ("align", "alignments"):
+            aligns |= {path.stem: path for path in (src / align_folder / speaker).rglob("*.align")}
         seen: set[str] = set()
         for path in sorted(folder.rglob("*")):
-            # The distribution has each clip at two qualities in folders of their own: the first one counts.
-            if path.suffix.lower() in _VIDEO_SUFFIXES and path.is_file() and path.stem not in seen:
+            # The distribution has each clip in two qualities, in two folders. The first one is used.
+            if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and path.stem not in seen:
                 seen.add(path.stem)
                 yield _clip(f"{speaker}/{path.stem}", speaker, "", path, aligns.get(path.stem))
 
 
-def _clip(name: str, speaker: str, split: str, path: Path, align: Path | None, said: str = "") -> SourceClip:
-    words: tuple[tuple[str, float, float], ...] = ()
+def _clip(name: str, speaker: str, split: str, path: Path, align: Path | None, sentence: str = "") -> SourceClip:
+    words: WordTimes = ()
     problem = None
     if align is not None:
         try:
             words = read_align(align)
         except DataError as error:
             problem = str(error)
-    said = " ".join(said.lower().split())
-    timed = " ".join(word for word, _, _ in words)
-    text = timed or said or sentence_of_name(path.stem)
-    if timed and said and timed != said:
-        problem = f"word times and words differ: got {timed!r} and {said!r}"
+    sentence = " ".join(sentence.lower().split())
+    aligned = " ".join(word for word, _, _ in words)
+    text = aligned or sentence or sentence_of_name(path.stem)
+    if aligned and sentence and aligned != sentence:
+        problem = f"word times and words differ: got {aligned!r} and {sentence!r}"
     if not text and problem is None:
-        problem = "what is said is not known: no word times, no words, and the file name spells no sentence"
+        problem = "the sentence is not known: no word times, no words, and the file name spells no sentence"
     return SourceClip(id=name, speaker=speaker, split=split, path=path, text=text, words=words, problem=problem)

@@ -1,20 +1,19 @@
-"""The manifest: what a prepared data set holds, and how its sound and lips are read and written.
+"""The manifest of a prepared data set, and the files of its sound and lips.
 
     OUT/manifest.jsonl         one utterance a line
-    OUT/rejected.jsonl         one clip a line that could not be used: id, source, reason
+    OUT/rejected.jsonl         one unusable clip a line: id, source, reason
     OUT/audio/<id>.wav         mono, 16 kHz, 16 bit
     OUT/lips/<id>.mp4          lip crops, 96x96 grey, one picture for each 40 ms slot
 
-WAV because reading it takes a tenth of a millisecond, where FLAC takes 5. Lips are H.264 at CRF 10: 20 kB and a
-millisecond to decode for a second of speech, 50 dB from the crops they were made of; absent slots are black and listed
-in the manifest.
+Sound is WAV because a file is read in a tenth of a millisecond; FLAC takes 5 ms. Lips are H.264 at CRF 10: a second of
+speech takes 20 kB and a millisecond to decode, with a peak signal-to-noise ratio of 50 dB. Slots without lips are black
+and listed in the manifest.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import wave
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -23,45 +22,67 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
+from avsr.arrays import Crops, Present, Samples
 from avsr.errors import DataError, nearest
+from avsr.files import write_whole
 from avsr.grid import CROP_PX, SAMPLE_RATE_HZ, SLOT_S
 
 _LIPS_FPS = round(1 / SLOT_S)
-# A key picture a second; fast to decode, as training reads each file many times.
+# A key frame each second, and fast decoding, because training reads each file many times.
 _LIPS_OPTIONS = {"crf": "10", "g": "25", "bf": "0", "preset": "fast", "tune": "fastdecode", "threads": "1"}
 _PEAK = 0.99
+
+WordTimes = tuple[tuple[str, float, float], ...]
+"""Each word with its start and end in seconds; empty if the times are unknown."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """One recorded sentence of a prepared data set.
-
-    id: unique, "speaker/name"; a path without suffix. text: what is said. audio, video: files relative to the
-    manifest's folder, None where there is no sound or no readable lips. duration: seconds. fps: of the lips (25),
-    0 without. coverage: share of lip slots present. sha256: of the source file. words: (word, start, end) in seconds,
-    empty where unknown. absent: (first slot, end slot, reason) of each run of slots without lips.
-    """
+    """One recorded sentence of a prepared data set."""
 
     id: str
+    """Unique, "speaker/name": a path without suffix."""
+
     speaker: str
+    """Name of the speaker."""
+
     split: str
+    """Name of the split, such as "train", "dev" or "test"."""
+
     text: str
+    """Transcript of the utterance."""
+
     audio: str | None
+    """File of the sound, relative to the folder of the manifest; None if there is no sound."""
+
     video: str | None
+    """File of the lips, relative to the folder of the manifest; None if there are no readable lips."""
+
     duration: float
+    """Seconds."""
+
     fps: float
+    """Lip crops a second: 25, or 0 if there are no lips."""
+
     coverage: float
+    """Share of the slots with lips, 0 to 1."""
+
     sha256: str
-    words: tuple[tuple[str, float, float], ...] = ()
+    """Hash of the source file."""
+
+    words: WordTimes = ()
+    """The words of the text with their times."""
+
     absent: tuple[tuple[int, int, str], ...] = ()
+    """First slot, end slot and reason of each run of slots without lips."""
 
 
 def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
     """All utterances of a manifest, in its order.
 
-    Raises DataError naming file, line and key where it is missing, no JSON, or not of this form.
+    Raises DataError, with file, line and key, if the file is missing, is not JSON or lacks a key.
     """
     path = Path(path)
     try:
@@ -94,24 +115,15 @@ def write_manifest(path: str | PathLike[str], utterances: Iterable[Utterance]) -
 
 def write_json_lines(path: str | PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line to `path`, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
-    with temporary.open("w", encoding="utf-8") as file:
+    with write_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    os.replace(temporary, path)
 
 
-def temporary_path(path: Path) -> Path:
-    """Where to write what is to become `path`. The same each time: the next run overwrites what a killed one left."""
-    return path.with_name(f".{path.name}.tmp")
+def load_samples(utterance: Utterance, root: str | PathLike[str]) -> Samples:
+    """The sound of `utterance`, float32 [S] in [-1, 1] at 16 kHz; S = 0 if it has no sound.
 
-
-def load_samples(utterance: Utterance, root: str | PathLike[str]) -> npt.NDArray[np.float32]:
-    """The sound of `utterance`, float32 [S] in [-1, 1] at 16 kHz; empty where it has none. root: the manifest's folder.
-
-    Raises DataError where the file is missing or not as `save_samples` writes it.
+    root: folder of the manifest. Raises DataError if the file is missing or in another format than `write_wav` writes.
     """
     if utterance.audio is None:
         return np.zeros(0, np.float32)
@@ -134,28 +146,31 @@ def load_samples(utterance: Utterance, root: str | PathLike[str]) -> npt.NDArray
     return np.frombuffer(data, "<i2").astype(np.float32) / 32768
 
 
-def save_samples(path: Path, samples: npt.NDArray[np.float32]) -> None:
+def save_samples(path: Path, samples: Samples) -> None:
     """Write samples [S] at 16 kHz as 16-bit WAV, whole or not at all.
 
-    Lossy codecs overshoot: where samples go beyond the range, all of them are scaled down rather than some clipped.
+    Lossy codecs overshoot. If the peak exceeds 0.99, all samples are turned down instead of clipped.
     """
     peak = float(np.abs(samples).max(initial=0.0))
     if peak > _PEAK:
         samples = samples * (_PEAK / peak)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
-    with wave.open(str(temporary), "wb") as file:
+    write_wav(path, np.round(samples * 32768).astype(np.int16))
+
+
+def write_wav(path: Path, pcm: NDArray[np.int16]) -> None:
+    """Write 16-bit samples [S] at 16 kHz as WAV, whole or not at all."""
+    with write_whole(path) as temporary, wave.open(str(temporary), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE_HZ)
-        file.writeframes(np.round(samples * 32768).astype("<i2").tobytes())
-    os.replace(temporary, path)
+        file.writeframes(pcm.astype("<i2").tobytes())
 
 
-def load_lips(utterance: Utterance, root: str | PathLike[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Lip crops uint8 [T, 96, 96] and presence bool [T] of `utterance`; T = 0 where it has none.
+def load_lips(utterance: Utterance, root: str | PathLike[str]) -> tuple[Crops, Present]:
+    """Lip crops uint8 [T, 96, 96] and present bool [T] of `utterance`; T = 0 if it has no lips.
 
-    root: the manifest's folder. Absent slots are zeros. Raises DataError where the file is missing or damaged.
+    root: folder of the manifest. Crops of slots without lips are zeros. Raises DataError if the file is missing or
+    damaged.
     """
     if utterance.video is None:
         return np.zeros((0, CROP_PX, CROP_PX), np.uint8), np.zeros(0, np.bool_)
@@ -163,7 +178,7 @@ def load_lips(utterance: Utterance, root: str | PathLike[str]) -> tuple[npt.NDAr
     try:
         with av.open(f"file:{path.absolute()}") as container:
             stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1  # threads cost more than they save on so small pictures
+            stream.codec_context.thread_count = 1  # for such small pictures threads cost more than they save
             crops = np.stack([_luma(frame) for frame in container.decode(stream)])
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         raise DataError(
@@ -174,26 +189,23 @@ def load_lips(utterance: Utterance, root: str | PathLike[str]) -> tuple[npt.NDAr
     present = np.ones(len(crops), np.bool_)
     for first, end, _ in utterance.absent:
         present[first:end] = False
-    crops[~present] = 0  # the codec leaves traces
+    crops[~present] = 0  # the codec leaves traces of the neighbouring pictures
     return crops, present
 
 
-def save_lips(path: Path, crops: npt.NDArray[np.uint8]) -> None:
+def save_lips(path: Path, crops: Crops) -> None:
     """Write lip crops [T, 96, 96], T > 0, as a small video, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
-    with av.open(f"file:{temporary.absolute()}", "w", format="mp4") as container:
+    with write_whole(path) as temporary, av.open(f"file:{temporary.absolute()}", "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=_LIPS_FPS, options=_LIPS_OPTIONS)
         stream.width = stream.height = CROP_PX
         stream.pix_fmt = "gray"
         for crop in crops:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(crop, format="gray")))
         container.mux(stream.encode())
-    os.replace(temporary, path)
 
 
 def parse_utterance(row: object, where: str) -> Utterance:
-    """An utterance from one JSON object. Raises DataError beginning with `where`."""
+    """The utterance of one JSON object of a manifest. Raises DataError that begins with `where`."""
     if not isinstance(row, dict):
         raise DataError(f"{where}: not a JSON object", got=type(row).__name__)
     fields = {field.name: field for field in dataclasses.fields(Utterance)}
@@ -215,19 +227,20 @@ def parse_utterance(row: object, where: str) -> Utterance:
     words, absent = row.get("words", []), row.get("absent", [])
     _require(isinstance(words, list), where, "words", words, "a list")
     for word in words:
-        good = isinstance(word, list) and len(word) == 3 and isinstance(word[0], str)
-        _require(good and all(map(_is_number, word[1:])), where, "words", word, "[word, start, end]")
+        is_valid = isinstance(word, list) and len(word) == 3 and isinstance(word[0], str)
+        _require(is_valid and all(map(_is_number, word[1:])), where, "words", word, "[word, start, end]")
     _require(isinstance(absent, list), where, "absent", absent, "a list")
     for run in absent:
-        good = isinstance(run, list) and len(run) == 3 and isinstance(run[2], str)
-        good = good and all(isinstance(slot, int) and slot >= 0 for slot in run[:2])
-        _require(good, where, "absent", run, "[first slot, end slot, reason]")
+        is_valid = isinstance(run, list) and len(run) == 3 and isinstance(run[2], str)
+        is_valid = is_valid and all(isinstance(slot, int) and slot >= 0 for slot in run[:2])
+        _require(is_valid, where, "absent", run, "[first slot, end slot, reason]")
     values["words"] = tuple((word, float(start), float(end)) for word, start, end in words)
     values["absent"] = tuple((first, end, reason) for first, end, reason in absent)
     return Utterance(**values)
 
 
-def _luma(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
+def _luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """The brightness of a frame, [H, W], without the padding at the end of its lines."""
     plane = frame.planes[0]
     return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
 
@@ -236,6 +249,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _require(good: bool, where: str, key: str, got: object, expected: str) -> None:
-    if not good:
+def _require(is_valid: bool, where: str, key: str, got: object, expected: str) -> None:
+    if not is_valid:
         raise DataError(f"{where}: wrong value of {key}", got=json.dumps(got), expected=expected)

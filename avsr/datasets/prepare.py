@@ -1,27 +1,23 @@
-"""Preparing a corpus: from its files to a manifest with 16 kHz sound and lip crops.
+"""Prepare a corpus: from its published files to a manifest with 16 kHz sound and lip crops.
 
-Every clip is prepared by itself, in one of several processes, into files that are written whole and a record of what
-they were made from. A clip whose record still fits is not done again, so a preparation that was interrupted, or whose
-corpus has grown, goes on where it stopped.
+Each clip is prepared on its own, in one of several processes. Its files are written whole, and so is a record of their
+input. If the record still fits, the clip is not prepared again. An interrupted preparation, or the preparation of a
+corpus that has grown, therefore continues where it stopped.
 """
 
 from __future__ import annotations
 
 import collections
-import concurrent.futures
-import concurrent.futures.process
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import itertools
 import json
 import logging
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -35,51 +31,56 @@ from avsr.datasets.manifest import (
     parse_utterance,
     save_lips,
     save_samples,
-    temporary_path,
     write_json_lines,
     write_manifest,
 )
 from avsr.datasets.source import CorpusReader, SourceClip
 from avsr.errors import AvsrError, ConfigError, DataError, MediaError, nearest
+from avsr.files import remove_partial, write_text
 from avsr.grid import SAMPLE_RATE_HZ, SLOT_S
 from avsr.lips.faces import FaceFinder
 from avsr.lips.slots import LipTrack
 from avsr.lips.tracker import extract_lips
 from avsr.media import probe, read_audio
 from avsr.media.container import check_is_file
-from avsr.processes import exit_with_parent
+from avsr.processes import Crew, Report, as_avsr_error, run
 
 logger = logging.getLogger(__name__)
 
-# Part of every record: raise it when the same source would give other files.
+# A part of every record. Raise it if the same source gives other files than before.
 PREPARATION_VERSION = 4
 
 CORPORA: Mapping[str, CorpusReader] = {"grid": read_grid, "folder": read_folder}
 """The reader of each kind of corpus."""
 
 Progress = Callable[[int, int], None]
-"""Called with the number of clips done and of all clips."""
+"""Called with the number of finished clips and the number of all clips."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """What a preparation gave.
-
-    splits: how many utterances each has. rejections: why each rejected clip is of no use, by its id. new: clips done in
-    this run; the others were already there.
-    """
+    """The result of a preparation."""
 
     manifest: Path
+    """The manifest file."""
+
     splits: Mapping[str, int]
+    """Number of utterances of each split."""
+
     rejections: Mapping[str, str]
+    """Id of each unusable clip, and the reason."""
+
     new: int
+    """Number of clips that this run prepared; the others were ready before."""
 
     @property
     def utterances(self) -> int:
+        """Number of utterances in the manifest."""
         return sum(self.splits.values())
 
     @property
     def rejected(self) -> int:
+        """Number of unusable clips."""
         return len(self.rejections)
 
 
@@ -92,34 +93,36 @@ def prepare(
     workers: int = 1,
     on_progress: Progress | None = None,
 ) -> Preparation:
-    """Prepare the copy of `corpus` under `src` into the folder `out`; `avsr.datasets.manifest` says what is there then.
+    """Prepare a copy of a corpus. Returns the manifest and counts; `avsr.datasets.manifest` lists all files in `out`.
 
-    held_out: speakers whose clips are all kept for tests. workers: processes. Interrupting it leaves whole files, and
-    running it again goes on. Processes are spawned: a script that calls this needs the usual
-    `if __name__ == "__main__":`. Damaged clips are rejected, not repaired.
-    Raises ConfigError for an unknown corpus, DataError where `src` is not a copy of it or `out` cannot be written.
+    corpus: kind of corpus, a key of `CORPORA`.
+    src: folder of the copy of the corpus.
+    out: folder for the prepared files. After an interruption its files are whole, and the next run continues.
+    held_out: speakers for tests; all of their clips get a test split.
+    workers: processes. They are spawned, so a calling script needs the usual `if __name__ == "__main__":`.
+    on_progress: called after each clip.
+
+    Damaged clips are rejected, not repaired. Raises ConfigError for an unknown corpus, DataError if `src` is not a copy
+    of it or if `out` cannot be written.
     """
     out = Path(out)
-    # What an earlier preparation wrote is not part of the corpus, though it may lie in its folder.
+    # `out` may lie in the folder of the corpus. The files of an earlier preparation are not clips.
     inside = Path(os.path.abspath(out))
     clips = [
         clip for clip in _reader(corpus)(Path(src), held_out) if inside not in Path(os.path.abspath(clip.path)).parents
     ]
     if not clips:
-        raise DataError(f"{src}: no clips found", expected=f"a copy of the corpus, besides {out}")
-    ids = collections.Counter(clip.id for clip in clips)
-    clip_id, count = ids.most_common(1)[0]
-    if count > 1:
-        raise DataError(f"{src}: clips have the same id", got=f"{clip_id}, {count} times")
-    for clip in clips:  # ids become paths
-        if Path(clip.id).is_absolute() or ".." in Path(clip.id).parts:
-            raise DataError(f"{src}: an id leads out of the folder", got=clip.id, expected="speaker/name")
+        raise DataError(f"{src}: no clips found", expected=f"a copy of the corpus outside of {out}")
+    _check_ids(clips, src)
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file", expected="a folder for the prepared data")
     try:
         (out / "records").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{out}: cannot be written", got=error.strerror, remedy="give another folder") from error
+    # Temporary files have random names, so no later run overwrites the ones that a killed run left. Without this they
+    # would pile up.
+    remove_partial(out)
     usable = [clip for clip in clips if clip.problem is None]
     rejected = [_rejection(clip.id, clip.path, clip.problem) for clip in clips if clip.problem is not None]
     utterances: list[Utterance] = []
@@ -141,7 +144,7 @@ def prepare(
 
 
 def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
-    """Write sound and lips of one clip under `out`. Raises AvsrError with the reason where the clip is of no use."""
+    """Write the sound and the lips of one clip below `out`. Raises AvsrError, with the reason, if it is unusable."""
     info = probe(clip.path)
     damage: list[str] = []
     samples = read_audio(clip.path, on_warning=damage.append) if info.audio is not None else None
@@ -156,6 +159,7 @@ def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
         save_samples(out / "audio" / f"{clip.id}.wav", samples)
     if lips is not None:
         save_lips(out / "lips" / f"{clip.id}.mp4", lips.crops)
+    # A clip without sound lasts as long as its lips.
     duration_s = len(samples) / SAMPLE_RATE_HZ if samples is not None else len(lips.present) * SLOT_S if lips else 0.0
     return Utterance(
         id=clip.id,
@@ -173,6 +177,17 @@ def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
     )
 
 
+def _check_ids(clips: Sequence[SourceClip], src: str | PathLike[str]) -> None:
+    """Raise DataError if two clips have the same id, or if an id leads out of a folder: ids become paths."""
+    ids = collections.Counter(clip.id for clip in clips)
+    clip_id, count = ids.most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{src}: clips have the same id", got=f"{clip_id}, {count} times")
+    for clip in clips:
+        if Path(clip.id).is_absolute() or ".." in Path(clip.id).parts:
+            raise DataError(f"{src}: an id leads out of the folder", got=clip.id, expected="speaker/name")
+
+
 def _reader(corpus: str) -> CorpusReader:
     if corpus in CORPORA:
         return CORPORA[corpus]
@@ -187,7 +202,7 @@ def _rejection(clip_id: str, source: object, reason: str) -> dict[str, str]:
 
 
 def _records(clips: list[SourceClip], out: Path, workers: int) -> Generator[tuple[dict[str, Any], bool], None, None]:
-    """A record for each clip and whether it is new. Clips that have one already come first, the others in any order."""
+    """The record of each clip, and whether it is new. Old records come first, new ones in any order."""
     missing = []
     for clip in clips:
         record = _read_record(clip, out)
@@ -197,75 +212,54 @@ def _records(clips: list[SourceClip], out: Path, workers: int) -> Generator[tupl
             yield record, False
     if not missing:
         return
-    # Spawned, because a process that was forked after a face graph ran hangs in its own graphs.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(missing)), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
-    clips_of: dict[concurrent.futures.Future[dict[str, Any]], SourceClip] = {}
-    upcoming = iter(missing)
-    try:
-        while True:
-            for clip in itertools.islice(upcoming, workers + 1 - len(clips_of)):
-                with _interrupts_blocked():
-                    clips_of[pool.submit(_work, clip, out)] = clip
-            if not clips_of:
-                return
-            done, _ = concurrent.futures.wait(clips_of, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in done:
-                yield future.result(), True
-                del clips_of[future]
-    except concurrent.futures.process.BrokenProcessPool as error:
-        suspects = ", ".join(clip.id for clip in clips_of.values())
+    killed: list[str] = []
+    crew = Crew(workers=min(workers, len(missing)), threads=1, explain=functools.partial(_explain, out), finishes=True)
+    outcomes = run(functools.partial(_open_work, out), missing, crew)
+    with contextlib.closing(outcomes):
+        for index, outcome in outcomes:
+            if isinstance(outcome, DataError):
+                raise outcome
+            if isinstance(outcome, AvsrError):  # its process died: the others go on
+                killed.append(f"{missing[index].id} ({outcome.got})")
+            else:
+                yield outcome, True
+    if killed:
         raise DataError(
-            f"{out}: a process of the preparation was killed while it worked on one of {suspects}",
+            f"{out}: a process of the preparation was killed while it worked on {', '.join(killed)}",
             remedy="run it again, with fewer workers if memory was short; it goes on where it stopped",
-        ) from error
-    except OSError as error:
+        )
+
+
+def _explain(out: Path, error: Exception) -> AvsrError:
+    """What stops the whole preparation; a clip that cannot be used is a record and no error."""
+    if isinstance(error, OSError):
         remedy = "free some space, then run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
-        raise DataError(f"{out}: cannot be written", got=error.strerror, remedy=remedy) from error
-    finally:  # also when interrupted: each process finishes the clip it is at
-        pool.shutdown(wait=True, cancel_futures=True)
+        return DataError(f"{out}: cannot be written", got=error.strerror, remedy=remedy)
+    known = as_avsr_error(error)
+    return DataError(known.what, got=known.got, expected=known.expected, remedy=known.remedy)
 
 
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Ctrl-C waits. A process that is started meanwhile never gets it; while it still imports, it would hang."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _open_work(out: Path) -> Callable[[SourceClip, Report], dict[str, Any]]:
+    finder = FaceFinder()
+    return lambda clip, report: _work(clip, out, finder)
 
 
-_finder: FaceFinder | None = None
-
-
-def _start_worker() -> None:
-    global _finder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    _finder = FaceFinder()
-
-
-def _work(clip: SourceClip, out: Path) -> dict[str, Any]:
-    assert _finder is not None
+def _work(clip: SourceClip, out: Path, finder: FaceFinder) -> dict[str, Any]:
+    """Prepare a clip in a worker process and write its record, which is returned."""
     record: dict[str, Any] = {"id": clip.id, "source": str(clip.path), "utterance": None, "reason": None}
     try:
         check_is_file(clip.path)
         record["made_from"] = _made_from(clip)
-        record["utterance"] = dataclasses.asdict(prepare_clip(clip, out, _finder))
+        record["utterance"] = dataclasses.asdict(prepare_clip(clip, out, finder))
     except AvsrError as error:
         record["reason"] = str(error)
-    path = _record_path(clip, out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
-    temporary.write_text(json.dumps(record), encoding="utf-8")
-    os.replace(temporary, path)
-    return json.loads(path.read_text(encoding="utf-8"))
+    content = json.dumps(record)
+    write_text(_record_path(clip, out), content)
+    return json.loads(content)  # lists in place of tuples, like a record that was read
 
 
 def _read_record(clip: SourceClip, out: Path) -> dict[str, Any] | None:
-    """The record of a clip that needs no work: made from the same input by this version, and its files are there."""
+    """The record of a clip that is ready: made from the same input by this version, with all files; otherwise None."""
     try:
         record = json.loads(_record_path(clip, out).read_text(encoding="utf-8"))
         fits = record["made_from"] == _made_from(clip)
@@ -280,7 +274,7 @@ def _record_path(clip: SourceClip, out: Path) -> Path:
 
 
 def _made_from(clip: SourceClip) -> str:
-    """Hash of all that decides what is written for a clip."""
+    """A hash of everything that the files and the record of a clip depend on."""
     label = [PREPARATION_VERSION, clip.id, clip.speaker, clip.split, clip.text, clip.words]
     return hashlib.sha256((json.dumps(label) + _sha256_of_file(clip.path)).encode()).hexdigest()
 
@@ -294,7 +288,7 @@ def _sha256_of_file(path: Path) -> str:
 
 
 def _absent_runs(lips: LipTrack) -> tuple[tuple[int, int, str], ...]:
-    """Runs of absent slots with the same reason: (first slot, end slot, reason)."""
+    """First slot, end slot and reason of each run of slots without lips."""
     runs = []
     edges = [0, *(np.flatnonzero(np.array(lips.reasons[1:]) != np.array(lips.reasons[:-1])) + 1), len(lips.reasons)]
     for first, end in itertools.pairwise(int(edge) for edge in edges):

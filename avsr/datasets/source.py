@@ -1,7 +1,7 @@
-"""What a reader of a corpus gives: its clips as they were published, before anything is decoded.
+"""The contract of a corpus reader: it returns the published clips of a corpus, before any of them is decoded.
 
-One more kind of corpus is one more `CorpusReader` and its line in `CORPORA` of `avsr/datasets/prepare.py`: everything
-after it is shared.
+A new kind of corpus needs a `CorpusReader` and a line for it in `CORPORA` of `avsr/datasets/prepare.py`. All readers
+share the rest of the preparation.
 """
 
 from __future__ import annotations
@@ -11,29 +11,42 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
+from avsr.datasets.manifest import WordTimes
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceClip:
-    """One clip of a corpus as its reader found it.
-
-    id: unique, a path without suffix. text: what is said. words: (word, start, end) in seconds. problem: why the clip
-    cannot be used, as far as its reader can tell, None where it can.
-    """
+    """One clip of a corpus, as its reader found it."""
 
     id: str
+    """Unique; a path without suffix."""
+
     speaker: str
+    """Name of the speaker."""
+
     split: str
+    """Name of the split."""
+
     path: Path
+    """The media file."""
+
     text: str
-    words: tuple[tuple[str, float, float], ...] = ()
+    """Transcript of the clip."""
+
+    words: WordTimes = ()
+    """The words of the text with their times."""
+
     problem: str | None = None
+    """Why the clip cannot be used, as far as the reader can tell; None if it can be used."""
 
 
 class CorpusReader(Protocol):
-    """Reads the copy of a corpus in the folder `src`: all its clips, those of no use with their `problem`.
+    """Reads all clips of the copy of a corpus in the folder `src`; an unusable clip has a `problem`.
 
-    held_out: speakers whose clips are all kept for tests. The same copy gives the same clips and splits each time.
-    Raises DataError where `src` is not such a copy, or has no such speaker or splits already.
+    held_out: speakers for tests; all of their clips get a test split.
+
+    The same copy always gives the same clips and splits. Raises DataError if `src` is not a copy of the corpus, if a
+    held-out speaker is unknown, or if the corpus has its own splits and speakers are held out.
     """
 
     def __call__(self, src: Path, held_out: Collection[str] = ...) -> Iterable[SourceClip]: ...

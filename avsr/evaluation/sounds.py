@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +19,13 @@ from avsr.errors import DataError
 from avsr.evaluation.conditions import Sound
 from avsr.evaluation.results import own_temporary_path
 from avsr.noise.folders import Part
-from avsr.noise.library import noise_hashes, require_disjoint
-from avsr.noise.plan import (
-    NoisePlan,
-    PlanLine,
-    Renderer,
-    open_library,
-    plan_noise,
-    read_plan,
-    write_plan,
-)
+from avsr.noise.library import noise_hashes, open_library, require_disjoint
+from avsr.noise.plan import NoisePlan, PlanLine, describe_other_manifest, read_plan, write_plan
+from avsr.noise.planning import plan_noise
 from avsr.noise.protocols import COLOURS, find_protocol
+from avsr.noise.render import Renderer
+
+logger = logging.getLogger(__name__)
 
 PLAN_NAME = "noise.jsonl"
 
@@ -117,12 +114,20 @@ def make_plan(
             )
         planned = {line.utterance for line in plan.lines} | plan.unusable.keys()
         left_out = sorted(set(utterances) - planned)
+        other_manifest = describe_other_manifest(plan, manifest)
         if left_out:
             raise DataError(
                 f"{source.plan}: does not plan for {left_out[0]}",
-                got=f"{len(left_out)} of {len(utterances)} utterances without a line",
-                remedy="plan for the same --split",
+                got=f"{len(left_out)} of {len(utterances)} utterances without a line"
+                + (f", and {other_manifest}" if other_manifest else ""),
+                remedy="plan for the same --split" + (" of this manifest" if other_manifest else ""),
             )
+        if other_manifest is not None:
+            logger.warning(
+                "%s: got %s; the utterances fit, and each mixture is checked by its hash", source.plan, other_manifest
+            )
+        # The sound of the evaluated manifest is mixed, wherever the plan was made.
+        plan = replace(plan, manifest=manifest)
     else:
         plan = plan_noise(
             manifest,

@@ -1,26 +1,27 @@
-"""What rooms, microphones and lines do to speech; chosen at random but repeatably, and written down.
+"""Effects of rooms, microphones and transmission on speech: drawn at random but repeatably, and written down.
 
-    effects = parse_effects("reverb@0.5,highpass=100..400,opus=8..24")       # what may happen
-    records = draw_effects(effects, draw, impulse_responses)                 # what happens to one utterance
+    effects = parse_effects("reverb@0.5,highpass=100..400,opus=8..24")       # the effects that may occur
+    records = draw_effects(effects, draw, impulse_responses)                 # the effects on one utterance
     samples = apply_effects(samples, records, impulse_response)              # one after the other
 
-| effect | value | |
+| effect | value | meaning |
 |---|---|---|
-| pitch | semitones | voice higher or lower, same length |
-| reverb | | a measured impulse response, one of the recordings of kind "rir" |
+| pitch | semitones | a higher or lower voice of the same length |
+| reverb | | a measured impulse response, one of the recordings of the kind "rir" |
 | room | reverberation time in s, 0.1-0.8 | a shoe-box room by the image method (pyroomacoustics) |
-| microphone | dB | a smooth frequency response within plus or minus so much |
-| highpass, lowpass | Hz | band limits, 48 dB at 200 Hz beyond |
-| clip | dB | peaks cut off so far below the loudest |
+| microphone | dB | a smooth random frequency response within plus or minus this value |
+| highpass, lowpass | Hz | band limits; 200 Hz beyond the limit 48 dB are lost |
+| clip | dB | samples beyond this many dB below the peak are cut off |
 | mulaw, alaw | | telephone: 8 kHz, G.711 |
 | opus, mp3 | kbit/s | through the codec and back |
-| loss | share, 0-1 | packets of 20 ms that are lost, two in a row on average |
+| loss | share, 0-1 | packets of 20 ms are lost, two in a row on average |
 | gain | dB | level |
 
-The first three happen to the voice, before noise is added, the others to the mixture, in the order given. Sound keeps
-its length and its time. Samples are float32 [S] on the grid of 16-bit sound (multiples of 1 / 32768) before and after
-each effect, and may exceed 1. All but room, opus and mp3 compute with whole numbers, so that samples are the same on
-every machine; those three depend on the versions and the machine code of their libraries.
+The first three change the voice before noise is added. The others change the mixture, in the order given. Every effect
+keeps the length and the timing of the sound. Samples are float32 [S] on the grid of 16-bit sound (multiples of
+1 / 32768) before and after each effect, and may exceed 1. All effects but room, opus and mp3 compute with whole
+numbers, so that their samples are the same on every machine. Samples of room, opus and mp3 depend on the version and
+the machine code of their libraries.
 """
 
 from __future__ import annotations
@@ -39,19 +40,24 @@ from numpy.typing import NDArray
 from avsr.arrays import Samples
 from avsr.errors import ConfigError, DataError, nearest
 from avsr.grid import SAMPLE_RATE_HZ
+from avsr.noise.codecs import through_codec
 from avsr.noise.filters import Filter, apply_filter, lowpass_filter, microphone_filter, room_response
 from avsr.noise.mixing import FULL_SCALE, linear
 
 Pcm = NDArray[np.float64]
+
 Draw = Callable[..., int]
 """draw(bound, *purpose): a whole number from 0 to bound - 1 that depends on the purpose."""
 
-PACKET_SAMPLES = 320
-_ROOM_SIZES_M = ((3, 8), (3, 8), (2.4, 3.5))
-ROOMS = 16  # rooms of one reverberation time; computing one takes up to half a second
-_STEPS = 1000  # values are drawn from a range in so many steps
+Record = dict[str, Any]
+"""One effect on one utterance: its name under "effect", and every parameter that repeating it needs."""
 
-# Lowest and highest value, and what is drawn from without a range.
+PACKET_SAMPLES = 320  # 20 ms
+_ROOM_SIZES_M = ((3, 8), (3, 8), (2.4, 3.5))
+ROOMS = 16  # different rooms for each reverberation time: few, because computing a room takes up to half a second
+_STEPS = 1000  # a range is divided into this many steps, and a value is one of them
+
+# The lowest and highest permitted value of each effect.
 _LIMITS: dict[str, tuple[float, float]] = {
     "pitch": (-12, 12),
     "room": (0.1, 0.8),
@@ -64,6 +70,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "loss": (0, 0.9),
     "gain": (-60, 60),
 }
+# The range that values are drawn from if the effect is named without a value.
 _DEFAULTS: dict[str, tuple[float, float]] = {
     "pitch": (-3, 3),
     "room": (0.2, 0.6),
@@ -82,18 +89,23 @@ EFFECTS = (*VOICE_EFFECTS, "microphone", "highpass", "lowpass", "clip", "mulaw",
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-    """Something that may happen, with probability `share`, and a value from `low` to `high` where it has one."""
+    """An effect that may occur, and the range of its value."""
 
     name: str
     share: float = 1.0
+    """Probability that the effect occurs, 0 to 1."""
+
     low: float | None = None
+    """Lowest value; None if the effect has no value, as mulaw."""
+
     high: float | None = None
+    """Highest value; None if the effect has no value."""
 
 
 def parse_effects(text: str) -> tuple[Effect, ...]:
-    """Effects from "name", "name=value" or "name=low..high", with "@share" behind if not for all, and commas between.
+    """The effects that `text` names, separated by commas: "name", "name=value" or "name=low..high".
 
-    Raises ConfigError for unknown names and values that make no sense.
+    "@share" behind an effect is its probability. Raises ConfigError for an unknown name or a value out of range.
     """
     return tuple(_parse_effect(word.strip()) for word in text.split(",") if word.strip())
 
@@ -123,17 +135,17 @@ def _parse_effect(word: str) -> Effect:
     return Effect(name, share, low, high)
 
 
-def draw_effects(effects: Sequence[Effect], draw: Draw, impulse_responses: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """What happens to one utterance, with all that is needed to repeat it. impulse_responses: names to choose from.
+def draw_effects(effects: Sequence[Effect], draw: Draw, impulse_responses: Sequence[str] = ()) -> list[Record]:
+    """The effects that occur on one utterance, with every parameter that repeating them needs.
 
-    Raises ConfigError where there is none for `reverb`.
+    impulse_responses: names that `reverb` chooses from. Raises ConfigError if `reverb` occurs and they are empty.
     """
-    records: list[dict[str, Any]] = []
+    records: list[Record] = []
     for index, effect in enumerate(effects):
         purpose = (effect.name, index)
         if draw(_STEPS, *purpose, "share") >= effect.share * _STEPS:
             continue
-        record: dict[str, Any] = {"effect": effect.name}
+        record: Record = {"effect": effect.name}
         if effect.low is not None and effect.high is not None:
             step = draw(_STEPS + 1, *purpose, "value")
             record["value"] = round(effect.low + (effect.high - effect.low) * step / _STEPS, 3)
@@ -143,7 +155,7 @@ def draw_effects(effects: Sequence[Effect], draw: Draw, impulse_responses: Seque
                     raise ConfigError("no impulse responses for reverb", remedy="give their folder as rir=FOLDER")
                 record["rir"] = impulse_responses[draw(len(impulse_responses), *purpose, "rir")]
             case "room":
-                record["value"] = round(record["value"], 1)
+                record["value"] = round(record["value"], 1)  # few different rooms, which are then computed once
                 record["room"] = draw(ROOMS, *purpose, "room")
             case "microphone" | "loss":
                 record["seed"] = draw(1 << 62, *purpose, "seed")
@@ -153,12 +165,13 @@ def draw_effects(effects: Sequence[Effect], draw: Draw, impulse_responses: Seque
 
 def apply_effects(
     samples: Samples,
-    records: Sequence[dict[str, Any]],
+    records: Sequence[Record],
     impulse_response: Callable[[str], NDArray[np.int16]] | None = None,
 ) -> Samples:
-    """Samples [S] after recorded effects, one after the other; impulse_response gives the samples of what `rir` names.
+    """Samples [S] after the recorded effects, in their order.
 
-    Raises DataError for records that are not of `draw_effects` and for impulse responses without sound.
+    impulse_response: returns the samples of the impulse response with a name; `reverb` needs it. Raises DataError for
+    an incomplete record and for an impulse response without sound.
     """
     pcm = np.rint(samples.astype(np.float64) * FULL_SCALE)
     for record in records:
@@ -169,7 +182,7 @@ def apply_effects(
     return (pcm / FULL_SCALE).astype(np.float32)
 
 
-def _apply(pcm: Pcm, record: dict[str, Any], impulse_response: Callable[[str], NDArray[np.int16]] | None) -> Pcm:
+def _apply(pcm: Pcm, record: Record, impulse_response: Callable[[str], NDArray[np.int16]] | None) -> Pcm:
     match record["effect"]:
         case "pitch":
             return change_pitch(pcm, record["value"])
@@ -192,8 +205,6 @@ def _apply(pcm: Pcm, record: dict[str, Any], impulse_response: Callable[[str], N
         case "mulaw" | "alaw" as law:
             return telephone(pcm, law)
         case "opus" | "mp3" as codec:
-            from avsr.noise.codecs import through_codec
-
             return through_codec(pcm, codec, round(record["value"] * 1000))
         case "loss":
             return lose_packets(pcm, record["value"], record["seed"])
@@ -212,10 +223,10 @@ def _response_filter(pcm16: bytes, name: str) -> Filter:
 
 @functools.lru_cache(maxsize=8 * ROOMS)
 def room_filter(reverberation_s: float, room: int) -> Filter:
-    """Impulse response of one of the rooms of a reverberation time: size, talker and microphone are drawn.
+    """The impulse response of a random room: its size and the places of talker and microphone are drawn from `room`.
 
-    Image method (Allen and Berkley, JASA 65(4), 1979) by pyroomacoustics; walls absorb evenly, as Sabine's formula
-    says. Raises ConfigError where that package is missing.
+    Image method (Allen and Berkley, JASA 65(4), 1979), computed by pyroomacoustics; all walls absorb alike, by Sabine's
+    formula. Raises ConfigError if pyroomacoustics is not installed.
     """
     try:
         import pyroomacoustics
@@ -223,31 +234,32 @@ def room_filter(reverberation_s: float, room: int) -> Filter:
         raise ConfigError(
             "rooms need pyroomacoustics", got=error, remedy="pip install 'avsr[rooms]', or use reverb with recordings"
         ) from error
-    pyroomacoustics.constants.set("num_threads", 1)  # sums in the same order everywhere
+    pyroomacoustics.constants.set("num_threads", 1)  # threads would add up in another order
     stream = hashlib.shake_128(f"room/{reverberation_s}/{room}".encode()).digest(36)
     draws = [int.from_bytes(stream[4 * i : 4 * i + 4], "big") / 2**32 for i in range(9)]
     size_m = [round(low + (high - low) * draws[i], 2) for i, (low, high) in enumerate(_ROOM_SIZES_M)]
-    talker_m, ear_m = ([round(0.5 + (size_m[i] - 1) * draws[k + i], 2) for i in range(3)] for k in (3, 6))
+    talker_m, microphone_m = ([round(0.5 + (size_m[i] - 1) * draws[k + i], 2) for i in range(3)] for k in (3, 6))
     try:
         absorption, order = pyroomacoustics.inverse_sabine(reverberation_s, size_m)
-    except ValueError:  # too short a time for so large a room: walls that absorb nearly all
+    except ValueError:  # no walls make so large a room this dry; these absorb nearly everything
         absorption, order = 0.95, 10
     shoe_box = pyroomacoustics.ShoeBox(
         size_m, fs=SAMPLE_RATE_HZ, materials=pyroomacoustics.Material(absorption), max_order=order
     )
     shoe_box.add_source(talker_m)
-    shoe_box.add_microphone(ear_m)
+    shoe_box.add_microphone(microphone_m)
     shoe_box.compute_rir()
     response = np.asarray(shoe_box.rir[0][0], np.float64)
-    # The library puts the direct sound where it belongs after half of its fractional delay filter.
-    flight_s = math.dist(talker_m, ear_m) / pyroomacoustics.constants.get("c")
+    # pyroomacoustics delays all sound by half of its fractional delay filter.
+    flight_s = math.dist(talker_m, microphone_m) / pyroomacoustics.constants.get("c")
     direct = round(flight_s * SAMPLE_RATE_HZ) + pyroomacoustics.constants.get("frac_delay_length") // 2
-    response = np.rint(response / np.abs(response).max() * 32_767)  # too coarse for its rounding errors to matter
+    # 16-bit steps are coarse enough to hide the differences between machines in the last bits.
+    response = np.rint(response / np.abs(response).max() * 32_767)
     return room_response(np.trim_zeros(response, "b"), direct)
 
 
 def telephone(pcm: Pcm, law: Literal["mulaw", "alaw"]) -> Pcm:
-    """Through a G.711 line: every second sample below 3.4 kHz, coded in 8 bits."""
+    """Samples after a G.711 telephone line: 8 kHz, limited to 3.4 kHz, coded in 8 bits."""
     narrow = apply_filter(pcm, lowpass_filter(3400))[::2]
     coded = _g711(law)[np.clip(np.rint(narrow), -32_768, 32_767).astype(np.int64) + 32_768]
     wide = np.zeros(len(pcm))
@@ -257,7 +269,10 @@ def telephone(pcm: Pcm, law: Literal["mulaw", "alaw"]) -> Pcm:
 
 @functools.cache
 def _g711(law: Literal["mulaw", "alaw"]) -> NDArray[np.float64]:
-    """What each 16-bit value is after coding and decoding by ITU-T G.711, as in the reference code of G.191."""
+    """The 16-bit value that ITU-T G.711 decodes for each 16-bit value, as the reference code of G.191 does.
+
+    Element k is for the value k - 32768.
+    """
     values = np.arange(-32_768, 32_768)
     if law == "mulaw":
         magnitude = np.minimum(np.abs(values), 32_635) + 132
@@ -273,7 +288,11 @@ def _g711(law: Literal["mulaw", "alaw"]) -> NDArray[np.float64]:
 
 
 def lose_packets(pcm: Pcm, share: float, seed: int) -> Pcm:
-    """Silence in place of lost packets of 20 ms; losses come in runs of two on average (Gilbert's model)."""
+    """Samples with silence in place of lost packets of 20 ms.
+
+    share: expected share of lost packets, 0 to 0.9. Losses come in runs of two on average: a Markov chain of two states
+    (Gilbert, Bell System Technical Journal 39(5), 1960).
+    """
     count = -(-len(pcm) // PACKET_SAMPLES)
     stream = hashlib.shake_128(f"loss/{seed}".encode()).digest(4 * count)
     chances = np.frombuffer(stream, ">u4").tolist()
@@ -286,10 +305,13 @@ def lose_packets(pcm: Pcm, share: float, seed: int) -> Pcm:
 
 
 def change_pitch(pcm: Pcm, semitones: float) -> Pcm:
-    """The same speech in a higher or lower voice, formants moving along: replayed at another speed, then stretched."""
+    """The same speech, as long as before, in a higher or lower voice; the formants move with the pitch.
+
+    The speech is played at another speed and then stretched to its old length.
+    """
     thousandths = round(1000 * 2 ** (semitones / 12))
     count = (len(pcm) - 1) * 1000 // thousandths
-    if count < 4 * _WINDOW or thousandths == 1000:
+    if count < 4 * _WINDOW or thousandths == 1000:  # too short to stretch, or no change
         return pcm
     positions = np.arange(count, dtype=np.int64) * thousandths
     before, part = positions // 1000, positions % 1000
@@ -297,22 +319,22 @@ def change_pitch(pcm: Pcm, semitones: float) -> Pcm:
     return stretch(replayed, len(pcm))
 
 
-_WINDOW = 480
+_WINDOW = 480  # 30 ms
 _HOP = _WINDOW // 2
-_SEARCH = 160  # a period of 100 Hz
+_SEARCH = 160  # 10 ms, a period of 100 Hz: periods of a lower pitch cannot be aligned
 
 
 def stretch(pcm: Pcm, count: int) -> Pcm:
-    """The same speech in `count` samples, its pitch unchanged: WSOLA (Verhelst and Roelands, ICASSP 1993).
+    """The same speech in `count` samples with the same pitch: WSOLA (Verhelst and Roelands, ICASSP 1993).
 
-    Stretches of 30 ms are taken from where they belong, moved by up to 10 ms to where they fit best to what came
-    before, and faded into each other.
+    Segments of 30 ms overlap by half and are faded into each other. A segment is taken up to 10 ms away from its place,
+    where it correlates best with the continuation of the segment before it.
     """
     padded = np.concatenate([pcm, np.zeros(2 * _WINDOW + 2 * _SEARCH)])
     fade = np.arange(_HOP) / _HOP
     out = np.zeros(count + 2 * _WINDOW)
     out[:_HOP] = padded[:_HOP]
-    position = 0  # of the stretch whose first half has been written
+    position = 0  # of the last segment; only its first half has been written
     for first in range(_HOP, count, _HOP):
         wanted = padded[position + _HOP : position + _WINDOW]
         target = max(0, first * len(pcm) // count - _SEARCH)

@@ -1,7 +1,8 @@
-"""Filters and coloured noise with results that are the same to the last bit on every machine.
+"""Filters and coloured noise with the same results, to the last bit, on every machine.
 
-A Fourier transform gives slightly different numbers on different machines. Here signal and filter are integers, so the
-exact result is integers too, and what the transform gives is off by less than 0.1: rounding it gives the exact result.
+A Fourier transform gives slightly different numbers on different machines. Here the signal and the filter are integers,
+so the exact result of a convolution is integers too. The transform is wrong by less than 0.1, and rounding its result
+gives the exact integers.
 """
 
 from __future__ import annotations
@@ -12,25 +13,32 @@ import math
 from typing import Literal
 
 import numpy as np
-import scipy.fft  # a third of the time of numpy.fft; the results are the same, as they are rounded to exact ones
+import scipy.fft  # three times as fast as numpy.fft; after rounding both give the same integers
 from numpy.typing import NDArray
 
 NoiseColour = Literal["white", "pink", "brown"]
 
-# The error of a transform is about 2**-52 * log2(length) * |signal| * |filter|: with blocks of 2**16 samples of up to
-# 2**16 (|signal| below 2**24) and filters of norm 2**20 it stays below 0.1.
+# The error of a transform is about 2**-52 * log2(length) * |signal| * |filter|, where |x| is the Euclidean norm. A
+# block of 2**16 samples of up to 2**16 has a norm of at most 2**24, and a filter has the norm 2**20, so the error is
+# below 0.1.
 _BLOCK = 1 << 16
 _FILTER_BITS = 20
 
-# Coloured noise is white noise through (1 - r / z) ** -a, a = 1/2 for pink and 1 for brown (Kasdin, Proc. IEEE 83(5),
-# 1995, section III, with a pole at r in place of 1): power falls as 1 / f and 1 / f ** 2 above 20 Hz and is flat below.
+# Coloured noise is white noise through the filter (1 - r / z) ** -a, with a = 1/2 for pink and a = 1 for brown (Kasdin,
+# Proc. IEEE 83(5), 1995, section III). Deviation from the paper: the pole is at r < 1 instead of 1, so the power falls
+# as 1 / f (pink) or 1 / f ** 2 (brown) above 20 Hz only and is flat below.
 _POLE = 0.9922  # exp(-2 pi 20 / 16000)
 _COLOUR_TAPS = 2048  # _POLE ** 2048 is 1e-7
 _WHITE_DEVIATION = math.sqrt(8 * (256**2 - 1) / 12)
 
 
 class Filter:
-    """A finite impulse response, as integers of norm 2**20 and their common factor; `delay` samples are compensated."""
+    """A finite impulse response as integers of norm 2**20, and the factor that scales them back to the taps."""
+
+    integers: NDArray[np.float64]
+    factor: float
+    delay: int
+    """Samples by which the filter delays its input; `apply_filter` removes this delay."""
 
     def __init__(self, taps: NDArray[np.float64], delay: int = 0) -> None:
         norm = math.sqrt(math.fsum(np.square(taps).tolist()))
@@ -41,15 +49,16 @@ class Filter:
         self._spectrum: tuple[int, NDArray[np.complex128]] | None = None
 
     def spectrum(self, size: int) -> NDArray[np.complex128]:
+        """The Fourier transform of the integers, padded to `size`; the last one is kept for the next call."""
         if self._spectrum is None or self._spectrum[0] != size:
             self._spectrum = size, scipy.fft.rfft(self.integers, size)
         return self._spectrum[1]
 
 
 def apply_filter(pcm: NDArray[np.float64], filter_: Filter) -> NDArray[np.float64]:
-    """Filtered samples, as many as came in, not rounded: exact up to the last multiplication.
+    """The filtered samples [S], without the delay of the filter and not rounded.
 
-    pcm: whole numbers, of up to 2**16 for the promise to hold.
+    pcm: whole numbers [S]. The result is the same on every machine if none of them exceeds 2**16.
     """
     _keep_freed_memory()
     num_taps = len(filter_.integers)
@@ -67,29 +76,35 @@ def apply_filter(pcm: NDArray[np.float64], filter_: Filter) -> NDArray[np.float6
 
 @functools.cache
 def _keep_freed_memory() -> None:
-    """Let the C library (glibc) keep memory of this size for reuse, as it does once a block of it was freed.
+    """Make the C library (glibc) keep freed blocks of up to 31 MB for reuse, instead of returning them to the system.
 
-    Otherwise it returns the arrays of each transform to the system and gets them back page by page, which takes twice
-    as long as the transforms. Nothing is written to the block, so it costs no memory itself.
+    glibc raises its threshold for this when a block of that size is freed once. Below the threshold every transform
+    would get its arrays from the system page by page, which takes twice as long as the transform itself. Nothing is
+    written to the block that is freed here, so it costs no memory.
     """
     np.empty(31 << 20, np.uint8)
 
 
 def fast_length(count: int) -> int:
-    """The next number from `count` on that transforms are quick for: 1, 5/4, 3/2 or 7/4 of a power of two."""
+    """The smallest length of at least `count` samples that is fast to transform: 1, 5/4, 3/2 or 7/4 of a power of 2."""
     power = 1 << max(2, count - 1).bit_length()
     return next(size for size in (power * 5 // 8, power * 6 // 8, power * 7 // 8, power) if size >= count)
 
 
 def room_response(response: NDArray[np.float64], direct: int) -> Filter:
-    """An impulse response whose direct sound is at sample `direct`: no delay, and white noise keeps its level."""
+    """A filter from an impulse response. Speech keeps its time, and white noise keeps its level.
+
+    direct: sample of the direct sound, which becomes the delay that `apply_filter` removes.
+    """
     return Filter(response / math.sqrt(math.fsum(np.square(response).tolist())), delay=direct)
 
 
 def coloured_noise(count: int, colour: NoiseColour, seed: int) -> NDArray[np.float32]:
-    """Nearly Gaussian noise of about unit deviation: white, pink (1 / f) or brown (1 / f ** 2, both flat below 20 Hz).
+    """`count` samples of nearly Gaussian noise with a standard deviation of about 1.
 
-    Each white value is the sum of eight bytes of SHAKE-128(seed) less their mean, so it never exceeds 4.9 deviations.
+    White noise is flat; the power of pink noise falls as 1 / f and the power of brown noise as 1 / f ** 2, both above
+    20 Hz. A white sample is the sum of eight bytes of SHAKE-128(seed) minus its mean, so no sample exceeds 4.9 standard
+    deviations.
     """
     taps = _COLOUR_TAPS if colour != "white" else 1
     total = count + taps - 1
@@ -97,7 +112,7 @@ def coloured_noise(count: int, colour: NoiseColour, seed: int) -> NDArray[np.flo
     white = stream.reshape(total, 8).sum(axis=1, dtype=np.float64) - 8 * 255 / 2
     if colour == "white":
         return (white / _WHITE_DEVIATION).astype(np.float32)
-    noise = apply_filter(white, _colour_filter(colour))[taps - 1 :]  # without the first, which have no past yet
+    noise = apply_filter(white, _colour_filter(colour))[taps - 1 :]  # the first samples lack a complete past
     return (noise / _WHITE_DEVIATION).astype(np.float32)
 
 
@@ -110,26 +125,26 @@ def _colour_filter(colour: NoiseColour) -> Filter:
     return room_response(taps, 0)
 
 
-# Taps are rounded to nine decimals: the last bits of a cosine, which differ between machines, then do not matter.
+# Taps are rounded to nine decimals, because the last bits of a cosine differ between machines.
 
 
 @functools.lru_cache(maxsize=256)
-def lowpass_filter(cutoff_hz: int, rate: int = 16_000) -> Filter:
-    """511 taps of a sinc in a Blackman window: -6 dB at the cut-off, -70 dB 90 Hz beyond (at 16 kHz); without delay."""
+def lowpass_filter(cutoff_hz: int, rate_hz: int = 16_000) -> Filter:
+    """511 taps of a sinc in a Blackman window: -6 dB at `cutoff_hz` and, at 16 kHz, -70 dB at 90 Hz above it."""
     half = 255
     steps = np.arange(-half, half + 1)
     window = np.blackman(2 * half + 3)[1:-1].astype(np.float64)
-    taps = np.sinc(2 * cutoff_hz / rate * steps) * window
+    taps = np.sinc(2 * cutoff_hz / rate_hz * steps) * window
     return Filter(np.round(taps / taps.sum(), 9), delay=half)
 
 
 @functools.lru_cache(maxsize=256)
 def microphone_filter(depth_db: float, seed: int) -> Filter:
-    """A response that runs through random levels within +-depth_db at the octaves from 62.5 Hz to 8 kHz; no delay."""
+    """A random frequency response: a level within +-depth_db at each octave from 62.5 Hz to 8 kHz, linear between."""
     half = 255
     levels = np.frombuffer(hashlib.shake_128(f"microphone/{seed}".encode()).digest(8), np.uint8)
     frequency_hz = np.linspace(0, 8000, 257)
-    octave = np.log2(np.maximum(frequency_hz, 62.5) / 62.5)
-    response_db = np.interp(octave, np.arange(8), depth_db * (levels / 127.5 - 1))
+    octaves = np.log2(np.maximum(frequency_hz, 62.5) / 62.5)
+    response_db = np.interp(octaves, np.arange(8), depth_db * (levels / 127.5 - 1))
     taps = np.roll(np.fft.irfft(10 ** (response_db / 20), 512), half)[: 2 * half + 1]
     return Filter(np.round(taps * np.hanning(2 * half + 3)[1:-1].astype(np.float64), 9), delay=half)

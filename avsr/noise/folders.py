@@ -1,14 +1,14 @@
-"""Folders of noise recordings: any folder, and the published collections in the layouts in which they come.
+"""Find noise recordings in a folder: in any folder, or in a published collection with its original layout.
 
     musan      music/ noise/ speech/, each with folders of WAV files
-    demand     DKITCHEN/ch01.wav ... NRIVER/ch16.wav: 18 places, 16 channels, of which the first is used
-    noisex92   babble.wav factory1.wav volvo.wav ...: each file is a kind of its own
-    esc50      audio/1-100032-A-0.wav, fold first; folds 1-4 are for training, 5 is for testing
-    dns        noise/ or noise_fullband/ anywhere below, files named after what they were cut from
+    demand     DKITCHEN/ch01.wav ... NRIVER/ch16.wav: 18 places with 16 channels; only the first channel is used
+    noisex92   babble.wav factory1.wav volvo.wav ...: every file is a kind of noise
+    esc50      audio/1-100032-A-0.wav; the name begins with the fold: 1-4 are for training, 5 is for tests
+    dns        noise/ or noise_fullband/ anywhere below; the name of a file is the name of its recording and a number
 
-Training and test parts never share a recording: pieces of one are kept together. Collections that have no split of
-their own are split by a hash of the recording's name, 80 % train, 10 % valid, 10 % test; NOISEX-92 and DEMAND, which
-are too small for that, are test noise whole.
+Training and test parts never share a recording: all pieces of a recording are in one part. A collection without a
+published split is split by a hash of the recording's name: 80 % train, 10 % valid, 10 % test. NOISEX-92 and DEMAND are
+too small for a split and belong to the test part as a whole.
 """
 
 from __future__ import annotations
@@ -21,28 +21,36 @@ from pathlib import Path
 from typing import Literal
 
 from avsr.errors import DataError
+from avsr.media.types import SOUND_SUFFIXES
 
-NOISE_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 Part = Literal["train", "valid", "test"]
 
 
 @dataclasses.dataclass(frozen=True)
 class NoiseFile:
-    """One recording: path, name relative to its folder ("/" between parts), kind of noise, and which part it is for."""
+    """One noise recording."""
 
     path: Path
+
     name: str
+    """Path relative to the searched folder, with "/" between the parts on every system."""
+
     kind: str
+    """Kind of noise, such as "environment" or "music"."""
+
     part: Part
+    """The part of its collection: for training, validation or tests."""
 
 
 def find_noises(name: str, folder: Path, part: Part | None = None) -> list[NoiseFile]:
-    """The recordings below `folder`, by name: read as the collection `name`, or as plain files of the kind `name`.
+    """The recordings below `folder` in the order of their paths.
 
-    part: only those of one part of a collection; a plain folder has none and is taken whole. Raises DataError where
-    there is nothing, or nothing of that layout.
+    name: a collection of `LAYOUTS`, or the kind of noise of every sound file in the folder.
+    part: the part of a collection to return; None returns all. A plain folder has no parts, so all of it is returned.
+
+    Raises DataError if the folder has no sound file, or no file that fits the layout and the part.
     """
-    files = _sound_files(folder)
+    files = sound_files(folder)
     layout = LAYOUTS.get(name)
     found = [
         NoiseFile(path, path.relative_to(folder).as_posix(), *label)
@@ -55,20 +63,25 @@ def find_noises(name: str, folder: Path, part: Part | None = None) -> list[Noise
     chosen = [file for file in found if part in (None, file.part)]
     if not chosen:
         what = f"{folder}: no noise" if not found else f"{folder}: no noise of the part {part!r}"
-        raise DataError(what, expected=f"a folder with {', '.join(NOISE_SUFFIXES)} files")
+        raise DataError(what, expected=SOUND_FOLDER)
     return chosen
 
 
-def _sound_files(folder: Path) -> list[Path]:
-    # In the order of names, not of the file system, and not of the locale.
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in NOISE_SUFFIXES and path.is_file())
+SOUND_FOLDER = "a folder with sound files, such as .wav, .flac or .mp3"
+"""The `expected` of an error about a folder without noise."""
+
+
+def sound_files(folder: Path) -> list[Path]:
+    """All sound files below `folder`, sorted by path: in the same order on every file system and in every locale."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and path.is_file())
 
 
 Label = tuple[str, Part] | None
+"""Kind of noise and part of a file of a collection; None if the file does not belong to it."""
 
 
 def _musan(path: Path) -> Label:
-    # music/fma/music-fma-0000.wav; some copies have a folder musan/ around it.
+    # music/fma/music-fma-0000.wav; in some copies it lies in a folder musan/.
     kinds = [part for part in path.parts[:-1] if part in ("music", "noise", "speech")]
     return (kinds[0], _hashed_part(path.stem)) if kinds else None
 

@@ -1,4 +1,4 @@
-"""Noise recordings: read when they are needed, known by what they sound like, kept apart for training and test."""
+"""Noise recordings: read on demand, identified by the hash of their samples, different ones for training and tests."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsr.arrays import Samples
-from avsr.datasets.manifest import Utterance, load_samples
+from avsr.datasets.manifest import Utterance, load_samples, read_manifest
 from avsr.errors import DataError
+from avsr.media import read_audio
 from avsr.noise.filters import NoiseColour, coloured_noise
-from avsr.noise.folders import NOISE_SUFFIXES, Part, find_noises
+from avsr.noise.folders import SOUND_FOLDER, Part, find_noises, sound_files
 from avsr.noise.mixing import FULL_SCALE, fitting_scale_db, linear
+from avsr.noise.plan import NoisePlan, read_plan
 
 NoiseKind = Literal["environment", "babble", "coloured"]
+
 Pcm = NDArray[np.int16]
+"""Sound [S]: mono, 16 kHz, 16 bit."""
 
 PIECE_SAMPLES = 160_000  # 10 s
 _CACHE_BYTES = 256 << 20
 
 
 class NoiseLibrary:
-    """Recordings and voices by kind and name; 16-bit samples at 16 kHz, read when they are asked for.
+    """Recordings and voices by kind and name: 16-bit samples at 16 kHz, read on demand and kept in memory for a while.
 
-    folders: {"environment": folder, "musan": folder, ...}, see `find_noises`; of collections only `part` is used. A
-    recording's name is the key of its folder and the path below it, "environment/rain.wav"; with "#2" behind it is its
-    third piece of 10 s. voices: utterances for babble and interfering talkers, with their folder; "voice/" and the id.
+    The name of a recording is the key of its folder and the path below the folder, "environment/rain.wav". With "#2"
+    at the end it is the third piece of 10 s of the recording. The name of a voice is "voice/" and the id of its
+    utterance.
     """
 
     def __init__(
@@ -41,6 +45,13 @@ class NoiseLibrary:
         voices: Sequence[Utterance] = (),
         voices_root: str | Path = ".",
     ) -> None:
+        """Find the recordings.
+
+        folders: {"environment": folder, "musan": folder, ...}; `find_noises` explains the keys.
+        part: the part of the collections to use.
+        voices: utterances for babble and interfering talkers.
+        voices_root: folder of the manifest of the voices.
+        """
         self._paths: dict[str, Path] = {}
         self._names: dict[str, list[str]] = {}
         for key, folder in (folders or {}).items():
@@ -58,26 +69,32 @@ class NoiseLibrary:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of recordings, in the order of their names."""
+        """The kinds of recordings, sorted."""
         return sorted(self._names)
 
     def names(self, kind: str) -> list[str]:
-        """Recordings of one kind, in the order of their names."""
+        """The names of the recordings of a kind, sorted within each folder; empty for an unknown kind."""
         return self._names.get(kind, [])
 
     def voices(self, *, apart_from: Utterance, at_least: int) -> list[str]:
-        """Voices to talk into `apart_from`: other speakers, or, where those are fewer than `at_least`, all others."""
+        """The names of voices that can interfere with an utterance.
+
+        They are utterances of other speakers. If there are fewer than `at_least`, they are all other utterances.
+        """
         others = [name for name, voice in self._voices.items() if voice.id != apart_from.id]
-        strangers = [name for name in others if self._voices[name].speaker != apart_from.speaker]
-        return strangers if len(strangers) >= at_least else others
+        other_speakers = [name for name in others if self._voices[name].speaker != apart_from.speaker]
+        return other_speakers if len(other_speakers) >= at_least else others
 
     def samples(self, name: str) -> Pcm:
-        """All of one recording or voice. Raises DataError for an unknown name, AvsrError where it cannot be read."""
+        """All samples of a recording, a piece or a voice.
+
+        Raises DataError for an unknown name, AvsrError if the file cannot be read.
+        """
         if name in self._cache:
             self._cache.move_to_end(name)
             return self._cache[name]
         recording, has_piece, piece = name.rpartition("#")
-        if has_piece and recording in self._paths:
+        if has_piece and recording in self._paths:  # "#" may also be a part of a file name
             first = int(piece) * PIECE_SAMPLES
             samples = self.samples(recording)[first : first + PIECE_SAMPLES]
         elif name in self._voices:
@@ -93,14 +110,20 @@ class NoiseLibrary:
         return samples
 
     def sha256(self, name: str) -> str:
-        """The hash of what a recording sounds like; see `sound_hash`."""
+        """The `sound_hash` of a recording, a piece or a voice."""
         if name not in self._hashes:
             self._hashes[name] = sound_hash(self.samples(name))
         return self._hashes[name]
 
     def path(self, name: str) -> str:
-        """Where it lies, for messages."""
+        """The file of a recording, for messages; a voice has its name only."""
         return str(self._paths.get(name.partition("#")[0], name))
+
+
+def open_library(plan: NoisePlan) -> NoiseLibrary:
+    """The noise that a plan was made with. Raises DataError if the folders or the manifest are missing."""
+    voices = [utterance for utterance in read_manifest(plan.manifest) if utterance.split == plan.voices]
+    return NoiseLibrary(plan.folders, part=plan.part, voices=voices, voices_root=Path(plan.manifest).parent)
 
 
 def sound_hash(samples: Pcm) -> str:
@@ -109,60 +132,70 @@ def sound_hash(samples: Pcm) -> str:
 
 
 def read_pcm(path: Path) -> Pcm:
-    """All sound of a media file in 16 bits at 16 kHz. Raises MediaError."""
-    from avsr.media import read_audio
-
+    """The sound of a media file in 16 bits at 16 kHz. Raises MediaError."""
     return pcm_of(read_audio(path))
 
 
 def pcm_of(samples: Samples) -> Pcm:
-    """Float samples in 16 bits; those that go beyond full scale are all turned down, rather than some clipped."""
+    """Float samples in 16 bits. If samples exceed full scale, all of them are turned down instead of clipped."""
     scaled = samples.astype(np.float64) * FULL_SCALE
     return np.rint(scaled * linear(fitting_scale_db(scaled))).astype(np.int16)
 
 
 def require_disjoint(training: Mapping[str, str], test: Mapping[str, str]) -> None:
-    """Raises DataError naming the recordings that are in both; each maps the hash of a sound to the file's name."""
+    """Check that no test recording is used in training. Raises DataError, with the file, if one is.
+
+    training, test: `sound_hash` of each recording and the name of its file.
+    """
     shared = sorted(training.keys() & test.keys(), key=lambda sha256: test[sha256])
     if shared:
         more = f", and {len(shared) - 1} more" if len(shared) > 1 else ""
         raise DataError(
             f"{test[shared[0]]}: this test noise is used in training",
             got=f"the same sound as {training[shared[0]]}{more}",
-            remedy="test with recordings that the model has never heard",
+            remedy="test with recordings that the model was not trained with",
         )
 
 
 def noise_hashes(folder: Path, name: str = "environment", part: Part | None = None) -> dict[str, str]:
-    """The hash of each recording below a folder (read as `find_noises` does) and its path."""
+    """The `sound_hash` and the path of each recording that `find_noises` finds in a folder."""
     return {sound_hash(read_pcm(file.path)): str(file.path) for file in find_noises(name, folder, part)}
 
 
+def held_out_hashes(path: Path) -> dict[str, str]:
+    """The `sound_hash` and the name of each recording of a noise plan or in a folder of test noise."""
+    if path.is_dir():
+        return noise_hashes(path)
+    return {sha256: f"{path}: {name}" for sha256, name in read_plan(path).noises.items()}
+
+
 def read_noise_folder(folder: Path) -> dict[str, Samples]:
-    """Every WAV, FLAC, OGG and MP3 below a folder, by relative path: float32 at 16 kHz.
+    """All sound files below a folder, by their relative paths: float32 at 16 kHz, without silent files.
 
-    Raises DataError when there is none, MediaError when one cannot be read.
+    Raises DataError if the folder has no sound file, MediaError if a file cannot be read.
     """
-    from avsr.media import read_audio
-
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in NOISE_SUFFIXES)
+    paths = sound_files(folder)
     if not paths:
-        raise DataError(f"{folder}: no noise", expected=f"a folder with {', '.join(NOISE_SUFFIXES)} files")
+        raise DataError(f"{folder}: no noise", expected=SOUND_FOLDER)
     noises = {str(path.relative_to(folder)): read_audio(path) for path in paths}
     return {name: samples for name, samples in noises.items() if np.any(samples)}
 
 
 class NoiseBank:
-    """Draws noise of any length: recordings (looped from a random offset), babble of 2 to 8 voices, coloured noise."""
+    """Draws noise of any length for training: looped recordings, babble of 2 to 8 voices, or coloured noise."""
 
     def __init__(self, environment: Sequence[Samples], voices: Sequence[Samples]) -> None:
+        """environment: recordings. voices: speech that babble is made of. Either may be empty; silence is left out."""
         self.environment = [samples for samples in environment if np.any(samples)]
         self.voices = [samples for samples in voices if np.any(samples)]
 
     def draw(self, count: int, random: np.random.Generator) -> tuple[Samples, NoiseKind]:
-        """`count` samples of noise, not silent, and its kind: environment 45 %, babble 35 %, coloured 20 %."""
+        """`count` samples of noise, not silent, and its kind: environment 45 %, babble 35 %, coloured 20 %.
+
+        Coloured noise replaces a kind without recordings.
+        """
         choice = random.random()
-        for _ in range(10):
+        for _ in range(10):  # a stretch of a recording may be silent; then another is drawn
             if choice < 0.45 and self.environment:
                 noise = _loop(self.environment[random.integers(len(self.environment))], count, random)
                 kind: NoiseKind = "environment"
@@ -182,6 +215,7 @@ class NoiseBank:
 
 
 def _loop(samples: Samples, count: int, random: np.random.Generator) -> Samples:
+    """`count` samples of a looped recording, from a random offset."""
     offset = int(random.integers(len(samples)))
     repeats = -(-(offset + count) // len(samples))
     return np.tile(samples, repeats)[offset : offset + count]

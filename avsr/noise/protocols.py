@@ -1,4 +1,4 @@
-"""How noise tests are done: our own protocol, and those of the literature by name.
+"""Protocols for tests in noise: our own, and the protocols of the literature by name.
 
     avsr           level of active speech; babble of other voices, environment, coloured noise
     avhubert       facebookresearch/av_hubert: MUSAN babble, speech, music, noise; N-WER is the mean over noisy cells
@@ -6,9 +6,10 @@
     torchaudio     pytorch/audio examples/avsr: no noise
     fixed-babble   roudimit/whisper-flamingo: one babble recording, always from its start
 
-What those do is kept: which noise, its offset, which level counts, which SNRs. What keeps them from being repeated is
-not: draws come from the plan's seed, MUSAN is split by recording, 0 dB is 0 dB, and mixtures are rounded to 16 bits and
-turned down where they do not fit (avhubert truncates; auto-avsr keeps floats of any size and normalises them).
+The protocols of the literature keep their noise, its offset, the measured level and the SNRs. Four deviations make them
+repeatable: draws depend on the seed of the plan, MUSAN is split by recording, 0 dB means 0 dB, and mixtures are rounded
+to 16 bits and turned down if they do not fit. (avhubert truncates its mixtures; auto-avsr keeps floats of any size and
+normalises them.)
 """
 
 from __future__ import annotations
@@ -25,23 +26,33 @@ COLOURS: tuple[str, ...] = get_args(NoiseColour)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """One way of testing in noise.
-
-    noises: kinds of noise. snrs_db: None is clean. level: how speech is measured. babble: made of voices of the corpus,
-    of recordings of the kind "speech", or a recording of its own. babble_voices: how many. offset: where in a recording
-    noise begins. loop: repeat recordings that are shorter than the speech. pieces: cut recordings into 10 s first, and
-    leave out those of 10 s or less.
-    """
+    """How one test in noise is made."""
 
     name: str
+
     noises: tuple[str, ...]
+    """Kinds of noise."""
+
     snrs_db: tuple[float | None, ...]
+    """Levels of noise; None is clean."""
+
     level: Level = "whole"
+    """How the level of speech is measured."""
+
     babble: Literal["voices", "speech", "recording"] = "recording"
+    """Source of babble: other utterances of the corpus, recordings of the kind "speech", or recordings of babble."""
+
     babble_voices: int = 8
+    """Number of voices that are added up to babble."""
+
     offset: Literal["random", "start"] = "random"
+    """Where in a recording the noise begins."""
+
     loop: bool = True
+    """Repeat a recording that is shorter than the speech. If False, such a recording is an error."""
+
     pieces: bool = False
+    """Use pieces of 10 s of the recordings, and no recording of 10 s or less."""
 
 
 PROTOCOLS = {

@@ -1,8 +1,13 @@
-"""The mixtures of a noise plan as files: prepared corpora like the clean one, for any recogniser.
+"""Make the mixtures of a noise plan: one at a time in memory, or all as files.
 
-OUT/plan.jsonl                                what was rendered
-OUT/seed1/babble_-5/manifest.jsonl            a manifest of one condition; lips are those of the clean corpus
-OUT/seed1/babble_-5/audio/<id>.wav            16 kHz, 16 bit
+    renderer = Renderer(plan)
+    renderer.render(plan.lines[0]).samples        # int16 [S]
+
+`render_plan` writes prepared corpora like the clean one, for any recogniser:
+
+    OUT/plan.jsonl                                the plan that was rendered
+    OUT/seed1/babble_-5/manifest.jsonl            the manifest of one condition, with the lips of the clean corpus
+    OUT/seed1/babble_-5/audio/<id>.wav            16 kHz, 16 bit
 """
 
 from __future__ import annotations
@@ -10,40 +15,124 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import logging
 import os
 import wave
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from avsr.datasets.manifest import read_manifest, temporary_path, write_manifest
+from avsr.datasets.manifest import load_samples, read_manifest, write_manifest, write_wav
 from avsr.errors import DataError
-from avsr.grid import SAMPLE_RATE_HZ
-from avsr.noise.library import Pcm, sound_hash
-from avsr.noise.plan import NoisePlan, PlanLine, Progress, Renderer, write_plan
+from avsr.files import remove_partial
+from avsr.noise.compose import change_mixture, change_voice, loop_recording, sum_noise
+from avsr.noise.filters import NoiseColour, coloured_noise
+from avsr.noise.library import Pcm, open_library, pcm_of, sound_hash
+from avsr.noise.mixing import add_noise
+from avsr.noise.plan import NoisePart, NoisePlan, PlanLine, describe_other_manifest, write_plan
+from avsr.noise.planning import Progress
+from avsr.noise.protocols import COLOURS
 from avsr.processes import map_in_order
 
+logger = logging.getLogger(__name__)
+
 _LINES_AT_A_TIME = 32
+
+
+class Rendered(NamedTuple):
+    """One mixture."""
+
+    samples: Pcm
+    line: PlanLine
+
+
+class Renderer:
+    """Makes the mixtures of a plan. It keeps recordings in memory, so use one renderer for many lines."""
+
+    def __init__(self, plan: NoisePlan) -> None:
+        """Raises DataError if the manifest or a folder of noise is missing."""
+        self.plan = plan
+        self.library = open_library(plan)
+        self.root = Path(plan.manifest).parent
+        self.utterances = {utterance.id: utterance for utterance in read_manifest(plan.manifest)}
+
+    def render(self, line: PlanLine) -> Rendered:
+        """The mixture that `line` describes. Raises DataError if the samples are not the planned ones."""
+        if line.utterance not in self.utterances:
+            raise DataError(
+                f"{self.plan.manifest}: has no utterance {line.utterance}", remedy="use the plan's manifest"
+            )
+        speech = pcm_of(load_samples(self.utterances[line.utterance], self.root))
+        voice, _ = change_voice(speech, line.effects, self._impulse_response(line))
+        samples = voice
+        if line.gain_db is not None:
+            recordings = [self._recording(part, len(voice)) for part in line.noises]
+            noise = sum_noise(recordings, line.noises)
+            samples = cast(Pcm, add_noise(voice, noise, line.gain_db, level=self.plan.level).samples)
+        samples, _ = change_mixture(samples, line.effects)
+        if sound_hash(samples) != line.sha256:
+            raise DataError(
+                f"{line.utterance}: {line.condition}: the mixture is not the planned one",
+                remedy="the sound of the utterance has changed since, or a room or codec differs here: plan again",
+            )
+        return Rendered(samples, line)
+
+    def _recording(self, part: NoisePart, count: int) -> NDArray[Any]:
+        if part.noise_sha256 in COLOURS:
+            return coloured_noise(count, cast(NoiseColour, part.noise_sha256), part.offset)
+        return loop_recording(self._planned(part.noise_sha256), part.offset, count)
+
+    def _impulse_response(self, line: PlanLine) -> Callable[[str], Pcm]:
+        hashes = {record["rir"]: record["rir_sha256"] for record in line.effects if record["effect"] == "reverb"}
+        return lambda name: self._planned(hashes[name])
+
+    def _planned(self, sha256: str) -> Pcm:
+        """The recording with this hash. Raises DataError if the file at its place is another one."""
+        name = self.plan.noises.get(sha256)
+        if name is None:
+            raise DataError("the plan does not say which recording this is", got=sha256)
+        if self.library.sha256(name) != sha256:
+            raise DataError(
+                f"{self.library.path(name)}: is not the recording that was planned with",
+                got=f"SHA-256 {self.library.sha256(name)[:12]}... of its samples",
+                expected=f"{sha256[:12]}...",
+                remedy="use the same file; as lossy files differ between decoders, share 16 kHz WAV or FLAC",
+            )
+        return self.library.samples(name)
 
 
 def render_plan(
     plan: NoisePlan, out: str | PathLike[str], *, workers: int = 0, on_progress: Progress | None = None
 ) -> list[Path]:
-    """Write all mixtures of `plan` under the folder `out`. Returns the manifests, one a condition and seed.
+    """Write all mixtures of `plan` below the folder `out`. Returns the manifests, one for each condition and seed.
 
-    Files that are there and as planned are kept, so an interrupted rendering goes on where it stopped. workers:
-    processes; 0 works in this one. Raises DataError where a mixture would not be what was planned.
+    plan: if its manifest has changed since the plan was made but still has the utterances, a warning is logged.
+    out: files that are already there and as planned are kept, so an interrupted rendering can be continued.
+    workers: processes; 0 works in this one.
+    on_progress: called after every few mixtures, with their number and the number of all.
+
+    Raises DataError if the manifest lacks an utterance, or if a mixture is not the planned one.
     """
     out = Path(out)
     utterances = {utterance.id: utterance for utterance in read_manifest(plan.manifest)}
-    for line in plan.lines:  # ids and conditions become paths
-        for name in (line.utterance, line.condition):
+    other_manifest = describe_other_manifest(plan, plan.manifest)
+    for line in plan.lines:
+        for name in (line.utterance, line.condition):  # both become parts of paths
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise DataError(f"{out}: a name of the plan leads out of the folder", got=name)
         if line.utterance not in utterances:
-            raise DataError(f"{plan.manifest}: has no utterance {line.utterance}", remedy="use the plan's manifest")
+            raise DataError(
+                f"{plan.manifest}: has no utterance {line.utterance}",
+                got=other_manifest,
+                remedy="use the plan's manifest",
+            )
+    if other_manifest is not None:
+        logger.warning("%s: has changed: got %s; each mixture is checked by its hash", plan.manifest, other_manifest)
+    remove_partial(out)  # temporary files have random names, so a killed run's are never overwritten
     blocks = [plan.lines[i : i + _LINES_AT_A_TIME] for i in range(0, len(plan.lines), _LINES_AT_A_TIME)]
     done = 0
     for count in map_in_order(functools.partial(_open_renderer, plan, out), blocks, workers):
@@ -76,26 +165,16 @@ def _open_renderer(plan: NoisePlan, out: Path) -> Callable[[tuple[PlanLine, ...]
 def _render(renderer: Renderer, out: Path, lines: tuple[PlanLine, ...]) -> int:
     for line in lines:
         path = out / _folder(line) / "audio" / f"{line.utterance}.wav"
-        if not _is_there(path, line):
-            _write_wav(path, renderer.render(line).samples)
+        if not _is_rendered(path, line):
+            write_wav(path, renderer.render(line).samples)
     return len(lines)
 
 
-def _is_there(path: Path, line: PlanLine) -> bool:
+def _is_rendered(path: Path, line: PlanLine) -> bool:
+    """Whether the file has the planned samples; False if it is missing or damaged."""
     try:
         with wave.open(str(path), "rb") as file:
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
     except (OSError, EOFError, wave.Error):
         return False
     return sound_hash(samples.astype(np.int16)) == line.sha256
-
-
-def _write_wav(path: Path, samples: Pcm) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
-    with wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE_HZ)
-        file.writeframes(samples.astype("<i2").tobytes())
-    os.replace(temporary, path)

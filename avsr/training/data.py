@@ -23,8 +23,15 @@ from avsr.grid import LIP_INPUT_PX, SAMPLE_RATE_HZ, SLOT_MS
 from avsr.lips.crops import centre_crop
 from avsr.noise.effects import VOICE_EFFECTS, apply_effects, draw_effects, parse_effects
 from avsr.noise.folders import find_noises
-from avsr.noise.library import NoiseBank, pcm_of, read_noise_folder, read_pcm, require_disjoint, sound_hash
-from avsr.noise.plan import held_out_hashes
+from avsr.noise.library import (
+    NoiseBank,
+    held_out_hashes,
+    pcm_of,
+    read_noise_folder,
+    read_pcm,
+    require_disjoint,
+    sound_hash,
+)
 from avsr.randomness import generator
 from avsr.training.config import AugmentConfig, CorpusConfig, TrainConfig
 
