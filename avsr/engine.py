@@ -41,6 +41,8 @@ class Card(NamedTuple):
     """Codes such as "en"; empty: the model does not say."""
     domain: str = "open"
     """"open" for ordinary speech, else what the model knows, such as "the 51 words of GRID"."""
+    licence: str = ""
+    """SPDX identifier of the licence of the weights; empty: not said."""
     window_s: float = 16.0
     """Length of the stretches in which a file is recognised; infinity: the whole file at once."""
     margin_s: float = 2.0

@@ -27,7 +27,6 @@ LIST_EXAMPLE = "avsr models list --json"
 SHOW_DESCRIPTION = "Show one model: the same as in the list, and its folder and the SHA-256 of its weights file."
 
 NOT_STATED = "not stated"
-_LICENCES = {"grid-tiny": "Apache-2.0"}
 _PART_BYTES = 1 << 20
 
 
@@ -138,7 +137,7 @@ def shipped_models() -> list[ShippedModel]:
                 modalities=card.modalities,
                 languages=card.languages,
                 domain=card.domain,
-                licence=_LICENCES.get(card.name, NOT_STATED),
+                licence=card.licence or NOT_STATED,
                 chunks_ms=card.chunks_ms,
                 size_bytes=sum(path.stat().st_size for path in folder.iterdir()),
                 folder=str(folder),

@@ -129,6 +129,8 @@ class ModelConfig:
     decodes: Literal["fused", "sides"] = "fused"
     domain: str | None = None
     """What the model knows if not ordinary speech, as in "the 51 words of GRID": users are told on every run."""
+    licence: str | None = None
+    """SPDX identifier of the licence of the weights."""
     languages: tuple[str, ...] = ()
     """Codes such as "en"; empty: not said."""
 
