@@ -15,7 +15,8 @@ import sentencepiece
 import torch
 import yaml
 
-from avsr.families.nemo import _source_name, read_nemo_config
+from avsr.families.nemo import read_nemo_config
+from avsr.families.nemo.weights import source_name
 from avsr.families.own.network import Network
 
 TEXT = "the quiet teacher follows the river to the harbour and paints a boat in the garden".split()
@@ -77,7 +78,7 @@ def weights() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     named = {}
     for name, tensor in Network(config).state_dict().items():
-        source = _source_name(name, config, "EncDecCTCModelBPE")
+        source = source_name(name, config, "EncDecCTCModelBPE")
         shape = (*tensor.shape, 1) if ".pointwise_conv" in source and tensor.ndim == 2 else tensor.shape
         shape = (*tensor.shape, 1) if source == "decoder.decoder_layers.0.weight" else shape
         if tensor.ndim > 1:

@@ -19,7 +19,8 @@ import avsr
 from avsr.cli.main import main
 from avsr.decoding.greedy import greedy
 from avsr.errors import ModelError
-from avsr.families import hub, nemo
+from avsr.families import hub
+from avsr.families.nemo import archive as nemo_archive
 from avsr.families.nemo import load_nemo
 from avsr.families.own.checkpoint import load_checkpoint, save_checkpoint
 from avsr.nn.masks import AttentionContext
@@ -296,7 +297,7 @@ def test_hostile_archives_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         tar.addfile(member)
     check("model_config.yaml is missing")
 
-    monkeypatch.setattr(nemo, "MAX_WEIGHTS_BYTES", -(1 << 30) + 5_000_000)
+    monkeypatch.setattr(nemo_archive, "MAX_WEIGHTS_BYTES", -(1 << 30) + 5_000_000)
     path.write_bytes(gzip.compress(bytes(10_000_000)))
     check("too large when decompressed")
     with pytest.raises(ModelError, match="cannot be read"):
@@ -309,7 +310,7 @@ def test_hub_ids(monkeypatch: pytest.MonkeyPatch, archive: Path, tmp_path: Path)
         hub.is_hub_id(name) for name in ("grid-tiny", "../model", "/tmp/x", "a/b/c", "models/x.nemo", "a/..")
     )
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(ModelError, match="no model 'some/model' here.*pip install huggingface_hub, or download"):
+    with pytest.raises(ModelError, match="no model 'some/model' here.*pip install '.\\[hub\\]', or download"):
         avsr.load("some/model")
 
     def offline(*args: object, **kwargs: object) -> str:
