@@ -16,7 +16,7 @@ from avsr.media.container import MAX_GAP_S, Damage, WarningSink, decode_video, o
 from avsr.media.picture import BT_601, BT_709, Picture
 
 MAX_SIDE_PX = 1920
-"""Larger pictures are scaled down to this while they are decoded. A face needs about 40 pixels for lip reading: at 1920,
+"""Larger pictures are scaled down to this while they are decoded. Lip reading needs about 40 pixels of a face: at 1920
 a face that fills a fiftieth of the width still has them."""
 
 _FALLBACK_FPS = 25.0
