@@ -39,7 +39,7 @@ def tokenizer_model(size: int = 40) -> bytes:
 
 
 def content() -> dict[str, Any]:
-    """The configuration of a tiny model, as such archives hold it."""
+    """The configuration of a tiny model, as archives hold it."""
     return {
         "sample_rate": 16000,
         "target": "nemo.collections.asr.models.ctc_bpe_models.EncDecCTCModelBPE",
@@ -73,7 +73,7 @@ def content() -> dict[str, Any]:
 
 
 def weights() -> dict[str, torch.Tensor]:
-    """Random weights of that model under the names of the archive."""
+    """Random weights for the model of `content`, under the names of the archive."""
     config = read_nemo_config(content(), Path("tiny.nemo"), 40)
     generator = torch.Generator().manual_seed(1)
     named = {}
@@ -83,7 +83,7 @@ def weights() -> dict[str, torch.Tensor]:
         shape = (*tensor.shape, 1) if source == "decoder.decoder_layers.0.weight" else shape
         if tensor.ndim > 1:
             named[source] = 0.5 * torch.randn(shape, generator=generator)
-        else:  # without strong biases, or the output never changes
+        else:  # strong biases would make the output constant
             named[source] = torch.zeros(shape) if source.endswith("bias") else torch.ones(shape)
     return named
 
@@ -101,7 +101,11 @@ def write_archive(
     members: dict[str, bytes] | None = None,
     compressed: bool = False,
 ) -> Path:
-    """The archive at `path`. change: applied to its configuration. members: replaced, or more of them."""
+    """Write an archive to `path` and return the path.
+
+    change: applied to the configuration before it is written.
+    members: replace members of the same name, or are added.
+    """
     settings = copy.deepcopy(content())
     if change is not None:
         change(settings)

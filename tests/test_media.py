@@ -1,4 +1,4 @@
-"""Reading media: times, gaps, channels, rotation, damage, and files that want to do harm."""
+"""Reading media: times, gaps, channels, rotation, damage, and hostile files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MS = Fraction(1, 1000)
 
 
 def write_sound(path: Path, pieces: list[tuple[float, np.ndarray]], rate: int = 48_000) -> Path:
-    """A PCM file of (start in seconds, samples [C, S] in [-1, 1]) pieces, with the times given."""
+    """A PCM file of pieces, each with its start in seconds and its samples [C, S] in [-1, 1]."""
     layouts = {1: "mono", 2: "stereo", 6: "5.1"}
     with av.open(str(path), "w") as container:
         layout = layouts[len(pieces[0][1])]
@@ -55,7 +55,10 @@ def write_video(
     sample_aspect: Fraction | None = None,
     sound_s: tuple[float, float] | None = None,
 ) -> Path:
-    """A video whose k-th picture, shown at times_s[k], is grey of brightness 40 + k; sound_s: start and length."""
+    """A video whose k-th picture, shown at times_s[k], is grey of brightness 40 + k.
+
+    sound_s: start and length of its sound in seconds; None: no sound.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height = size
@@ -280,7 +283,7 @@ def test_damage_in_the_middle_is_skipped(tmp_path: Path) -> None:
 
 
 def write_any(path: Path) -> Path:
-    """A tenth of a second of sound, and for a video suffix of pictures too, with codecs that suit the suffix."""
+    """A file with 0.1 s of sound, and with pictures if the suffix stands for video, in codecs that suit the suffix."""
     if path.suffix == ".amr":  # PyAV has no encoder: the header, then 5 frames of 12.2 kbit/s, 20 ms and 32 bytes each
         path.write_bytes(b"#!AMR\n" + (b"\x3c" + bytes(31)) * 5)
         return path

@@ -1,4 +1,4 @@
-"""Archives of published models: what they say is what the reference says; what is wrong or hostile is refused."""
+"""Archives of published models: results equal the reference, and wrong or hostile archives are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PUBLISHED = [
 
 
 def context_of(recognizer: Recognizer, case: str) -> AttentionContext:
-    """The context that a case of the reference names, as in `short.ctx28_13`; the default one where it names none."""
+    """The attention context in the name of a case, as in `short.ctx28_13`; the default context if it names none."""
     config = recognizer.model.network.config.audio_encoder
     _, _, name = case.partition(".ctx")
     contexts = (config.attention, *config.attention_choices)
@@ -74,8 +74,8 @@ def test_published_models_say_what_the_reference_says(name: str) -> None:
             assert engine_of(recognizer).tokenizer.decode(units) == said["text"][index]
         if f"{clip}.features" not in expected:
             continue
-        # The reference's features are float32, which shows in a weak filter beside strong ones, up to some 1e-4. So the
-        # network is fed with the reference's.
+        # The reference computes its features in float32, which moves a weak filter beside strong ones by up to 1e-4. So
+        # the network gets the features of the reference.
         theirs = torch.from_numpy(expected[f"{clip}.features"])
         with torch.inference_mode():
             log_probs, _ = recognizer.model.network(theirs, lengths, attention=context)[:2]
@@ -87,7 +87,7 @@ def test_published_models_say_what_the_reference_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if n != "local_attention_global_sep"])
 def test_published_models_alone_and_in_a_batch(name: str) -> None:
-    """But for several global tokens, whose rows swap places across a batch in the reference too."""
+    """Several global tokens are excepted: the reference confuses their rows across a batch, and so do we."""
     recognizer = avsr.load(shared_nemo(f"{name}.nemo"), device="cpu")
     utterances = [random_samples(seconds) for seconds in (2.7, 1.0, 0.31)]
     batch = recognizer.log_probs(utterances)
@@ -284,7 +284,7 @@ def test_hostile_archives_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         path.write_bytes(damaged)
         check("not a model archive|cannot be decompressed|is missing")
 
-    with tarfile.open(path, "w") as tar:  # a header that says it is 5 GB long
+    with tarfile.open(path, "w") as tar:  # a header that states a length of 5 GB
         member = tarfile.TarInfo("pax")
         member.type, member.size = tarfile.XHDTYPE, 5 << 30
         assert tar.fileobj is not None

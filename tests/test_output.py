@@ -1,4 +1,4 @@
-"""Output formats: golden texts that can be checked by hand, and an independent reading of each."""
+"""Output formats: golden texts that can be checked by hand, and independent readers."""
 
 from __future__ import annotations
 

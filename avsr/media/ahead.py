@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def read_ahead(items: Iterator[T], depth: int = 8) -> Generator[T, None, None]:
-    """The same items, of which up to `depth` are computed in advance in another thread.
+    """The same items. Up to `depth` of them are computed in advance in another thread.
 
     Callbacks of `items`, such as `on_warning`, run in that thread. It pays if computing an item releases the
     interpreter lock, as decoding does. `items` is closed at the end.

@@ -22,8 +22,8 @@ a face that fills a fiftieth of the width still has them."""
 _FALLBACK_FPS = 25.0
 
 _PLANAR = {"yuv420p", "yuvj420p", "yuv420p10le"}
-"""Pixel formats whose planes are used without converting the whole picture to RGB: 4:2:0 with 8 bits, and with 10 bits
-after a conversion to 8."""
+"""Pixel formats that need no conversion of the whole picture to RGB: 4:2:0 with 8 bits, and with 10 bits after a
+conversion to 8."""
 
 _MATRICES = {1: BT_709, 2: BT_601, 5: BT_601, 6: BT_601}
 """By the matrix coefficients of ITU-T H.273. 2 means unknown, and all players take it for BT.601."""

@@ -340,7 +340,7 @@ class RelativeAttention(Packable):
         return positions_NRE
 
     def _crooked_positions(self, sight: Sight, dtype: torch.dtype) -> Tensor:
-        """Sinusoids [R, D] for a local context whose sides differ, in the order that the published models learned.
+        """Sinusoids [R, D] for a local context with unequal sides, in the order that the published models learned.
 
         Their training code misplaced the terms: between the far left and the near right columns of the band they are
         zero, and the terms to the right are shifted. The weights fit these sinusoids and no others.
@@ -406,9 +406,9 @@ class RelativeAttention(Packable):
 def _attend_piecewise(content_1wE: Tensor, distance_1wE: Tensor, seen: _Seen, multiply: _Multiply) -> Tensor:
     """The attention output [1, w, E] of one head's block of queries, a piece of the keys at a time.
 
-    For so many keys that their scores would not stay in the processor's cache. The greatest score and the sum of the
-    weights so far make the result equal that of one softmax over all keys, within rounding (Milakov and Gimelshein,
-    arXiv 1805.02867, section 3.1).
+    The scores of very many keys would not stay in the processor's cache. The greatest score and the sum of the weights
+    so far are carried from piece to piece; the result equals one softmax over all keys, within rounding (Milakov and
+    Gimelshein, arXiv 1805.02867, section 3.1).
     """
     w, S = content_1wE.shape[1], seen.keys_nSE.shape[1]
     greatest_1w1 = content_1wE.new_full((1, w, 1), -math.inf)

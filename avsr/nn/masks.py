@@ -20,7 +20,7 @@ MIN_BLOCK_QUERIES = 32
 """Products of fewer queries are slow."""
 
 LONG_BLOCK_QUERIES = 256
-"""Queries of a block if the keys are so many that BLOCK_SCORES would allow fewer; the keys then come in pieces."""
+"""Queries of a block if BLOCK_SCORES would allow fewer, as for very many keys. The keys then come in pieces."""
 
 MAX_KEPT_MASK = 1 << 24
 """Elements of the masks of a pass, above which they are computed again for each layer and not kept."""

@@ -62,7 +62,7 @@ def model_card(path: str | os.PathLike[str], network: Network) -> str:
     return (
         f"# {config.name}\n\n"
         f"Converted from `{Path(path).name}` (a NeMo checkpoint); its license and model card apply.\n\n"
-        f"- hears only; {config.vocabulary_size} word pieces; one frame every {config.frame_ms} ms\n"
+        f"- sound only; {config.vocabulary_size} word pieces; one frame every {config.frame_ms} ms\n"
         f"- {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters\n"
         + (f"- further attention contexts (left, right) in frames: {choices}\n" if choices else "")
     )

@@ -43,7 +43,7 @@ def load_visual_trunk(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
             f"{path}: weight {FIRST} is missing" if not prefixes else f"{path}: holds two visual front ends",
             got=shown([name + FIRST for name in prefixes] or list(weights)[:3]),
             expected=f"one, with a prefix or none, as in encoder.frontend.{FIRST}",
-            remedy="give the weights of an Auto-AVSR model that sees, vsr_*.pth",
+            remedy="give the weights of an Auto-AVSR model that reads lips, vsr_*.pth",
         )
     prefix = prefixes[0]
     converted: dict[str, torch.Tensor] = {}

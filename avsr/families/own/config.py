@@ -51,7 +51,7 @@ class VisualEncoderConfig:
     """Convolutional trunk over lip crops, then Conformer blocks over slots of 40 ms, then pairs of slots."""
 
     conformer: ConformerShape
-    """The blocks after the trunk. The width is that of the audio encoder."""
+    """The blocks after the trunk. Their width equals the width of the audio encoder."""
     trunk: Literal["light", "resnet18"] = "light"
     """"light": four convolutions for CPUs. "resnet18": the front end of Auto-AVSR, at 60 times the cost."""
     channels: tuple[int, ...] = (24, 48, 96, 128)
@@ -74,7 +74,7 @@ class VisualEncoderConfig:
         if len(self.channels) != 4 or min(self.channels) < 1:
             raise ValueError(f"channels: got {list(self.channels)}, expected 4 stages of 1 or more")
         if self.trunk == "resnet18" and self.channels != type(self).channels:
-            raise ValueError("channels: expected none with trunk resnet18, whose sizes are fixed")
+            raise ValueError("channels: expected none with trunk resnet18, which has fixed sizes")
         if self.std <= 0:
             raise ValueError(f"std: got {self.std}, expected more than 0")
 
@@ -123,7 +123,7 @@ class ModelConfig:
     name: str
     """Shown in transcripts."""
     vocabulary_size: int
-    """Output units without the CTC blank, whose index is vocabulary_size."""
+    """Number of output units without the CTC blank. The blank has this number as its index."""
     audio_encoder: AudioEncoderConfig
     visual_encoder: VisualEncoderConfig | None = None
     """None: the model reads no lips, and has no fusion either."""

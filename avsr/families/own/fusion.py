@@ -215,7 +215,7 @@ class FusionTransformer(nn.Module):
         elif heard_BT is None:  # sound alone: no frame would change
             return x_BTD, None
         fused_BT = torch.zeros_like(x_BTD[..., 0], dtype=torch.bool) if lips_sight is None else lips_sight.seen()
-        # A frame without sound is fused even if it sees no lips: its neighbours may tell what was said.
+        # A frame without sound is fused even if it sees no lips: the frames around it may show the word.
         if fused_BT is not None and heard_BT is not None:
             fused_BT = fused_BT | ~heard_BT
         next_states = []

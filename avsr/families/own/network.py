@@ -143,7 +143,7 @@ class Network(nn.Module):
         """The state before a batch of streams.
 
         batch_size: number of streams.
-        device, dtype: of the state; None: those of the weights.
+        device, dtype: of the state; None: as the weights.
         attention: as in `forward`.
 
         Raises ValueError if attention or convolutions need the future.
@@ -274,7 +274,7 @@ class Network(nn.Module):
         """
         if self.fusion is None:
             if x_BTD is None:
-                raise ValueError("this model only hears: mel must be given")
+                raise ValueError("this model reads no lips: mel must be given")
             return self.audio_head(x_BTD), None
         if x_BTD is None:  # every frame starts from the learned vector for frames without sound
             x_BTD = self.fusion.silence.expand(len(frame_lengths), int(frame_lengths.max()), -1)
