@@ -1,7 +1,7 @@
 """Configuration files: YAML becomes frozen dataclasses, and every key and value is checked while loading.
 
 The error for an unknown key names the most similar known one. The error for a wrong value names the file, the key and
-what was expected.
+the expected values.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The errors a caller can expect.
 
     AvsrError
-    ├── MediaError    a media file cannot be read, or lacks what was asked of it
-    ├── ModelError    a checkpoint cannot be loaded, or cannot do what was asked of it
+    ├── MediaError    a media file cannot be read, or lacks a stream that was asked for
+    ├── ModelError    a checkpoint cannot be loaded, or lacks an ability that was asked for
     ├── ConfigError   a configuration file or value is wrong
     └── DataError     a corpus, manifest or prepared data set is wrong
 
-Each error prints as one line: what happened, what was got, what was expected, and what to do about it.
+Each error prints as one line: the fault, the value that was got, the values that were expected, and a remedy.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class MediaError(AvsrError):
 
 
 class ModelError(AvsrError):
-    """A checkpoint cannot be loaded, or cannot do what was asked of it."""
+    """A checkpoint cannot be loaded, or lacks an ability that was asked for."""
 
 
 class ConfigError(AvsrError):

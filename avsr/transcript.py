@@ -88,11 +88,11 @@ class Transcript:
     model: str
     """Name of the checkpoint."""
     modality: Modality
-    """What was used: "av" as soon as lips were read anywhere in the file."""
+    """Sound, lips or both: "av" as soon as lips were read anywhere in the file."""
     segments: tuple[Segment, ...]
     """In order of time."""
     video: VideoSummary | None = None
-    """None: the pictures were not read, or the file has none."""
+    """None: no pictures were read."""
     warnings: tuple[str, ...] = ()
     """One line each."""
 

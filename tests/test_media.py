@@ -55,7 +55,7 @@ def write_video(
     sample_aspect: Fraction | None = None,
     sound_s: tuple[float, float] | None = None,
 ) -> Path:
-    """A video whose k-th picture, shown at times_s[k], is grey of brightness 40 + k.
+    """A video of grey pictures. Picture k is shown at times_s[k] and has brightness 40 + k.
 
     sound_s: start and length of its sound in seconds; None: no sound.
     """

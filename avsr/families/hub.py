@@ -39,9 +39,9 @@ def fetch(repository: str) -> Path:
             got=error,
             remedy="check the name and the connection, or download the model and give its path",
         ) from None
-    if (folder / CONFIG_NAME).is_file():
+    if (folder / CONFIG_NAME).is_file():  # our own format loads faster, so it goes before an archive
         return folder
     archives = sorted(folder.glob("*.nemo"))
-    if len(archives) != 1:
+    if len(archives) != 1:  # with several nothing says which one is meant
         raise ModelError(f"{repository}: not a checkpoint", got=f"{len(archives)} .nemo files", expected="one")
     return archives[0]

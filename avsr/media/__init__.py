@@ -1,4 +1,4 @@
-"""Reads local media files: what they hold, their sound at 16 kHz, and their pictures, upright and with times.
+"""Reads local media files: their streams, their sound at 16 kHz, and their pictures, upright and with times.
 
 Media time 0 is the start of the sound or of the pictures, whichever comes first. The other keeps its offset.
 """

@@ -52,7 +52,7 @@ def iter_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = No
                 resampler = Resampler(frame.sample_rate)
             reached_s = start_s + resampler.num_in / resampler.rate
             ahead_s = 0.0 if frame.time is None else frame.time - media.origin_s - reached_s
-            if abs(ahead_s) > MAX_GAP_S:
+            if abs(ahead_s) > MAX_GAP_S:  # the times after it cannot be trusted either
                 damage.report(reached_s, f"the clock jumps by {ahead_s:.0f} s")
                 break
             if is_first or abs(ahead_s) > _GAP_TOLERANCE_S:

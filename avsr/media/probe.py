@@ -15,7 +15,7 @@ from avsr.media.video import average_fps, quarter_turns, sample_aspect, square_p
 
 @dataclasses.dataclass(frozen=True)
 class AudioStreamInfo:
-    """The sound of a file as it is stored."""
+    """The sound of a file as stored."""
 
     codec: str
     sample_rate: int
@@ -46,7 +46,7 @@ class VideoStreamInfo:
 
 @dataclasses.dataclass(frozen=True)
 class MediaInfo:
-    """What one media file holds."""
+    """The streams of one media file."""
 
     path: Path
     duration_s: float | None
@@ -58,7 +58,7 @@ class MediaInfo:
 
 
 def probe(path: str | PathLike[str]) -> MediaInfo:
-    """What the file at `path` holds. Raises MediaError if it cannot be opened or holds neither sound nor video."""
+    """The streams of the file at `path`. Raises MediaError if it cannot be opened or holds neither sound nor video."""
     with open_media(path) as media:
         if media.audio is None and media.video is None:
             raise MediaError(f"{media.path}: holds neither sound nor video", expected="an audio or video stream")

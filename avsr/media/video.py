@@ -74,7 +74,7 @@ def iter_frames(path: str | PathLike[str], *, on_warning: WarningSink | None = N
             # Before the start lie pictures that only later ones need; a damaged clock can repeat or run back.
             if time_s < 0.0 or (last_s is not None and time_s <= last_s):
                 continue
-            if time_s - (last_s or 0.0) > MAX_GAP_S:
+            if time_s - (last_s or 0.0) > MAX_GAP_S:  # the times after it cannot be trusted either
                 damage.report(last_s or 0.0, f"the clock jumps to {time_s:.0f} s")
                 break
             last_s = time_s

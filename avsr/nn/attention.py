@@ -52,12 +52,13 @@ class AttentionState(NamedTuple):
     """Oldest first. Each frame holds its keys, head by head, and then its values."""
 
     def after(self, new_BTC: Tensor) -> AttentionState:
-        """The state after T new frames: as long as this one, without its T oldest frames. This one stays as it is."""
+        """The state after T new frames: as long as this one, without its T oldest frames. This one is unchanged."""
         pieces, T = list(self.pieces_BKC), new_BTC.shape[1]
+        # Very short pieces would make joining them slow.
         if pieces and pieces[-1].shape[1] + T <= PIECE_FRAMES:
             pieces[-1] = torch.cat((pieces[-1], new_BTC), dim=1)
         else:
-            pieces.append(new_BTC.clone())
+            pieces.append(new_BTC.clone())  # a view would keep the layer's queries in memory too
         forgotten = T  # frames that still have to be dropped
         while forgotten and forgotten >= pieces[0].shape[1]:
             forgotten -= pieces.pop(0).shape[1]
@@ -67,7 +68,7 @@ class AttentionState(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """The keys of one block of queries, and all that its scores need."""
+    """The keys and values of one block of queries, its projected distances and its mask."""
 
     keys_nSE: Tensor
     values_nSE: Tensor
@@ -119,7 +120,7 @@ _kept_sinusoids = lru_cache(maxsize=8)(_sinusoids)
 
 
 class RelativeAttention(Packable):
-    """Attention whose scores depend on the distance between query and key as well.
+    """Attention with scores that also depend on the distance between query and key.
 
     score(i, j) = ((q_i + u) . k_j + (q_i + v) . P(i - j)) / sqrt(E). The biases u and v (`bias_u`, `bias_v`) are
     learned, and P projects sinusoids of the distance. Queries and keys share one time axis: query T - 1 and key S - 1
@@ -214,6 +215,7 @@ class RelativeAttention(Packable):
         """
         B, T, D = x_BTD.shape
         N, E = self.heads, self.head_width
+        # One packed product gives queries, keys and values, which lie side by side as the state holds them.
         if self._to_all is not None and source_BTD is x_BTD:
             all_BTC = self._to_all(x_BTD)
             query_BTD, keys_values_BSC = all_BTC[..., :D], all_BTC[..., D:]
@@ -313,7 +315,7 @@ class RelativeAttention(Packable):
             scores_nwS = torch.cat((columns.plain_nTE @ columns.keys_nGE.transpose(1, 2), scores_nwS), dim=-1)
             values_nSE = torch.cat((columns.values_nGE, values_nSE), dim=1)
         weights_nwS = scores_nwS.softmax(dim=-1).to(values_nSE.dtype)
-        if self.training:
+        if self.training:  # else the call alone would cost time
             weights_nwS = F.dropout(weights_nwS, self.dropout)
         return multiply(weights_nwS, values_nSE)
 
@@ -329,11 +331,12 @@ class RelativeAttention(Packable):
         if self._kept_positions is not None and self._kept_positions[0] == key:
             return self._kept_positions[1]
         context, device = sight.context, self.bias_u.device
-        if context.style == "local" and context.left != context.right:
+        if context.style == "local" and context.left != context.right:  # see _crooked_positions
             positions_RD = self._crooked_positions(sight, dtype)
         else:
             positions_RD = relative_positions(sight.newest, sight.oldest, self.width, device=device, dtype=dtype)
         positions_NRE = self.to_position(positions_RD).unflatten(-1, (self.heads, self.head_width)).transpose(0, 1)
+        # The steps of a stream need the same positions every time. Packed weights cannot change in between.
         if self._packed and positions_NRE.shape[1] <= MAX_KEPT_POSITIONS:
             positions_NRE = positions_NRE.contiguous()
             self._kept_positions = (key, positions_NRE)

@@ -1,7 +1,7 @@
 """Packs weights for fast inference on the CPU, and unpacks them again.
 
 A general matrix product rearranges its weights in every pass. oneDNN multiplies weights that were rearranged once. It
-also has fast kernels for processors on which `torch.nn.functional.linear` has none, and applies the activation while
+also has fast kernels for processors that lack them in `torch.nn.functional.linear`, and applies the activation while
 the numbers are in registers. In all this is two to three times as fast on some machines, and it was slower on no
 machine that was tried (`benchmarks/beside_nemo.py`).
 
@@ -32,7 +32,7 @@ def can_pack(device: torch.device, dtype: torch.dtype = torch.float32) -> bool:
         or platform.machine() not in ("x86_64", "AMD64")
     ):
         return False
-    if dtype == torch.bfloat16:
+    if dtype == torch.bfloat16:  # other processors only emulate it, slowly
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype == torch.float32
 
@@ -93,7 +93,7 @@ class PackedRows:
 
 
 class PackedDepthwise:
-    """A depthwise convolution over time, for frames whose channels are contiguous, as they are between linear layers.
+    """A depthwise convolution over time, for frames with contiguous channels, as between linear layers.
 
     weight_DK, bias_D: copied.
     """

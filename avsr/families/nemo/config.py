@@ -1,4 +1,4 @@
-"""Reads the YAML of a `.nemo` archive into our `ModelConfig`, and refuses what this package cannot compute.
+"""Reads the YAML of a `.nemo` archive into our `ModelConfig`, and refuses settings that this package cannot compute.
 
 Every setting is taken by name. One that is left over is refused by its name, because an unknown setting may change the
 model's results.
@@ -69,7 +69,7 @@ class _Section:
         return ModelError(f"{self._path}: {self._name}{key} is not supported", got=shown(got), expected=expected)
 
     def take(self, key: str, default: Any) -> Any:
-        """The value as it is, or the default of the format."""
+        """The value, unchecked, or the default of the format."""
         return self._content.pop(key, default)
 
     def section(self, key: str) -> _Section:
@@ -112,7 +112,7 @@ class _Section:
             self._content.pop(key, None)
 
     def finish(self) -> None:
-        """Refuse what is left: a setting that we do not know may change results."""
+        """Refuse the settings that are left: an unknown setting may change results."""
         for key, value in self._content.items():
             raise self.refuse(str(key), value)
 
@@ -229,7 +229,7 @@ def _encoder_config(section: _Section, mel: MelConfig) -> AudioEncoderConfig:
     section.ignore(
         "att_context_probs",  # how often each context was trained
         "untie_biases",  # the biases are stored in each layer either way
-        "pos_emb_max_len",  # positions are computed as far as they are needed
+        "pos_emb_max_len",  # positions are computed up to the length of the input
         "reduction_position",
         "reduction_factor",
         "subsampling_conv_chunking_factor",

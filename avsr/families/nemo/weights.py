@@ -1,4 +1,4 @@
-"""Renames the weights of a `.nemo` archive to ours, and checks that none is missing or left over."""
+"""Renames the weights of a `.nemo` archive to ours, and checks that no weight is missing or left over."""
 
 from __future__ import annotations
 

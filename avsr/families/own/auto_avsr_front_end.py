@@ -26,7 +26,7 @@ NESTED = ("state_dict", "model_state_dict")
 
 
 def load_visual_trunk(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
-    """Copy the front end of the file into `trunk`. After an error `trunk` is as it was.
+    """Copy the front end of the file into `trunk`. After an error `trunk` is unchanged.
 
     Raises ModelError if the file is damaged or holds no such front end, or if a weight is missing, unknown, not finite
     or of another shape. Older models with PReLU have unknown weights: this trunk computes SiLU.

@@ -49,7 +49,7 @@ def save_checkpoint(
     folder.parent.mkdir(parents=True, exist_ok=True)
     weights = {}
     for name, tensor in network.state_dict().items():
-        tensor = tensor.detach().cpu()
+        tensor = tensor.detach().cpu()  # a checkpoint must load on a machine without a GPU
         if dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(dtype)
         weights[name] = tensor.contiguous()
@@ -115,6 +115,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Network, Tokenizer]
     folder = Path(folder)
     config = read_config(folder)
     tokenizer = read_tokenizer(folder)
+    # A tokenizer of another model would give other words without any error.
     if len(tokenizer) != config.vocabulary_size:
         raise ModelError(f"{folder}: vocabulary", got=f"{len(tokenizer)} units", expected=str(config.vocabulary_size))
     weights = read_weights(folder / WEIGHTS_NAME)
@@ -129,6 +130,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Network, Tokenizer]
                 got=tuple(weights[name].shape),
                 expected=tuple(tensor.shape),
             )
+    # A weight that is left over means that the configuration describes another network.
     unknown = sorted(set(weights) - set(expected))
     if unknown:
         raise ModelError(f"{folder / WEIGHTS_NAME}: unknown weight", got=unknown[0], remedy="check config.yaml")

@@ -110,7 +110,7 @@ class FusionConfig:
         None: the encoders run with their configured context. If `attention` is chunked, both contexts end with the
         chunk, and the window over the lips is rounded up to whole chunks.
         """
-        if attention is None or attention.chunk is None:
+        if attention is None or attention.chunk is None:  # only chunks end what a frame may see ahead
             return self.attention, self.lips
         left = -1 if self.lips.left < 0 else -(-self.lips.left // attention.chunk) * attention.chunk
         return attention, AttentionContext(style="chunked", left=left, right=attention.right)
@@ -130,7 +130,7 @@ class ModelConfig:
     fusion: FusionConfig | None = None
     mel: MelConfig = field(default_factory=MelConfig)
     trained: tuple[Modality, ...] | None = None
-    """What the model was trained to recognise speech from. None: all that its parts allow."""
+    """What the model was trained to recognise speech from. None: everything its parts allow."""
     decodes: Literal["fused", "sides"] = "fused"
     """Which CTC head gives the result. "fused": the one after the fusion. "sides": the head of the sound, or of the
     lips without sound, in a model with a fusion that is not trained yet."""
@@ -148,13 +148,14 @@ class ModelConfig:
             audio, visual = self.audio_encoder.conformer.width, self.visual_encoder.conformer.width
             if audio != visual:
                 raise ValueError(f"visual_encoder width: got {visual}, expected {audio} as in audio_encoder")
-            if self.audio_encoder.subsampling != 8:
+            if self.audio_encoder.subsampling != 8:  # two lip slots make one frame of 80 ms
                 raise ValueError(f"subsampling: got {self.audio_encoder.subsampling}, expected 8 (80 ms) beside lips")
             if self.fusion is not None and audio % self.fusion.heads:
                 raise ValueError(f"fusion heads: got {self.fusion.heads}, expected a divisor of the width {audio}")
         can = ("a",) if self.visual_encoder is None else ("a", "v", "av")
         if self.trained is not None and not (self.trained and set(self.trained) <= set(can)):
             raise ValueError(f"trained: got {', '.join(self.trained) or 'nothing'}, expected some of {', '.join(can)}")
+        # The heads of the two sides cannot give one result for both together.
         if self.decodes == "sides" and "av" in self.modalities:
             raise ValueError("decodes: got sides, expected fused for a model that is trained for av")
 

@@ -196,8 +196,8 @@ class FusionTransformer(nn.Module):
         state: the past, for a stream.
         attention: the context that the encoders ran with; None: their configured one.
 
-        Raises ValueError for a state without lips. A stream gives absent lips while none are seen, because the caches
-        of the lips move on with time.
+        Raises ValueError for a state without lips. The caches of the lips move on with time, so a stream gives absent
+        lips while no lips are seen.
         """
         sound_context, lips_context = self.config.contexts(attention)
         if heard_BT is not None:

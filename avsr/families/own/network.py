@@ -96,6 +96,8 @@ class Network(nn.Module):
                     module.unpack()
             self._packed = False
 
+    # The overrides below unpack the weights before anything reads or changes them.
+
     def train(self, mode: bool = True) -> Network:
         if mode:
             self.unpack()
@@ -200,7 +202,7 @@ class Network(nn.Module):
         lip_frames: LipFrames | None = None
         visual_state = None if state is None else state.visual
         frames = int(frame_lengths.max()) if x_BTD is None else x_BTD.shape[1]
-        if lips is None and state is not None:  # the caches of the lips move on with time even while none are seen
+        if lips is None and state is not None:  # the caches of the lips move on with time even without lips
             lips = self.fusion.silence.new_zeros(len(lengths), 0, 1, LIP_INPUT_PX, LIP_INPUT_PX)
         if lips is not None and self.visual_encoder is not None and self.visual_head is not None:
             lip_frames, visual_state = self.encode_lips(
