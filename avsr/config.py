@@ -1,6 +1,7 @@
-"""Configuration files: YAML into frozen dataclasses, checked when loaded.
+"""Configuration files: YAML becomes frozen dataclasses, and every key and value is checked while loading.
 
-A wrong key names the nearest right one; a wrong type or value names the file, the key and what was expected.
+The error for an unknown key names the most similar known one. The error for a wrong value names the file, the key and
+the expected values.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MAX_CONFIG_BYTES = 1_000_000
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError when it cannot be read, is larger than 1 MB or is no mapping."""
+    """The mapping in a YAML file. Raises ConfigError if it cannot be read, is larger than 1 MB or is no mapping."""
     path = Path(path)
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
@@ -40,9 +41,12 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Set dotted keys, each given as `a.b=value` with a YAML value, in place; `a.0.b` is in the first item of a list.
+    """Set keys of `content` in place.
 
-    Raises ConfigError for another form, and for an item that is not there.
+    content: the mapping of a configuration file.
+    overrides: each `a.b=value`, where the value is YAML. A number, as in `a.0.b`, is the place in a list.
+
+    Raises ConfigError for another form and for a list item that does not exist.
     """
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -63,6 +67,7 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def _item(items: list[Any], name: str, override: str) -> int:
+    """The index in `items` that `name` spells. Raises ConfigError that quotes the override."""
     if not (name.isascii() and name.isdigit() and int(name) < len(items)):
         expected = f"a number from 0 to {len(items) - 1}, of a list" if items else "something in an empty list"
         raise ConfigError(f"override {override!r}", got=name, expected=expected)
@@ -70,15 +75,19 @@ def _item(items: list[Any], name: str, override: str) -> int:
 
 
 def build(kind: type[Config], content: Any, where: str) -> Config:
-    """The dataclass `kind` made from a mapping; nested dataclasses, tuples, dicts, unions with None and literals too.
+    """The dataclass `kind` built from a mapping.
 
-    where: what to call this place in an error, usually the file. Raises ConfigError.
+    kind: its fields may be dataclasses, tuples, dicts, literals, scalars, and unions of these with None.
+    content: the mapping.
+    where: names the place in errors, usually the file.
+
+    Raises ConfigError for an unknown or missing key and for a wrong value.
     """
     return _convert(kind, content, where, "")
 
 
 def as_mapping(config: Any) -> Any:
-    """The plain mapping that `build` turns back into `config`: only dicts, lists and scalars."""
+    """`config` as a mapping of dicts, lists and scalars, from which `build` makes an equal one."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {field.name: as_mapping(getattr(config, field.name)) for field in dataclasses.fields(config)}
     if isinstance(config, Mapping):
@@ -89,6 +98,7 @@ def as_mapping(config: Any) -> Any:
 
 
 def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
+    """The value as the annotation `kind` wants it. Raises ConfigError that names the key."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _convert_dataclass(kind, value, where, key)
@@ -112,11 +122,12 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
         return {name: _convert(arguments[1], item, where, f"{key}.{name}") for name, item in value.items()}
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+    if kind is float and isinstance(value, str):  # YAML 1.1 takes 1e-3 for text
         try:
             return float(value)
         except ValueError:
             pass
+    # bool is a subclass of int in Python, but "layers: true" is a mistake.
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     raise _wrong(where, key, value, getattr(kind, "__name__", str(kind)))
@@ -142,7 +153,7 @@ def _convert_dataclass(kind: Any, value: Any, where: str, key: str) -> Any:
             raise ConfigError(f"{where}: key {_join(key, name)} is missing", remedy="add it")
     try:
         return kind(**converted)
-    except ValueError as error:
+    except ValueError as error:  # from the checks in __post_init__
         raise ConfigError(f"{where}: {key or kind.__name__}: {error}") from None
 
 

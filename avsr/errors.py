@@ -1,12 +1,12 @@
 """The errors a caller can expect.
 
     AvsrError
-    ├── MediaError    a media file cannot be read, or lacks what was asked of it
-    ├── ModelError    a checkpoint cannot be loaded, or cannot do what was asked of it
+    ├── MediaError    a media file cannot be read, or lacks a stream that was asked for
+    ├── ModelError    a checkpoint cannot be loaded, or lacks an ability that was asked for
     ├── ConfigError   a configuration file or value is wrong
     └── DataError     a corpus, manifest or prepared data set is wrong
 
-Each says what happened, what was got, what was expected and what to do about it, and prints as one line.
+Each error prints as one line: the fault, the value that was got, the values that were expected, and a remedy.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Iterable
 
 
 class AvsrError(Exception):
-    """Base of every error this package raises on purpose.
+    """Base of every error that this package raises on purpose.
 
-    `str()` gives one line, `what: got X, expected Y; remedy`, with the parts that were not given left out.
+    `str()` gives one line, `what: got X, expected Y; remedy`, without the parts that are None.
     """
 
     def __init__(self, what: str, *, got: object = None, expected: object = None, remedy: str | None = None) -> None:
         if isinstance(got, OSError) and got.strerror:
-            got = got.strerror  # without number and file, which `what` names
+            got = got.strerror  # str(got) would add a number, and the file that `what` names already
         self.what = what
         self.got = None if got is None else str(got)
         self.expected = None if expected is None else str(expected)
@@ -43,7 +43,7 @@ class AvsrError(Exception):
             line += f"; {self.remedy}"
         return " ".join(line.split())
 
-    def __reduce__(self) -> tuple[object, ...]:  # errors cross process boundaries in parallel preparation
+    def __reduce__(self) -> tuple[object, ...]:  # errors are pickled when they come from another process
         return (_rebuild, (type(self), self.what, self.got, self.expected, self.remedy))
 
 
@@ -52,7 +52,7 @@ class MediaError(AvsrError):
 
 
 class ModelError(AvsrError):
-    """A checkpoint cannot be loaded, or cannot do what was asked of it."""
+    """A checkpoint cannot be loaded, or lacks an ability that was asked for."""
 
 
 class ConfigError(AvsrError):
@@ -68,6 +68,6 @@ def _rebuild(kind: type[AvsrError], what: str, got: str | None, expected: str | 
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, or None when nothing is close."""
+    """The known name most similar to `name`; None if nothing is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None

@@ -1,4 +1,4 @@
-"""What a transcription is: words with times and confidences, grouped into segments.
+"""A transcript: words with times and confidences, grouped into segments.
 
 All times are media seconds (float), on the clock of the source file.
 """
@@ -13,77 +13,101 @@ from avsr.grid import Modality
 if TYPE_CHECKING:
     from os import PathLike
 
+_FIRST_WORDS = 8
+"""How many words the repr of a segment or transcript shows."""
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Word:
-    """One recognised word.
-
-    start, end: media seconds. confidence: in [0, 1]. modality: what was there to recognise it from.
-    face: identity of the face whose lips were read, None where no lips were.
-    """
+    """One recognised word with its time."""
 
     word: str
     start: float
+    """Media seconds."""
     end: float
+    """Media seconds."""
     confidence: float | None
+    """In [0, 1]. None: the recogniser gives no confidences."""
     modality: Modality
+    """What the word was recognised from. "av" means that both sound and lips were there."""
     face: int | None = None
+    """Number of the face that spoke the word. None: its lips could not be read."""
+
+    def __repr__(self) -> str:
+        confidence = "" if self.confidence is None else f", confidence {self.confidence:.2f}"
+        face = "" if self.face is None else f", face {self.face}"
+        return f"Word({self.word!r} {self.start:.2f}-{self.end:.2f} s{confidence}{face})"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Segment:
-    """Consecutive words without a long pause: one subtitle."""
+    """Consecutive words without a long pause between them: about one sentence or one subtitle."""
 
     words: tuple[Word, ...]
+    """At least one word."""
 
     @property
     def start(self) -> float:
+        """Start of the first word, media seconds."""
         return self.words[0].start
 
     @property
     def end(self) -> float:
+        """End of the last word, media seconds."""
         return self.words[-1].end
 
     @property
     def text(self) -> str:
+        """The words with a space between them."""
         return " ".join(word.word for word in self.words)
+
+    def __repr__(self) -> str:
+        return f"Segment({self.start:.2f}-{self.end:.2f} s, {_describe(self.words)})"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoSummary:
-    """What the picture offered: frames per second, faces followed, share of 40 ms slots with readable lips."""
+    """What the pictures of a file offered for lip reading."""
 
     fps: float
+    """Pictures per second."""
     faces: int
+    """How many faces were followed."""
     coverage: float
+    """Share of the 40 ms slots with readable lips, in [0, 1]."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Transcript:
-    """The result of transcribing one file.
-
-    source: the file as it was named. duration: media seconds. model: name of the checkpoint. modality: what was used
-    ("av" as soon as lips were read anywhere). video: None when no picture was looked at. warnings: one line each.
-    """
+    """The result of transcribing one file."""
 
     source: str
+    """Path of the file, as the caller gave it."""
     duration: float
+    """Media seconds."""
     model: str
+    """Name of the checkpoint."""
     modality: Modality
+    """Sound, lips or both: "av" as soon as lips were read anywhere in the file."""
     segments: tuple[Segment, ...]
+    """In order of time."""
     video: VideoSummary | None = None
+    """None: no pictures were read."""
     warnings: tuple[str, ...] = ()
+    """One line each."""
 
     @property
     def words(self) -> tuple[Word, ...]:
+        """The words of all segments, in order of time."""
         return tuple(word for segment in self.segments for word in segment.words)
 
     @property
     def text(self) -> str:
+        """The words of all segments with a space between them."""
         return " ".join(segment.text for segment in self.segments)
 
     def to(self, format_name: str) -> str:
-        """This transcript as the text of one output file: txt, srt, vtt, tsv, json or ctm.
+        """The text of one output file in the format txt, srt, vtt, tsv, json or ctm.
 
         Raises ConfigError for an unknown format.
         """
@@ -92,11 +116,24 @@ class Transcript:
         return render(self, format_name)
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-        """Write to `path` in the format its suffix names; whole or not at all.
+        """Write to `path` in the format of its suffix, whole or not at all.
 
-        Raises ConfigError for an unknown suffix, AvsrError when the file is there and `overwrite` is False, or when it
+        Raises ConfigError for an unknown suffix. Raises AvsrError if the file exists and `overwrite` is False, or if it
         cannot be written.
         """
         from avsr.output import write
 
         write(self, path, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        return f"Transcript({self.source!r} {self.duration:.2f} s, model {self.model!r}, {_describe(self.words)})"
+
+
+def _describe(words: tuple[Word, ...]) -> str:
+    """The number of words and the first of them."""
+    if not words:
+        return "0 words"
+    text = " ".join(word.word for word in words[:_FIRST_WORDS])
+    if len(words) > _FIRST_WORDS:
+        text += " ..."
+    return f"{len(words)} word{'s' if len(words) > 1 else ''}: {text!r}"

@@ -1,8 +1,8 @@
-"""Where tests find recordings of real people, which are too large and too personal to live in this repository.
+"""Finds recordings of real people for tests. They are too large and too personal for this repository.
 
-They are looked for in the folder named by the environment variable AVSR_TEST_MEDIA, by default `shared` beside the
-repository: short clips of many kinds in `clips/`, corpora in `corpora/`, published model formats in `nemo/`. A test
-that asks for one that is not there is skipped, saying which.
+The environment variable AVSR_TEST_MEDIA names their folder; its default is `shared` beside the repository. Short clips
+of many kinds are in `clips/`, corpora in `corpora/`, published model formats in `nemo/`. A test that needs a missing
+recording is skipped, with the name of the recording.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ import sentencepiece
 import torch
 import yaml
 
-from avsr.families.nemo import _source_name, read_nemo_config
+from avsr.families.nemo import read_nemo_config
+from avsr.families.nemo.weights import source_name
 from avsr.families.own.network import Network
 
 TEXT = "the quiet teacher follows the river to the harbour and paints a boat in the garden".split()
@@ -38,7 +39,7 @@ def tokenizer_model(size: int = 40) -> bytes:
 
 
 def content() -> dict[str, Any]:
-    """The configuration of a tiny model, as such archives hold it."""
+    """The configuration of a tiny model, as archives hold it."""
     return {
         "sample_rate": 16000,
         "target": "nemo.collections.asr.models.ctc_bpe_models.EncDecCTCModelBPE",
@@ -72,17 +73,17 @@ def content() -> dict[str, Any]:
 
 
 def weights() -> dict[str, torch.Tensor]:
-    """Random weights of that model under the names of the archive."""
+    """Random weights for the model of `content`, under the names of the archive."""
     config = read_nemo_config(content(), Path("tiny.nemo"), 40)
     generator = torch.Generator().manual_seed(1)
     named = {}
     for name, tensor in Network(config).state_dict().items():
-        source = _source_name(name, config, "EncDecCTCModelBPE")
+        source = source_name(name, config, "EncDecCTCModelBPE")
         shape = (*tensor.shape, 1) if ".pointwise_conv" in source and tensor.ndim == 2 else tensor.shape
         shape = (*tensor.shape, 1) if source == "decoder.decoder_layers.0.weight" else shape
         if tensor.ndim > 1:
             named[source] = 0.5 * torch.randn(shape, generator=generator)
-        else:  # without strong biases, or the output never changes
+        else:  # strong biases would make the output constant
             named[source] = torch.zeros(shape) if source.endswith("bias") else torch.ones(shape)
     return named
 
@@ -100,7 +101,11 @@ def write_archive(
     members: dict[str, bytes] | None = None,
     compressed: bool = False,
 ) -> Path:
-    """The archive at `path`. change: applied to its configuration. members: replaced, or more of them."""
+    """Write an archive to `path` and return the path.
+
+    change: applied to the configuration before it is written.
+    members: replace members of the same name, or are added.
+    """
     settings = copy.deepcopy(content())
     if change is not None:
         change(settings)

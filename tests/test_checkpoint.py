@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved is what is loaded; what is wrong is refused by name."""
+"""Checkpoints: loading gives what was saved, and a wrong checkpoint is refused with the name of its fault."""
 
 from __future__ import annotations
 

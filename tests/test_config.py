@@ -1,4 +1,4 @@
-"""Configuration files: wrong ones are refused with the place and the nearest right name."""
+"""Configuration files: a wrong key or value is refused with its place and the most similar known name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading media: times, gaps, channels, rotation, damage, and files that want to do harm."""
+"""Reading media: times, gaps, channels, rotation, damage, and hostile files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ import pytest
 
 from avsr.errors import MediaError
 from avsr.grid import SAMPLE_RATE_HZ
-from avsr.media import iter_audio, iter_frames, probe, read_ahead, read_audio
+from avsr.media import (
+    MEDIA_SUFFIXES,
+    SOUND_SUFFIXES,
+    VIDEO_SUFFIXES,
+    iter_audio,
+    iter_frames,
+    probe,
+    read_ahead,
+    read_audio,
+)
 from avsr.media.video import MAX_SIDE_PX, square_pixel_size
 from tests.media import shared_clip
 
@@ -22,7 +31,7 @@ MS = Fraction(1, 1000)
 
 
 def write_sound(path: Path, pieces: list[tuple[float, np.ndarray]], rate: int = 48_000) -> Path:
-    """A PCM file of (start in seconds, samples [C, S] in [-1, 1]) pieces, with the times given."""
+    """A PCM file of pieces, each with its start in seconds and its samples [C, S] in [-1, 1]."""
     layouts = {1: "mono", 2: "stereo", 6: "5.1"}
     with av.open(str(path), "w") as container:
         layout = layouts[len(pieces[0][1])]
@@ -46,7 +55,10 @@ def write_video(
     sample_aspect: Fraction | None = None,
     sound_s: tuple[float, float] | None = None,
 ) -> Path:
-    """A video whose k-th picture, shown at times_s[k], is grey of brightness 40 + k; sound_s: start and length."""
+    """A video of grey pictures. Picture k is shown at times_s[k] and has brightness 40 + k.
+
+    sound_s: start and length of its sound in seconds; None: no sound.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height = size
@@ -268,6 +280,49 @@ def test_damage_in_the_middle_is_skipped(tmp_path: Path) -> None:
     assert 40 <= len(frames) < 50
     assert frames[-1].time_s == pytest.approx(49 * 0.04, abs=1e-3)
     assert len(warnings) == 1 and "the video is damaged at" in warnings[0]
+
+
+def write_any(path: Path) -> Path:
+    """A file with 0.1 s of sound, and with pictures if the suffix stands for video, in codecs that suit the suffix."""
+    if path.suffix == ".amr":  # PyAV has no encoder: the header, then 5 frames of 12.2 kbit/s, 20 ms and 32 bytes each
+        path.write_bytes(b"#!AMR\n" + (b"\x3c" + bytes(31)) * 5)
+        return path
+    with av.open(str(path), "w") as container:
+        video = None
+        if path.suffix in VIDEO_SUFFIXES:
+            codec = container.default_video_codec
+            video = container.add_stream(codec, rate=25)
+            video.width, video.height = 176, 144  # one of the few sizes of H.263
+            video.pix_fmt = "yuv420p"
+        # After the video: MXF wants it first.
+        sound_codec = container.default_audio_codec
+        sound = container.add_stream("aac" if sound_codec == "amr_nb" else sound_codec, rate=48_000, layout="stereo")
+        sound.bit_rate = 128_000
+        for number in range(3 if video else 0):
+            picture = np.full((144, 176, 3), 128, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 4800), np.float32), format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, 0, Fraction(1, 48_000)
+        container.mux(sound.encode(frame))
+        container.mux([*sound.encode(), *(video.encode() if video else ())])
+    return path
+
+
+@pytest.mark.parametrize("suffix", sorted(MEDIA_SUFFIXES))
+def test_every_suffix_that_a_folder_is_searched_for_can_be_read(tmp_path: Path, suffix: str) -> None:
+    path = write_any(tmp_path / f"clip{suffix}")
+    info = probe(path)
+    assert info.audio is not None
+    assert (info.video is not None) == (suffix in VIDEO_SUFFIXES)
+    assert len(read_audio(path)) > 0
+
+
+def test_suffixes_are_sound_or_video_and_the_rare_ones_are_there() -> None:
+    assert not SOUND_SUFFIXES & VIDEO_SUFFIXES
+    assert set(".m2ts .vob .f4v .3g2".split()) <= VIDEO_SUFFIXES
+    assert set(".wma .oga .mka .m4b .mp2 .caf .ac3".split()) <= SOUND_SUFFIXES
 
 
 @pytest.mark.parametrize("name", ["truncated_no_index.mp4", "zero_bytes.mp4", "text_named.mp4"])

@@ -1,4 +1,4 @@
-"""Archives of published models: what they say is what the reference says; what is wrong or hostile is refused."""
+"""Archives of published models: results equal the reference, and wrong or hostile archives are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import avsr
 from avsr.cli.main import main
 from avsr.decoding.greedy import greedy
 from avsr.errors import ModelError
-from avsr.families import hub, nemo
+from avsr.families import hub
+from avsr.families.nemo import archive as nemo_archive
 from avsr.families.nemo import load_nemo
 from avsr.families.own.checkpoint import load_checkpoint, save_checkpoint
 from avsr.nn.masks import AttentionContext
@@ -44,7 +45,7 @@ PUBLISHED = [
 
 
 def context_of(recognizer: Recognizer, case: str) -> AttentionContext:
-    """The context that a case of the reference names, as in `short.ctx28_13`; the default one where it names none."""
+    """The attention context in the name of a case, as in `short.ctx28_13`; the default context if it names none."""
     config = recognizer.model.network.config.audio_encoder
     _, _, name = case.partition(".ctx")
     contexts = (config.attention, *config.attention_choices)
@@ -73,8 +74,8 @@ def test_published_models_say_what_the_reference_says(name: str) -> None:
             assert engine_of(recognizer).tokenizer.decode(units) == said["text"][index]
         if f"{clip}.features" not in expected:
             continue
-        # The reference's features are float32, which shows in a weak filter beside strong ones, up to some 1e-4. So the
-        # network is fed with the reference's.
+        # The reference computes its features in float32, which moves a weak filter beside strong ones by up to 1e-4. So
+        # the network gets the features of the reference.
         theirs = torch.from_numpy(expected[f"{clip}.features"])
         with torch.inference_mode():
             log_probs, _ = recognizer.model.network(theirs, lengths, attention=context)[:2]
@@ -86,7 +87,7 @@ def test_published_models_say_what_the_reference_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if n != "local_attention_global_sep"])
 def test_published_models_alone_and_in_a_batch(name: str) -> None:
-    """But for several global tokens, whose rows swap places across a batch in the reference too."""
+    """Several global tokens are excepted: the reference confuses their rows across a batch, and so do we."""
     recognizer = avsr.load(shared_nemo(f"{name}.nemo"), device="cpu")
     utterances = [random_samples(seconds) for seconds in (2.7, 1.0, 0.31)]
     batch = recognizer.log_probs(utterances)
@@ -283,7 +284,7 @@ def test_hostile_archives_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         path.write_bytes(damaged)
         check("not a model archive|cannot be decompressed|is missing")
 
-    with tarfile.open(path, "w") as tar:  # a header that says it is 5 GB long
+    with tarfile.open(path, "w") as tar:  # a header that states a length of 5 GB
         member = tarfile.TarInfo("pax")
         member.type, member.size = tarfile.XHDTYPE, 5 << 30
         assert tar.fileobj is not None
@@ -296,7 +297,7 @@ def test_hostile_archives_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         tar.addfile(member)
     check("model_config.yaml is missing")
 
-    monkeypatch.setattr(nemo, "MAX_WEIGHTS_BYTES", -(1 << 30) + 5_000_000)
+    monkeypatch.setattr(nemo_archive, "MAX_WEIGHTS_BYTES", -(1 << 30) + 5_000_000)
     path.write_bytes(gzip.compress(bytes(10_000_000)))
     check("too large when decompressed")
     with pytest.raises(ModelError, match="cannot be read"):
@@ -309,7 +310,7 @@ def test_hub_ids(monkeypatch: pytest.MonkeyPatch, archive: Path, tmp_path: Path)
         hub.is_hub_id(name) for name in ("grid-tiny", "../model", "/tmp/x", "a/b/c", "models/x.nemo", "a/..")
     )
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(ModelError, match="no model 'some/model' here.*pip install huggingface_hub, or download"):
+    with pytest.raises(ModelError, match="no model 'some/model' here.*pip install '.\\[hub\\]', or download"):
         avsr.load("some/model")
 
     def offline(*args: object, **kwargs: object) -> str:

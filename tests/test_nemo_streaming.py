@@ -1,4 +1,4 @@
-"""Published streaming models, chunk after chunk with our state: as our own whole pass, and as the reference streams."""
+"""Published streaming models chunk by chunk: equal to our whole pass, and to the stream of the reference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load(name: str, right: int) -> tuple[Recognizer, AttentionContext]:
 
 
 def chunks(frames: int, right: int) -> list[tuple[int, int]]:
-    """Mel frames [start, end) of each chunk of a stream: encoder frame j is ready with mel frame 8 j."""
+    """Mel frames [start, end) of each chunk of a stream: encoder frame j is complete with mel frame 8 j."""
     ends = [*range(1 + 8 * right, frames, 8 * (right + 1)), frames]
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
@@ -90,7 +90,7 @@ def test_chunks_equal_those_of_the_reference(name: str, right: int) -> None:
                 recognizer,
                 context,
                 torch.from_numpy(offline[f"{stream['case']}.features"]),
-                torch.tensor(stream["streams_length"]),  # one frame more than are valid
+                torch.tensor(stream["streams_length"]),  # one frame more than the valid ones
             )
             assert [frames.tolist() for _, frames in steps] == [step["out_lengths"] for step in stream["steps"]]
             for index, (x_BTD, frames) in enumerate(steps):

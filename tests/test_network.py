@@ -28,7 +28,7 @@ def test_absent_lips_are_bit_for_bit_no_lips(network: Network) -> None:
     mel, lengths = random_mel(2, 160), torch.tensor([160, 100])
     alone = network(mel, lengths)
     assert torch.equal(alone.log_probs, alone.audio_log_probs)  # the audio encoder and its head, nothing else
-    lips = random_lips(2, 40)  # whatever the crops hold
+    lips = random_lips(2, 40)  # the crops must not matter
     absent = network(mel, lengths, lips, torch.zeros(2, 40, dtype=torch.bool))
     assert torch.equal(alone.log_probs, absent.log_probs)
     present = network(mel, lengths, lips, torch.ones(2, 40, dtype=torch.bool))
@@ -42,7 +42,7 @@ def test_nothing_of_lips_or_sound_goes_round_the_map_that_joins_them() -> None:
     lips, mel, lengths = random_lips(1, 40), random_mel(1, 160), torch.tensor([160])
     width = network.config.audio_encoder.conformer.width
     for layer in network.fusion.layers:
-        layer.lips.join.weight[:, width:] = 0.0  # what was gathered from the lips
+        layer.lips.join.weight[:, width:] = 0.0  # the part that reads the lips
     blind = network(mel, lengths, lips).log_probs
     assert torch.equal(network(mel, lengths, 1 - lips).log_probs, blind)
     assert not torch.allclose(network(random_mel(1, 160, seed=9), lengths, lips).log_probs, blind, atol=1e-2)
@@ -64,13 +64,13 @@ def test_gates_can_silence_either_side() -> None:
             opening = layer.lips.gates[2]
             opening.weight[half], opening.bias[half] = 0.0, -100.0
 
-    shut(slice(0, width))  # no lips, and all of the sound
+    shut(slice(0, width))  # the gate of the lips
     for layer in network.fusion.layers:
         layer.lips.gates[2].weight[width:], layer.lips.gates[2].bias[width:] = 0.0, 100.0
     blind = network(mel, lengths, lips).log_probs
     torch.testing.assert_close(network(mel, lengths, 1 - lips).log_probs, blind, atol=1e-5, rtol=0)
     assert not torch.allclose(network(random_mel(1, 160, seed=9), lengths, lips).log_probs, blind, atol=1e-2)
-    shut(slice(width, None))  # nor any sound: all frames are alike
+    shut(slice(width, None))  # the gate of the sound too: all frames are equal
     nothing = network(mel, lengths, lips).log_probs
     torch.testing.assert_close(nothing, nothing[:, :1].expand_as(nothing), atol=1e-5, rtol=0)
 
@@ -89,7 +89,7 @@ def test_the_crop_of_an_absent_slot_does_not_matter(network: Network) -> None:
 
 @torch.no_grad()
 def test_far_lips_do_not_reach_a_frame(network: Network) -> None:
-    """Lips present only at the end leave frames before them alone, up to the window, stem and encoder contexts."""
+    """Lips present only at the end change no earlier frame than the contexts of window, stem and encoder reach."""
     mel, lengths = random_mel(1, 160), torch.tensor([160])
     absent = torch.zeros(1, 40, dtype=torch.bool)
     alone = network(mel, lengths)
@@ -121,7 +121,7 @@ def test_batch_equals_single_whatever_the_padding(network: Network) -> None:
 @torch.no_grad()
 def test_padding_content_does_not_matter(network: Network) -> None:
     mel, lips, lengths = random_mel(2, 160), random_lips(2, 40), torch.tensor([160, 100])
-    presence = torch.ones(2, 40, dtype=torch.bool)  # also past the end of the second item: must be ignored
+    presence = torch.ones(2, 40, dtype=torch.bool)  # presence after the end of the second item must be ignored
     first = network(mel, lengths, lips, presence).log_probs
     mel[1, :, 100:] = 9.0
     lips[1, 26:] = 0.9
@@ -190,7 +190,7 @@ def test_model_that_only_hears() -> None:
     network = tiny_network(lips=False)
     output = network(random_mel(1, 80), torch.tensor([80]), random_lips(1, 20))
     assert output.visual_log_probs is None
-    with pytest.raises(ValueError, match="only hears"):
+    with pytest.raises(ValueError, match="this model reads no lips: mel must be given"):
         network(None, torch.tensor([80]))
 
 

@@ -1,4 +1,4 @@
-"""Blocks: formulas against a slow independent reference, padding, batches, streams."""
+"""Neural blocks: equal to a slow independent reference, and independent of padding, batches and chunks."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_chunks_equal_the_masked_whole(chunk_frames: int) -> None:
             x, x_lengths, sub_state = subsampling(chunk, torch.tensor([chunk.shape[-1]] * 2), sub_state)
             x, next_state = conformer(x, x_lengths, context, state)
             after = list(remembered(state))
-            assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))  # never written to
+            assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))  # the old state is unchanged
             state = next_state
             parts.append(x)
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-4, rtol=0)
@@ -226,7 +226,7 @@ def test_valid_mask() -> None:
 
 
 def local_by_loops(attention: RelativeAttention, x: torch.Tensor, lengths: list[int], context: AttentionContext):
-    """Local attention as the published models compute it, one number after another (their oddities included)."""
+    """Local attention as the published models compute it, one number after another, with their mistakes."""
     B, T, D = x.shape
     N, E = attention.heads, attention.head_width
     a, b, w = context.left, context.right, max(context.left, context.right)
@@ -257,7 +257,7 @@ def local_by_loops(attention: RelativeAttention, x: torch.Tensor, lengths: list[
                         scores.append((content + band[offset + w]) / math.sqrt(E))
                         values.append(project["value"][item, j, n])
                 out[item, i, n] = torch.stack(scores).softmax(0) @ torch.stack(values)
-    flat = [(g, item, n) for g in at for item in range(B) for n in range(N)]  # order of their query rows
+    flat = [(g, item, n) for g in at for item in range(B) for n in range(N)]  # order of the global rows
     for item in range(B):
         for n in range(N):
             for index, g in enumerate(at):
@@ -394,7 +394,7 @@ def test_long_recordings_are_subsampled_in_pieces(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("right", [13, 6, 1, 0])
 def test_causal_chunks_equal_the_masked_whole(right: int) -> None:
-    """As the published streaming models: causal subsampling, chunks of right + 1 frames, the first one shorter."""
+    """Streams as in the published models: causal subsampling, chunks of right + 1 frames, a shorter first chunk."""
     subsampling = randomised(Subsampling(80, 32, channels=8, causal=True))
     shape = ConformerShape(width=32, layers=3, heads=4, kernel=5, conv_context="causal")
     conformer = randomised(Conformer(shape))
@@ -428,7 +428,7 @@ def test_a_state_of_another_context_is_refused() -> None:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor that any operation returns."""
+    """Records the number of elements of the largest tensor that any operation returns."""
 
     elements = 0
 

@@ -1,4 +1,4 @@
-"""An open vocabulary: word pieces made from training text, trained with, stored in the checkpoint, and read from it."""
+"""An open vocabulary: word pieces are made from text, used in training, and stored in the checkpoint."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_pieces_share_the_frames_of_their_word(manifest: Path, vocabulary: Path)
             if len(units) <= 3:
                 assert list(dict.fromkeys(inside)) == list(dict.fromkeys(units))
                 several += len(units) > 1
-            else:  # not all of them last a frame
+            else:  # not every word lasts a frame
                 assert inside[0] == units[0] and set(inside) <= set(units)
     assert several > 0
 
@@ -185,7 +185,7 @@ def test_a_model_of_pieces_is_trained_stored_and_transcribes(config_file: Path, 
 
 
 def test_pieces_of_words_are_learnt(config_file: Path, manifest: Path) -> None:
-    """By sound, in some seconds: the words come out joined from their pieces."""
+    """A short training with sound alone: the recognised words are joined from their pieces."""
     overrides = [
         "model.visual_encoder=null",
         "model.fusion=null",

@@ -1,4 +1,4 @@
-"""Output formats: golden texts that can be checked by hand, and an independent reading of each."""
+"""Output formats: golden texts that can be checked by hand, and independent readers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from avsr import AvsrError, ConfigError, Segment, Transcript, VideoSummary, Word
-from avsr.output import FORMATS, render, write
-from avsr.output.json import to_json_line
+from avsr.output import FORMATS, render, to_json_line, write
 from avsr.output.subtitles import MAX_CUE_LINES, MAX_LINE_CHARACTERS
 
 
-def word(text: str, start: float, end: float, confidence: float = 0.9, face: int | None = None) -> Word:
+def word(text: str, start: float, end: float, confidence: float | None = 0.9, face: int | None = None) -> Word:
     return Word(
         word=text, start=start, end=end, confidence=confidence, modality="a" if face is None else "av", face=face
     )
@@ -95,6 +94,23 @@ def test_json_is_schema_1() -> None:
         "video": {"fps": 25.0, "faces": 1, "coverage": 0.988},
         "warnings": ["the picture ends early"],
     }
+
+
+def test_an_unknown_confidence_is_null_in_json_and_na_in_ctm() -> None:
+    text = transcript(Segment(words=(word("good", 0.25, 0.5, confidence=None),)))
+    assert render(text, "ctm") == "my_talk 1 0.250 0.250 good NA\n"
+    (segment,) = json.loads(render(text, "json"))["segments"]
+    assert segment["words"][0]["confidence"] is None
+
+
+def test_repr_is_short_and_says_what_a_reader_wants_to_know() -> None:
+    assert repr(GREETING.words[0]) == "Word('good' 0.25-0.50 s, confidence 0.99, face 0)"
+    assert repr(word("good", 0.25, 0.5, confidence=None)) == "Word('good' 0.25-0.50 s)"
+    assert repr(GREETING.segments[0]) == "Segment(0.25-1.00 s, 2 words: 'good morning')"
+    assert repr(GREETING) == "Transcript('clips/my talk.mp4' 7.00 s, model 'tiny', 3 words: 'good morning all')"
+    many = transcript(Segment(words=tuple(word(f"w{i}", i, i + 1) for i in range(500))))
+    assert repr(many).endswith("500 words: 'w0 w1 w2 w3 w4 w5 w6 w7 ...')")
+    assert repr(EMPTY).endswith("0 words)")
 
 
 def test_json_line_is_the_same_object_on_one_line() -> None:

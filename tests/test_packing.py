@@ -1,4 +1,4 @@
-"""Weights packed for inference: the same results, and nothing about the network that anyone could tell."""
+"""Packed weights: the same results, and no difference that a user of the network could see."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_blocks(norm: str, context: str, frames: int) -> None:
     x, lengths = torch.randn(2, frames, 16), torch.tensor([frames, frames // 2 + 1])
     expected, _ = conformer(x, lengths, AttentionContext())
     got, _ = pack(conformer)(x, lengths, AttentionContext())
-    again, _ = conformer(x, lengths, AttentionContext())  # with the positions that are kept
+    again, _ = conformer(x, lengths, AttentionContext())  # with the positions kept from the first pass
     torch.testing.assert_close(got, expected, atol=2e-6, rtol=1e-5)
     assert torch.equal(got, again)
 

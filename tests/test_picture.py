@@ -1,4 +1,4 @@
-"""Pictures of which parts are converted: the same as if all of it were RGB."""
+"""Pictures that convert only parts: the results equal parts of the whole picture in RGB."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = (120, 90)
 
 
 def smooth_rgb(seed: int, width: int, height: int) -> np.ndarray:
-    """No detail that halved chroma would lose, and the middle of the range, which nothing clips."""
+    """A picture without details that half the chroma would lose, and with values that no conversion clips."""
     rgb = np.random.default_rng(seed).normal(0, 1, (height, width, 3)).astype(np.float32)
     rgb = cv2.GaussianBlur(rgb, (0, 0), 6.0)
     return (128 + 40 * rgb / np.abs(rgb).max() * [1, 0.8, 0.9]).astype(np.uint8)
@@ -61,7 +61,7 @@ def test_squares_cut_from_planes_are_those_cut_from_rgb(
     rgb = smooth_rgb(2, *SIZE)
     of_rgb, of_planes = Picture.of_rgb(rgb), planes_of(rgb, matrix, full_range=full_range)
     turn = scale * np.exp(0.3j)
-    for x, y in ((30.0, 20.0), (-20.0, 60.0)):  # the second reaches beyond the picture
+    for x, y in ((30.0, 20.0), (-20.0, 60.0)):  # the second square is partly outside of the picture
         to_picture = np.array([[turn.real, -turn.imag, x], [turn.imag, turn.real, y]])
         assert apart(of_planes.rgb_warp(to_picture, 32), of_rgb.rgb_warp(to_picture, 32)) < 3.0
         assert apart(of_planes.grey_warp(to_picture, 32), of_rgb.grey_warp(to_picture, 32)) < 2.5

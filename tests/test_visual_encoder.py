@@ -1,4 +1,4 @@
-"""Both trunks: parity with an independent construction, streams with look-ahead, other people's weights."""
+"""Both trunks: equal to an independent construction, streams with look-ahead, and weights from strangers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TRUNKS: dict[str, VisualEncoderConfig] = {
 
 
 def build(trunk: str, **changes: object) -> VisualEncoder:
-    """An encoder in evaluation mode whose every weight and running mean matters."""
+    """An encoder in evaluation mode. No weight or running mean is zero, so every one of them matters."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         encoder = VisualEncoder(dataclasses.replace(TRUNKS[trunk], **changes))  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ def random_weights(prefix: str) -> dict[str, Tensor]:
 
 
 def auto_avsr_weights(prefix: str) -> dict[str, Tensor]:
-    """Random weights by the names and shapes of a published model: front end, and a little of the rest."""
+    """Random weights with the names and shapes of a published model: its front end, and a few others."""
     return dict(random_weights(prefix))
 
 
@@ -210,7 +210,7 @@ def test_chunks_equal_the_whole_with_the_declared_look_ahead(trunk: str, look_ah
             chunk, chunk_presence = lips[:, given : given + wanted], presence[:, given : given + wanted]
             given += wanted
             done += count
-            assert given == 2 * done + look_ahead  # so many slots after the frame's own: what was declared
+            assert given == 2 * done + look_ahead  # the encoder waits for the declared look-ahead, and for no more
             missing = wanted - chunk.shape[1]  # the end of the stream
             chunk, chunk_presence = F.pad(chunk, (0,) * 7 + (missing,)), F.pad(chunk_presence, (0, missing))
             before = [state.crops_BKHW.clone(), state.ahead_BL.clone()]
@@ -233,13 +233,13 @@ def test_slots_read_their_own_time_and_absent_ones_nothing(trunk: str) -> None:
     changed = lips.clone()
     changed[0, 9] = 1 - changed[0, 9] ** 2
     differs = (encoder.features(changed, presence)[0] != whole).any(-1)[0].nonzero().flatten().tolist()
-    assert differs == [7, 8, 9, 10, 11]  # two slots of look-ahead, two of the past
+    assert differs == [7, 8, 9, 10, 11]  # two slots of look-ahead and two of the past
     absent = presence.clone()
     absent[0, 9] = False
     features, _, _ = encoder.features(lips, absent)
     assert torch.equal(features, encoder.features(changed, absent)[0]) and not features[0, 9].any()
     assert whole.shape == (1, 20, encoder.trunk.width)
-    # Frame j is fed by slots 2j and 2j + 1: with no stem around, nothing else moves it.
+    # Slots 2j and 2j + 1 make frame j. With a stem of one slot, no other slot changes it.
     alone = build(trunk, stem_slots=1, stem_look_ahead=0)
     x, _, _ = alone(lips, presence, torch.tensor([10]))
     y, _, _ = alone(changed, presence, torch.tensor([10]))

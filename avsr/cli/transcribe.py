@@ -20,8 +20,7 @@ from avsr.cli.sources import Sources
 from avsr.cli.suggestions import FORMATS as FORMAT_MEANINGS
 from avsr.cli.suggestions import suggest
 from avsr.errors import AvsrError
-from avsr.output import FORMATS, render, write
-from avsr.output.json import to_json_line
+from avsr.output import FORMATS, render, to_json_line, write
 from avsr.processes import Crew, Report
 from avsr.processes import run as run_pool
 from avsr.transcript import Transcript
@@ -34,12 +33,6 @@ DESCRIPTION = (
     "On standard output several inputs, or a folder, give one line for each file: PATH<TAB>text, or JSON."
 )
 EXAMPLE = "avsr transcribe talk.mp4 lectures/ --format srt,json --output-dir subtitles"
-
-MEDIA_SUFFIXES = frozenset(
-    ".3gp .aac .aif .aiff .avi .flac .flv .m4a .m4v .mkv .mov .mp3 .mp4 .mpeg .mpg .mts .mxf .ogg .ogv .opus .ts .wav"
-    " .webm .wmv".split()
-)
-"""What is taken from a folder. A file that is named itself may be called anything."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -282,6 +275,8 @@ def _find_files(inputs: Sequence[str], *, recursive: bool, console: Console) -> 
 
 
 def _media_files(folder: str, *, recursive: bool, on_error: Callable[[OSError], None]) -> Iterator[_File]:
+    from avsr.media.types import MEDIA_SUFFIXES  # its package loads the decoders, which --help does not need
+
     for parent, folders, names in os.walk(folder, onerror=on_error):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
         for name in sorted(names):

@@ -1,4 +1,4 @@
-"""Output units and text."""
+"""Tokenizers: text to the ids of a model's output units, and back."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from avsr.errors import DataError, ModelError, nearest
 
 
 class WordTokenizer:
-    """Each word of a closed vocabulary is one unit; ids follow the order of the list.
+    """Every word of a closed vocabulary is one unit. Its id is its place in the list.
 
-    At 80 ms a frame a letter a unit would not fit in time; whole words do.
+    Letters as units would not fit: CTC gives at most one unit a frame, and 80 ms often hold several letters.
+
+    Raises ModelError if `words` is empty, has a word twice, or has a word that is empty or has blanks around it.
     """
 
     FILE_NAME = "vocabulary.txt"
+    """Name of its file in a checkpoint folder."""
 
     def __init__(self, words: Sequence[str]) -> None:
         if not words or len(set(words)) != len(words) or any(not word or word != word.strip() for word in words):
@@ -27,7 +30,7 @@ class WordTokenizer:
 
     @classmethod
     def read(cls, path: Path) -> WordTokenizer:
-        """One word a line. Raises ModelError when the file is missing or wrong."""
+        """The tokenizer in a file of one word a line. Raises ModelError if the file is missing or wrong."""
         try:
             words = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
@@ -39,7 +42,7 @@ class WordTokenizer:
             raise ModelError(f"{path}: {error}") from None
 
     def data(self) -> bytes:
-        """What `read` reads back."""
+        """The content of the file that `read` reads."""
         return "".join(f"{word}\n" for word in self.words).encode()
 
     def __len__(self) -> int:
@@ -59,20 +62,22 @@ class WordTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The words with a space between them."""
         return " ".join(self.words[index] for index in ids)
 
     def word_groups(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
-        """The words that these units spell: (word, first unit, unit after the last)."""
+        """The words of these units, each with its units: (word, index in `ids` of the first, index after the last)."""
         return [(self.words[index], position, position + 1) for position, index in enumerate(ids)]
 
 
 class SentencePieceTokenizer:
-    """Pieces of words, as a SentencePiece model (Kudo and Richardson, arXiv 1808.06226) cuts any text.
+    """The pieces into which a SentencePiece model (Kudo and Richardson, arXiv 1808.06226) cuts any text.
 
-    model: the content of its file. Raises ModelError when that is not a SentencePiece model.
+    `model` is the content of the model's file. Raises ModelError if it is not a SentencePiece model.
     """
 
     FILE_NAME = "tokenizer.model"
+    """Name of its file in a checkpoint folder."""
 
     def __init__(self, model: bytes) -> None:
         import sentencepiece
@@ -83,17 +88,18 @@ class SentencePieceTokenizer:
             self._processor.LoadFromSerializedProto(model)
         except (RuntimeError, ValueError) as error:
             raise ModelError("tokenizer cannot be read", got=error, expected="a SentencePiece model") from None
-        self._starts = []  # of each piece: whether a word begins with it
-        self._alone = []  # an unknown piece stands for a word of its own
+        self._starts = []  # for each piece: whether it begins a word, which SentencePiece marks with U+2581
+        self._alone = []  # for each piece: whether it is the unknown piece, which stands for a word by itself
         for index in range(len(self)):
             self._starts.append(self._processor.id_to_piece(index).startswith("\u2581"))
             self._alone.append(self._processor.is_unknown(index))
 
     @classmethod
     def train(cls, texts: Iterable[str], size: int) -> SentencePieceTokenizer:
-        """`size` pieces, the unknown one included, by a unigram model of `texts`; the same for the same texts.
+        """A tokenizer of `size` pieces, trained as a unigram model. The same texts give the same tokenizer.
 
-        Every letter of the texts has a piece. Raises DataError when they cannot make so many, or so few.
+        The unknown piece counts as one of them, and every letter of the texts has a piece. Raises DataError if there is
+        no text, or if the texts do not allow this number of pieces.
         """
         import sentencepiece
 
@@ -111,11 +117,12 @@ class SentencePieceTokenizer:
                 normalization_rule_name="identity",
                 bos_id=-1,
                 eos_id=-1,
-                max_sentence_length=max(len(text.encode()) for text in texts),  # longer ones would be left out
-                num_threads=1,  # sums of several come in another order
+                max_sentence_length=max(len(text.encode()) for text in texts),  # longer ones are left out
+                num_threads=1,  # several threads add in another order, and the result changes
                 minloglevel=2,
             )
         except (RuntimeError, OSError) as error:
+            # Only the text of the error says which numbers are possible.
             most, least = (re.search(form, str(error)) for form in (r"value <= (\d+)", r"required_chars. \d+ vs (\d+)"))
             if most is None and least is None:
                 raise DataError("vocabulary cannot be made", got=error) from None
@@ -128,7 +135,7 @@ class SentencePieceTokenizer:
 
     @classmethod
     def read(cls, path: Path) -> SentencePieceTokenizer:
-        """Raises ModelError when the file is missing or wrong."""
+        """The tokenizer in the file of a SentencePiece model. Raises ModelError if it is missing or wrong."""
         try:
             return cls(path.read_bytes())
         except OSError as error:
@@ -137,31 +144,31 @@ class SentencePieceTokenizer:
             raise ModelError(f"{path}: {error.what}", got=error.got, expected=error.expected) from None
 
     def data(self) -> bytes:
-        """What `read` reads back."""
+        """The content of the file that `read` reads."""
         return self._model
 
     def __len__(self) -> int:
         return self._processor.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the pieces; letters that the model has never seen become its unknown piece."""
+        """Ids of the pieces. Letters that the model does not know become its unknown piece."""
         return self._processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text, exactly as SentencePiece joins it: with a space for each piece of nothing but a space."""
+        """The text exactly as SentencePiece joins it. A piece that is only a space gives a space."""
         return self._processor.decode(list(ids))
 
     def word_groups(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
-        """The words that these pieces spell: (word, first piece, piece after the last).
+        """The words of these pieces, each with its pieces: (word, index in `ids` of the first, index after the last).
 
-        Joined with spaces they are the decoded text, but for repeated spaces.
+        Joined with spaces, the words are the decoded text without repeated spaces.
         """
         groups = []
         first = 0
         for position in range(1, len(ids) + 1):
             ends = position == len(ids) or self._starts[ids[position]]
             if ends or self._alone[ids[position]] or self._alone[ids[position - 1]]:
-                # A piece may hold a space inside; both words then lie in the same stretch.
+                # A piece may have a space inside. Both words then get the same pieces.
                 groups += [(word, first, position) for word in self.decode(ids[first:position]).split()]
                 first = position
         return groups
@@ -171,12 +178,15 @@ Tokenizer = WordTokenizer | SentencePieceTokenizer
 
 
 def read_vocabulary(path: Path) -> Tokenizer:
-    """A SentencePiece model where the name ends in .model, else a list of words. Raises ModelError."""
+    """The tokenizer in a file: a SentencePiece model if the name ends in .model, else one word a line.
+
+    Raises ModelError if the file is missing or wrong.
+    """
     return SentencePieceTokenizer.read(path) if path.suffix == ".model" else WordTokenizer.read(path)
 
 
 def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
-    """The tokenizer of a checkpoint folder: whichever file is there. Raises ModelError."""
+    """The tokenizer of a checkpoint folder, of either kind. Raises ModelError if its file is missing or wrong."""
     pieces = Path(folder, SentencePieceTokenizer.FILE_NAME)
     if pieces.is_file():
         return SentencePieceTokenizer.read(pieces)

@@ -1,4 +1,4 @@
-"""Files of `torch.save` from strangers: tensors by name, read without running their pickle."""
+"""Reads files of `torch.save` that come from strangers, without running their pickle."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     import torch
 
 MAX_RECORDS = 100_000
+"""Entries of the zip file; one tensor is one entry."""
 MAX_WEIGHTS_BYTES = 8 << 30
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring = 2, 100
 
 
 def shown(value: object) -> str:
-    """A short text, however large the value: a file may hold lists that hold each other many times over."""
+    """A text of about 100 characters for an error message, however large the value is.
+
+    A hostile file may nest lists in each other so that their full text would fill the memory.
+    """
     try:
         text = str(value) if isinstance(value, Exception) else _SHORT.repr(value)
     except ValueError:  # a number of thousands of digits
@@ -29,10 +33,10 @@ def shown(value: object) -> str:
 
 
 def read_torch_file(path: Path, what: str) -> Any:
-    """The content of a file of `torch.save`; its tensors are mapped from the file and valid only as long as it is.
+    """The content of a file of `torch.save`. Its tensors are mapped from the file and valid only while the file exists.
 
-    what: what errors call it. Raises ModelError when it is missing, damaged, compressed, or holds anything but tensors
-    and plain values.
+    `what` names the file in errors. Raises ModelError if it is missing, damaged or compressed, or if it holds anything
+    but tensors and plain values.
     """
     import torch
 
@@ -40,9 +44,10 @@ def read_torch_file(path: Path, what: str) -> Any:
     try:
         with zipfile.ZipFile(path) as records:
             entries = records.infolist()
+            # A compressed archive could unpack to far more than its size, and could not be mapped.
             if len(entries) > MAX_RECORDS or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 raise ModelError(damaged, got="a compressed archive", expected="one as torch.save writes it")
-        # Mapped, so that a record which claims to be longer than it is cannot reach beyond the file.
+        # Mapped, so that a record that claims to be longer than it is cannot reach beyond the file.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
         raise ModelError(damaged, got="no such file", remedy="check the path") from None
@@ -66,7 +71,10 @@ def read_torch_file(path: Path, what: str) -> Any:
 
 
 def plain_tensors(content: Any, what: str) -> dict[str, torch.Tensor]:
-    """`content`, a mapping of names to dense tensors of at most 8 GiB. Raises ModelError naming what is not."""
+    """`content`, checked to be a mapping of names to dense tensors of at most 8 GiB in all.
+
+    `what` names the file in errors. Raises ModelError that names the entry that is something else.
+    """
     import torch
 
     damaged = f"{what} cannot be read"
@@ -77,7 +85,7 @@ def plain_tensors(content: Any, what: str) -> dict[str, torch.Tensor]:
         plain = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and not tensor.is_meta
         if not isinstance(name, str) or not plain:
             raise ModelError(f"{damaged}: {shown(name)}", got=type(tensor).__name__, expected="a plain tensor")
-        total += tensor.numel() * 4  # may be far more than the file holds: strides can be 0
+        total += tensor.numel() * 4  # may be far more than the file holds, because strides can be 0
     if total > MAX_WEIGHTS_BYTES:
         raise ModelError(f"{what}: weights too large", got=f"{total} bytes", expected=f"{MAX_WEIGHTS_BYTES} at most")
     return content

@@ -1,6 +1,6 @@
-"""Reading local media files: what is inside, sound at 16 kHz, upright pictures with their times.
+"""Reads local media files: their streams, their sound at 16 kHz, and their pictures, upright and with times.
 
-Media time 0 is the earliest start of the sound and picture streams that are read; both keep their offset to it.
+Media time 0 is the start of the sound or of the pictures, whichever comes first. The other keeps its offset.
 """
 
 from avsr.media.ahead import read_ahead
@@ -8,10 +8,14 @@ from avsr.media.audio import iter_audio, read_audio
 from avsr.media.container import WarningSink
 from avsr.media.picture import Picture
 from avsr.media.probe import AudioStreamInfo, MediaInfo, VideoStreamInfo, probe
+from avsr.media.types import MEDIA_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from avsr.media.video import MAX_SIDE_PX, VideoFrame, iter_frames
 
 __all__ = [
     "MAX_SIDE_PX",
+    "MEDIA_SUFFIXES",
+    "SOUND_SUFFIXES",
+    "VIDEO_SUFFIXES",
     "AudioStreamInfo",
     "MediaInfo",
     "Picture",

@@ -1,4 +1,4 @@
-"""Decoding in a thread of its own, a few items ahead of who uses them."""
+"""Runs an iterator in another thread, a few items ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ T = TypeVar("T")
 
 
 def read_ahead(items: Iterator[T], depth: int = 8) -> Generator[T, None, None]:
-    """The same items, up to `depth` of them computed in advance in another thread, which then also calls what `items`
-    calls, as `on_warning`. Worth it where computing an item releases the interpreter lock, as decoding does."""
+    """The same items. Up to `depth` of them are computed in advance in another thread.
+
+    Callbacks of `items`, such as `on_warning`, run in that thread. It pays if computing an item releases the
+    interpreter lock, as decoding does. `items` is closed at the end.
+    """
     end = object()
     pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
     waiting: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
@@ -26,6 +29,6 @@ def read_ahead(items: Iterator[T], depth: int = 8) -> Generator[T, None, None]:
             yield item
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        close = getattr(items, "close", None)  # generators hold files and detectors open
+        close = getattr(items, "close", None)  # a generator may hold a file or a detector open
         if close is not None:
             close()

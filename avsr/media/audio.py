@@ -1,4 +1,4 @@
-"""Sound of a media file as mono 16 kHz samples on the media clock."""
+"""Reads the sound of a media file as mono samples at 16 kHz, on the media clock."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ from avsr.errors import MediaError
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.media.container import MAX_GAP_S, Damage, WarningSink, decode_audio, is_sane_sound, open_media
 
-# Time stamps are rounded to a millisecond or more in some containers: a smaller step is jitter, not a gap.
+# Some containers round time stamps to a millisecond or more. A smaller step than this is jitter, not a gap.
 _GAP_TOLERANCE_S = 0.02
 
-# PyAV (seen in 18.1) looks for the end of the list of planes in memory that does not belong to it, and crashes the
-# process, with so many planes: 7.1 sound in AAC is enough.
+# With this many planes, as in 7.1 sound in AAC, PyAV (seen in 18.1) looks for the end of the list of planes in memory
+# that does not belong to it, and crashes the process.
 _UNSAFE_PLANES = 8
 
 
 def iter_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[Samples]:
-    """The sound of `path` as consecutive blocks of float32 samples [S], mono, 16 kHz, at most about a second each.
+    """The sound of a file in consecutive blocks: float32 [S], mono, 16 kHz, at most about a second each.
 
-    The first sample is at media time 0: silence is put before sound that starts later and into gaps, overlaps are cut.
-    All channels count the same. Samples may exceed [-1, 1] where a lossy codec overshoots.
-    Damage is passed to `on_warning` once and what decodes is kept. Raises MediaError where there is no readable sound.
+    The first sample is at media time 0. Silence fills gaps and the time before sound that starts later; overlaps are
+    cut. The result is the mean of all channels. A lossy codec may overshoot, so samples may exceed [-1, 1].
+
+    The first damage is reported to `on_warning`, and everything that can be decoded is read. Raises MediaError if no
+    sound can be read.
     """
     with open_media(path) as media:
         if media.audio is None:
             raise MediaError(f"{media.path}: has no sound", expected="an audio stream")
         damage = Damage(media.path, "the sound", on_warning)
         resampler: Resampler | None = None
-        start_s = 0.0  # media time at which the present resampler started
+        start_s = 0.0  # media time of the first sample of the current resampler
         for frame in decode_audio(media, media.audio, damage):
             if not is_sane_sound(frame.layout.nb_channels, frame.sample_rate):
                 damage.report(start_s, f"{frame.layout.nb_channels} channels at {frame.sample_rate} Hz")
                 continue
             mono = _mono(frame)
             is_first = resampler is None
-            if resampler is not None and resampler.rate != frame.sample_rate:
+            if resampler is not None and resampler.rate != frame.sample_rate:  # some streams change it midway
                 yield from resampler.flush()
                 start_s += resampler.num_in / resampler.rate
                 resampler = None
@@ -50,12 +52,12 @@ def iter_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = No
                 resampler = Resampler(frame.sample_rate)
             reached_s = start_s + resampler.num_in / resampler.rate
             ahead_s = 0.0 if frame.time is None else frame.time - media.origin_s - reached_s
-            if abs(ahead_s) > MAX_GAP_S:
+            if abs(ahead_s) > MAX_GAP_S:  # the times after it cannot be trusted either
                 damage.report(reached_s, f"the clock jumps by {ahead_s:.0f} s")
                 break
             if is_first or abs(ahead_s) > _GAP_TOLERANCE_S:
                 ahead = round(ahead_s * resampler.rate)
-                while ahead > 0:
+                while ahead > 0:  # a second at a time: a gap may last minutes
                     silence = np.zeros(min(ahead, resampler.rate), np.float32)
                     yield from resampler.push(silence)
                     ahead -= len(silence)
@@ -68,21 +70,23 @@ def iter_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = No
 
 
 def read_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Samples:
-    """All of `iter_audio` in one array [S]."""
+    """The sound of a file in one array [S], otherwise as `iter_audio`."""
     return np.concatenate([np.zeros(0, np.float32), *iter_audio(path, on_warning=on_warning)])
 
 
 class Resampler:
-    """Mono float32 at any rate to 16 kHz, without delay."""
+    """Resamples a mono signal from `rate` (Hz) to 16 kHz. The output is not delayed against the input."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self.num_in = 0
+        """Samples pushed so far, at `rate`."""
         self._resampler = None
         if rate != SAMPLE_RATE_HZ:
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
 
     def push(self, mono: Samples) -> Iterator[Samples]:
+        """The blocks at 16 kHz that are complete with these samples. Nothing happens until the result is read."""
         self.num_in += len(mono)
         if self._resampler is None:
             yield mono
@@ -92,6 +96,7 @@ class Resampler:
         yield from self._arrays(frame)
 
     def flush(self) -> Iterator[Samples]:
+        """The rest, after the last samples."""
         if self._resampler is not None and self.num_in:
             yield from self._arrays(None)
 
@@ -103,9 +108,9 @@ class Resampler:
 
 
 def _mono(frame: av.AudioFrame) -> Samples:
-    """The mean of all channels in [-1, 1].
+    """The mean of all channels, in [-1, 1] unless the codec overshoots.
 
-    Not left to the resampler: its down-mix to float mono is the channel mean times 1.414.
+    The resampler could mix down too, but its float mono is the mean of the channels times 1.414.
     """
     if frame.format.is_planar and frame.layout.nb_channels >= _UNSAFE_PLANES:
         (frame,) = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate).resample(frame)
@@ -116,6 +121,6 @@ def _mono(frame: av.AudioFrame) -> Samples:
         mono = (values.mean(axis=0, dtype=np.float32) - 128) / 128
     elif np.issubdtype(values.dtype, np.integer):
         mono = values.mean(axis=0, dtype=np.float32) / -float(np.iinfo(values.dtype).min)
-    else:
+    else:  # floating-point formats can hold anything
         mono = np.nan_to_num(values.mean(axis=0, dtype=np.float32), posinf=0.0, neginf=0.0)
     return mono.astype(np.float32, copy=False)

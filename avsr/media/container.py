@@ -1,4 +1,4 @@
-"""Opening a media file safely and decoding one of its streams as far as it goes."""
+"""Opens a media file safely, and decodes one of its streams as far as possible."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from avsr.errors import MediaError
 logger = logging.getLogger(__name__)
 
 WarningSink = Callable[[str], None]
-"""Called with one line for each thing that is wrong with a file and did not stop the reading."""
+"""Called with one line for each damage of a file that did not stop the reading."""
 
 MAX_VIDEO_SIDE_PX = 8192
 MAX_CHANNELS = 64
 SAMPLE_RATES_HZ = (1_000, 768_000)
 
-# A jump of the media clock beyond this is taken for damage: filling it with silence and absent pictures would let a
-# few bytes of a broken or hostile file cost hours.
+# A longer jump of the media clock counts as damage. Filled with silence and absent pictures, a few bytes of a broken or
+# hostile file would cost hours.
 MAX_GAP_S = 600.0
 
-# A stream that stops this long before the end that its file states was cut off.
+# A stream that ends earlier than the file states, by more than this, was cut off.
 _MAX_MISSING_END_S = 0.5
 
-# Only self-contained formats. Play lists and descriptions (hls, dash, concat, sdp, ...) name other files or hosts,
-# still images are no video, and headerless formats accept any bytes.
+# Only formats that hold the media themselves. Play lists and descriptions (hls, dash, concat, sdp, ...) open other
+# files or hosts, still images are no video, and formats without a header accept any bytes.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ivf,obu,flv,asf,mxf,nut,ogg,wav,w64,"
     "flac,mp3,aac,ac3,eac3,aiff,au,caf,amr,wv,dv,yuv4mpegpipe"
@@ -46,40 +46,41 @@ _REMEDY = "check the file, or convert it to MP4, MKV or WAV"
 
 @dataclasses.dataclass(frozen=True)
 class OpenMedia:
-    """An open file and the streams that are read from it.
-
-    origin_s: container time of media time 0. audio, video: None where the file has no such stream.
-    """
+    """An open file and the streams that are read from it."""
 
     path: Path
     container: InputContainer
     audio: AudioStream | None
+    """None: the file has no sound that can be decoded."""
     video: VideoStream | None
+    """None: the file has no video that can be decoded."""
     origin_s: float
+    """Time of the container's clock at media time 0."""
 
     def start_s(self, stream: AudioStream | VideoStream) -> float:
-        """Media time at which the container says that `stream` begins."""
+        """Media time at which `stream` begins, as the container states it."""
         start_s = _container_start_s(stream)
         return 0.0 if start_s is None else start_s - self.origin_s
 
 
 @contextlib.contextmanager
 def open_media(path: str | PathLike[str]) -> Iterator[OpenMedia]:
-    """Open a local media file for reading.
+    """A local media file, open for reading until the context ends.
 
-    Raises MediaError where it is missing, no media, of a format that refers to other files, or absurdly large.
+    Raises MediaError if it is missing, is no media, has a format that refers to other files, or is absurdly large.
     """
     path = Path(path)
     check_is_file(path)
     try:
-        # "file:" keeps a file whose name looks like a protocol ("concat:...") a file.
+        # Without "file:", ffmpeg would take a name such as "concat:..." for a protocol.
         container = av.open(f"file:{path.absolute()}", options=_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(
             f"{path}: cannot be opened as media", got=_reason(error), expected="an audio or video file", remedy=_REMEDY
         ) from error
     with container:
-        # No codec context: no decoder. No size: nothing to decode. An attached picture is cover art.
+        # Without a codec context there is no decoder, and without a size nothing to decode. An attached picture is the
+        # cover of an album.
         best_audio, best_video = container.streams.best("audio"), container.streams.best("video")
         audio = best_audio if isinstance(best_audio, AudioStream) and best_audio.codec_context is not None else None
         video = best_video if isinstance(best_video, VideoStream) and best_video.codec_context is not None else None
@@ -97,7 +98,7 @@ def open_media(path: str | PathLike[str]) -> Iterator[OpenMedia]:
 
 
 def check_is_file(path: Path) -> None:
-    """Raises MediaError unless `path` is a regular file with something in it."""
+    """Raises MediaError if `path` is not a regular file, or is empty."""
     try:
         if path.is_dir():
             raise MediaError(f"{path}: is a folder", expected="an audio or video file")
@@ -115,16 +116,17 @@ def check_is_file(path: Path) -> None:
 
 
 class Damage:
-    """Passes on the first thing that is wrong with a stream and counts the rest."""
+    """Reports the first damage of a stream and counts all: a broken file can have thousands of damaged packets."""
 
     def __init__(self, path: Path, kind: str, on_warning: WarningSink | None) -> None:
+        """kind: the stream in the words of a warning, such as "the sound"."""
         self._path = path
         self._kind = kind
         self._on_warning = on_warning
         self.count = 0
 
     def report(self, time_s: float, reason: object) -> None:
-        """One more damaged spot at about `time_s` of media time."""
+        """Note one more damage at about `time_s` of media time. `reason` is shown in the warning."""
         self.count += 1
         if self.count > 1:
             logger.debug("%s: %s at %.2f s: %s", self._path, self._kind, time_s, reason)
@@ -136,12 +138,12 @@ class Damage:
 
 
 def decode_audio(media: OpenMedia, stream: AudioStream, damage: Damage) -> Iterator[av.AudioFrame]:
-    """All frames of `stream` that decode, in order. Damaged packets are reported and skipped."""
+    """All frames of `stream` that can be decoded, in order. Damaged packets are reported and skipped."""
     return (frame for frame in _decode(media, stream, damage) if isinstance(frame, av.AudioFrame))
 
 
 def decode_video(media: OpenMedia, stream: VideoStream, damage: Damage) -> Iterator[av.VideoFrame]:
-    """All pictures of `stream` that decode, in order. Damaged packets are reported and skipped."""
+    """All pictures of `stream` that can be decoded, in order. Damaged packets are reported and skipped."""
     return (frame for frame in _decode(media, stream, damage) if isinstance(frame, av.VideoFrame))
 
 
@@ -153,12 +155,12 @@ def _decode(media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage)
             packet = next(packets)
         except StopIteration:
             break
-        except av.FFmpegError as error:
+        except av.FFmpegError as error:  # the container itself is damaged here: nothing after it can be found
             damage.report(reached_s, _reason(error))
             return
         try:
             frames = packet.decode()
-        except av.FFmpegError as error:
+        except av.FFmpegError as error:  # one packet is damaged, the next may be whole
             damage.report(reached_s, _reason(error))
             continue
         for frame in frames:
@@ -166,7 +168,7 @@ def _decode(media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage)
             if time_s is not None:
                 reached_s = time_s - media.origin_s
             yield frame
-    # Formats with an index at the front may end early without any error.
+    # A file with its index at the front can be cut off without any error.
     start_s = _container_start_s(stream)
     if start_s is not None and stream.duration:
         end_s = start_s + stream.duration * float(stream.time_base or 0) - media.origin_s
@@ -179,7 +181,7 @@ def _has_size(video: VideoStream) -> bool:
 
 
 def is_sane_sound(channels: int, rate: int) -> bool:
-    """Whether sound with so many channels and samples a second is worth decoding."""
+    """Whether this number of channels and this sample rate (Hz) can be meant. Damaged headers state others."""
     lowest, highest = SAMPLE_RATES_HZ
     return 1 <= channels <= MAX_CHANNELS and lowest <= rate <= highest
 
@@ -193,7 +195,7 @@ def _refuse_absurd(path: Path, audio: AudioStream | None, video: VideoStream | N
                 expected=f"at most {MAX_VIDEO_SIDE_PX} pixels a side",
                 remedy="scale it down first",
             )
-        # The picture size can also change, or be found out, in mid stream.
+        # The size can also change, or become known, in the middle of the stream.
         video.codec_context.options = {"max_pixels": str(MAX_VIDEO_SIDE_PX**2)}
     if audio is not None:
         channels, rate = audio.codec_context.channels, audio.codec_context.sample_rate

@@ -1,4 +1,4 @@
-"""What a media file offers, without decoding more than its first picture."""
+"""Describes a media file without decoding more than its first picture."""
 
 from __future__ import annotations
 
@@ -15,43 +15,50 @@ from avsr.media.video import average_fps, quarter_turns, sample_aspect, square_p
 
 @dataclasses.dataclass(frozen=True)
 class AudioStreamInfo:
-    """The sound as stored. start_s: media time of its first sample."""
+    """The sound of a file as stored."""
 
     codec: str
     sample_rate: int
+    """Hz."""
     channels: int
     start_s: float
+    """Media time of the first sample."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoStreamInfo:
-    """The picture. width, height: as `iter_frames` gives it, upright with square pixels.
-
-    rotation_deg: counter-clockwise turn (0, 90, 180, 270) that was applied to the stored picture to get there, and
-    sample_aspect_ratio the width of a stored pixel over its height. start_s: media time of the first picture.
-    """
+    """The pictures of a file, as `iter_frames` gives them."""
 
     codec: str
     width: int
+    """Pixels of the upright picture, which are square."""
     height: int
+    """Pixels, as width."""
     average_fps: float
+    """Pictures per second, as the container states it."""
     rotation_deg: int
+    """Counter-clockwise turn that brings the stored picture upright: 0, 90, 180 or 270."""
     sample_aspect_ratio: float
+    """Width of a stored pixel over its height."""
     start_s: float
+    """Media time of the first picture."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MediaInfo:
-    """One file. duration_s: as the container states it, None where it does not. audio, video: None where missing."""
+    """The streams of one media file."""
 
     path: Path
     duration_s: float | None
+    """As the container states it; None: it does not."""
     audio: AudioStreamInfo | None
+    """None: no sound."""
     video: VideoStreamInfo | None
+    """None: no video."""
 
 
 def probe(path: str | PathLike[str]) -> MediaInfo:
-    """Look into `path`. Raises MediaError where it cannot be opened or holds neither sound nor video."""
+    """The streams of the file at `path`. Raises MediaError if it cannot be opened or holds neither sound nor video."""
     with open_media(path) as media:
         if media.audio is None and media.video is None:
             raise MediaError(f"{media.path}: holds neither sound nor video", expected="an audio or video stream")
@@ -79,7 +86,7 @@ def _video_info(media: OpenMedia) -> VideoStreamInfo | None:
     if media.video is None:
         return None
     codec = media.video.codec_context
-    # The rotation is readable on decoded pictures only.
+    # Only a decoded picture has the rotation.
     first = next(decode_video(media, media.video, Damage(media.path, "the video", None)), None)
     turns = 0 if first is None else quarter_turns(first)
     aspect = sample_aspect(media.video)

@@ -1,4 +1,7 @@
-"""Which files are taken for sound or video by their names. A file that is named itself may be called anything."""
+"""Names of media files: which suffixes stand for sound and which for video.
+
+A folder is searched by these. A file that the user names may have any suffix.
+"""
 
 from __future__ import annotations
 

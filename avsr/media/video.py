@@ -1,4 +1,4 @@
-"""Pictures of a media file, upright and with square pixels, on the media clock."""
+"""Reads the pictures of a media file, upright and with square pixels, on the media clock."""
 
 from __future__ import annotations
 
@@ -15,37 +15,47 @@ from avsr.errors import MediaError
 from avsr.media.container import MAX_GAP_S, Damage, WarningSink, decode_video, open_media
 from avsr.media.picture import BT_601, BT_709, Picture
 
-# Larger pictures are scaled down to this while decoding. A face needs about 40 pixels to be read; 1920 keeps one that
-# fills a fiftieth of the width of a 4K picture.
 MAX_SIDE_PX = 1920
+"""Larger pictures are scaled down to this while they are decoded. Lip reading needs about 40 pixels of a face: at 1920
+a face that fills a fiftieth of the width still has them."""
 
 _FALLBACK_FPS = 25.0
 
-# 4:2:0 of 8 bit, whose planes are used as they are, and of 10, which is brought there. All else becomes RGB.
 _PLANAR = {"yuv420p", "yuvj420p", "yuv420p10le"}
-_MATRICES = {1: BT_709, 2: BT_601, 5: BT_601, 6: BT_601}  # by H.273; 2 is unknown, which all players take for BT.601
+"""Pixel formats that need no conversion of the whole picture to RGB: 4:2:0 with 8 bits, and with 10 bits after a
+conversion to 8."""
+
+_MATRICES = {1: BT_709, 2: BT_601, 5: BT_601, 6: BT_601}
+"""By the matrix coefficients of ITU-T H.273. 2 means unknown, and all players take it for BT.601."""
+
 _FULL_RANGE = 2
+"""The value of `color_range` for luma from 0 to 255."""
+
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 
 class VideoFrame:
-    """One picture. time_s: media time. picture: upright, square pixels, at most MAX_SIDE_PX a side; may be given as
-    RGB, uint8 [H, W, 3]."""
+    """One picture of a video, and its media time.
+
+    The picture is upright, has square pixels, and is at most MAX_SIDE_PX wide and high.
+    """
 
     def __init__(self, time_s: float, picture: Picture | npt.NDArray[np.uint8]) -> None:
+        """picture: as `Picture`, or RGB, uint8 [H, W, 3]."""
         self.time_s = time_s
         self.picture = picture if isinstance(picture, Picture) else Picture.of_rgb(picture)
 
     @property
     def rgb(self) -> npt.NDArray[np.uint8]:
-        """All of it, uint8 [H, W, 3]: converted when it is asked for, which costs as much as decoding."""
+        """The whole picture, uint8 [H, W, 3]. The first call converts it, which takes as long as decoding it."""
         return self.picture.rgb
 
 
 def iter_frames(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[VideoFrame]:
-    """The pictures of `path` in order of strictly increasing media time, whatever the rate.
+    """The pictures of a file at their own rate, which may vary. Media time strictly increases.
 
-    Damage is passed to `on_warning` once and what decodes is kept. Raises MediaError where there is no readable video.
+    The first damage is reported to `on_warning`, and everything that can be decoded is read. Raises MediaError if no
+    picture can be read.
     """
     with open_media(path) as media:
         if media.video is None:
@@ -61,9 +71,10 @@ def iter_frames(path: str | PathLike[str], *, on_warning: WarningSink | None = N
                 time_s = 0.0 if last_s is None else last_s + step_s
             if -0.001 < time_s < 0.0:  # rounding of the container's clock
                 time_s = 0.0
+            # Before the start lie pictures that only later ones need; a damaged clock can repeat or run back.
             if time_s < 0.0 or (last_s is not None and time_s <= last_s):
                 continue
-            if time_s - (last_s or 0.0) > MAX_GAP_S:
+            if time_s - (last_s or 0.0) > MAX_GAP_S:  # the times after it cannot be trusted either
                 damage.report(last_s or 0.0, f"the clock jumps to {time_s:.0f} s")
                 break
             last_s = time_s
@@ -73,32 +84,37 @@ def iter_frames(path: str | PathLike[str], *, on_warning: WarningSink | None = N
 
 
 def average_fps(stream: av.VideoStream) -> float:
-    """Pictures per second as the container states them, 25 where it does not."""
+    """Pictures per second as the container states them; 25 if it states none or an absurd number."""
     rate = stream.average_rate or stream.guessed_rate
     fps = float(rate) if rate else 0.0
     return fps if 0.1 <= fps <= 1000.0 else _FALLBACK_FPS
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:
-    """How often the stored picture has to be turned by 90 degrees counter-clockwise to stand upright: 0-3."""
+    """How many turns by 90 degrees counter-clockwise bring the stored picture upright: 0 to 3."""
     return round(frame.rotation / 90) % 4
 
 
 def square_pixel_size(width: int, height: int, sample_aspect_ratio: float) -> tuple[int, int]:
-    """Width and height, in the stored orientation, at which pixels are square and no side is above MAX_SIDE_PX."""
+    """The width and height at which pixels are square and no side is longer than MAX_SIDE_PX.
+
+    width, height: of the stored picture, before any turn.
+    sample_aspect_ratio: width of a stored pixel over its height.
+    """
     wide = width * sample_aspect_ratio
     scale = min(1.0, MAX_SIDE_PX / max(wide, height))
     return max(1, round(wide * scale)), max(1, round(height * scale))
 
 
 def sample_aspect(stream: av.VideoStream) -> float:
-    """Width of a stored pixel over its height; 1 where it is unknown or absurd."""
+    """Width of a stored pixel over its height; 1 if it is unknown or absurd."""
     ratio = stream.sample_aspect_ratio
     value = float(ratio) if ratio else 1.0
     return value if 0.2 <= value <= 5.0 else 1.0
 
 
 def _upright(frame: av.VideoFrame, sample_aspect_ratio: float) -> Picture:
+    """The decoded picture, turned upright and with square pixels."""
     width, height = square_pixel_size(frame.width, frame.height, sample_aspect_ratio)
     shrinks = width < frame.width or height < frame.height
     interpolation = Interpolation.AREA if shrinks else Interpolation.BILINEAR
@@ -106,10 +122,11 @@ def _upright(frame: av.VideoFrame, sample_aspect_ratio: float) -> Picture:
 
     def convert() -> npt.NDArray[np.uint8]:
         rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation=interpolation).to_ndarray()
-        return np.ascontiguousarray(np.rot90(rgb, turns), dtype=np.uint8)  # a copy only where it is turned
+        return np.ascontiguousarray(np.rot90(rgb, turns), dtype=np.uint8)  # copies only a turned picture
 
     name = frame.format.name
     matrix = _MATRICES.get(int(frame.colorspace))
+    # After a turn, chroma of odd sides would lie half a pixel off.
     if name not in _PLANAR or matrix is None or (turns and (width % 2 or height % 2)):
         return Picture.of_rgb(convert())
     planar = frame
@@ -126,6 +143,6 @@ def _upright(frame: av.VideoFrame, sample_aspect_ratio: float) -> Picture:
 
 
 def _plane(plane: av.video.plane.VideoPlane, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """The bytes [H, W] of a plane, not copied; they live as long as the array."""
+    """The bytes [H, W] of a plane without copying them. The array keeps the plane alive."""
     rows = np.frombuffer(memoryview(plane), np.uint8)[: height * plane.line_size]
     return rows.reshape(height, plane.line_size)[:, :width]

@@ -1,4 +1,7 @@
-"""Conformer blocks: feed-forward halves around relative attention and convolution (Gulati et al., arXiv 2005.08100)."""
+"""Conformer blocks: feed-forward halves around relative attention and convolution (Gulati et al., arXiv 2005.08100).
+
+Shapes: B batch, T frames, D width.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +19,30 @@ from avsr.nn.packing import Linear
 
 @dataclass(frozen=True, kw_only=True)
 class ConformerShape:
-    """The numbers that define a stack of Conformer blocks.
-
-    width: channels. layers: blocks. heads: attention heads. expansion: feed-forward width over `width`. kernel: frames
-    of the depthwise convolution. conv_context: "symmetric", "causal", or "chunked", which is symmetric but sees nothing
-    behind the chunk where attention is chunked; conv_look_ahead, where given, is the number of its frames in the future
-    instead. conv_norm: "batch" or "layer". use_bias: biases in all linear and convolution
-    layers. global_projections: attention has projections of its own for global tokens. dropout: share zeroed while
-    training.
-    """
+    """The numbers that define a stack of Conformer blocks. Raises ValueError if they contradict each other."""
 
     width: int
+    """Channels; even, and a multiple of heads."""
     layers: int
+    """Blocks."""
     heads: int
+    """Attention heads."""
     expansion: int = 4
+    """Inner width of the feed-forward parts, as a multiple of `width`."""
     kernel: int = 9
+    """Frames that the depthwise convolution reads."""
     conv_context: Literal["symmetric", "causal", "chunked"] = "symmetric"
+    """Which frames the convolution reads. "chunked": symmetric, but with chunked attention nothing behind the chunk."""
     conv_look_ahead: int | None = None
+    """How many of the kernel's frames lie in the future. None: what conv_context says."""
     conv_norm: Literal["batch", "layer"] = "layer"
+    """Norm of the depthwise convolution's output."""
     use_bias: bool = True
+    """Whether the linear and convolution layers have biases."""
     global_projections: bool = False
+    """Whether attention has projections of its own for global tokens."""
     dropout: float = 0.1
+    """Share of values that training sets to zero."""
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "expansion", "kernel"):
@@ -60,17 +66,17 @@ class BlockState(NamedTuple):
 
 
 def dropped(dropout: nn.Dropout, x: Tensor) -> Tensor:
-    """dropout(x); costs nothing where nothing is dropped, and a stream's step has a hundred of these."""
+    """dropout(x). Outside of training it skips the call of the module: one step of a stream has a hundred of them."""
     return dropout(x) if dropout.training else x
 
 
 def normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """norm(x), at half the cost that it has for a single frame."""
+    """norm(x), for a single frame in half the time: it skips the call of the module."""
     return torch.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 class FeedForward(nn.Module):
-    """Linear, SiLU, linear: [B, T, D] -> [B, T, D]."""
+    """Linear, SiLU, linear: [B, T, D] -> [B, T, D]. The inner width is `expansion` times D."""
 
     def __init__(self, width: int, expansion: int, *, dropout: float, use_bias: bool) -> None:
         super().__init__()
@@ -83,7 +89,10 @@ class FeedForward(nn.Module):
 
 
 class ConformerBlock(nn.Module):
-    """Half feed-forward, self-attention, convolution, half feed-forward, each on its own norm and added; last norm."""
+    """Feed-forward, self-attention, convolution, feed-forward: each with a norm before it, and added to its input.
+
+    The feed-forward parts count half. A last norm follows. [B, T, D] -> [B, T, D].
+    """
 
     def __init__(self, shape: ConformerShape) -> None:
         super().__init__()
@@ -116,6 +125,7 @@ class ConformerBlock(nn.Module):
     def initial_state(
         self, batch_size: int, context: AttentionContext, device: torch.device, dtype: torch.dtype
     ) -> BlockState:
+        """The state before a stream. Raises ValueError if attention or convolution needs the future."""
         return BlockState(
             self.attention.initial_state(batch_size, context, device, dtype),
             self.convolution.initial_state(batch_size, device, dtype),
@@ -124,6 +134,13 @@ class ConformerBlock(nn.Module):
     def forward(
         self, x_BTD: Tensor, valid_BT: Tensor | None, sight: Sight, state: BlockState | None = None
     ) -> tuple[Tensor, BlockState | None]:
+        """The output [B, T, D] and the next state (None if `state` is None).
+
+        x_BTD: the input.
+        valid_BT: which frames are real; None: all.
+        sight: which frames attention may see.
+        state: the past, for a stream.
+        """
         dropout = self.dropout
         added_BTD = self.feed_forward_first(normed(self.norm_first, x_BTD))
         x_BTD = torch.add(x_BTD, dropped(dropout, added_BTD), alpha=0.5)
@@ -148,10 +165,12 @@ class ConformerBlock(nn.Module):
 
 
 class ConformerState(NamedTuple):
-    """The past of a stack of blocks, first block first, and which of its frames were real."""
+    """The past of a stack of blocks."""
 
     blocks: tuple[BlockState, ...]
+    """First block first."""
     history: History
+    """Which past frames were real, for the attention of every block."""
 
 
 class Conformer(nn.Module):
@@ -164,7 +183,7 @@ class Conformer(nn.Module):
     def initial_state(
         self, batch_size: int, context: AttentionContext, device: torch.device, dtype: torch.dtype
     ) -> ConformerState:
-        """An empty past. Raises ValueError when the context or the convolutions need the future."""
+        """The state before a stream. Raises ValueError if attention or convolutions need the future."""
         states = []
         for block in self.blocks:
             assert isinstance(block, ConformerBlock)
@@ -182,10 +201,14 @@ class Conformer(nn.Module):
         *,
         present_BT: Tensor | None = None,
     ) -> tuple[Tensor, ConformerState | None]:
-        """[B, T, D], lengths [B] -> [B, T, D] and the next state.
+        """The output [B, T, D] and the next state (None if `state` is None).
 
-        present_BT: frames to be treated like padding where False (nothing was measured there), besides the lengths.
-        With a state the chunks must come in whole multiples of the attention chunk, the last one excepted.
+        x_BTD: the input.
+        lengths: int64 [B]; frames after the length are padding.
+        context: how far attention reaches.
+        state: the past, for a stream. T must then be a multiple of the attention chunk, except in the last chunk.
+        present_BT: False on further frames that are treated as padding, because nothing was measured there. None: no
+            further frames.
         """
         valid_BT = padding_mask(lengths, x_BTD.shape[1])
         if present_BT is not None:

@@ -1,4 +1,7 @@
-"""The Conformer's convolution module (Gulati et al., arXiv 2005.08100, section 2.2)."""
+"""The Conformer's convolution module (Gulati et al., arXiv 2005.08100, section 2.2).
+
+Shapes: B batch, T frames, K cached frames or the kernel's frames, D width.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,25 @@ from avsr.nn.packing import Linear, Packable, PackedDepthwise
 
 
 class ConvolutionState(NamedTuple):
-    """What one depthwise convolution still remembers.
-
-    past_BKD: its last inputs (after the gate), as many as the kernel looks back, oldest first.
-    """
+    """The past of one depthwise convolution."""
 
     past_BKD: Tensor
+    """Its last inputs (after the gate), oldest first: as many as the kernel reaches back."""
 
 
 class ConvolutionModule(Packable):
-    """Pointwise, gate, depthwise over time, norm, SiLU, pointwise.
+    """Pointwise, gate, depthwise over time, norm, SiLU, pointwise: [B, T, D] -> [B, T, D].
 
-    context "symmetric" looks (kernel - 1) / 2 frames to either side; "causal" looks only back and can stream.
-    "chunked" is symmetric, but in a pass that is cut into chunks it sees zeros after the end of each chunk, and so can
-    stream (dynamic chunk convolution, Li et al., arXiv 2304.09325, section 3.2). look_ahead, where given, says instead
-    how many of the kernel's frames lie in the future.
+    width: D.
+    kernel: frames that the depthwise convolution reads.
+    context: "symmetric" reads (kernel - 1) / 2 frames on either side. "causal" reads only the past and can stream.
+        "chunked" is symmetric, but in a pass cut into chunks it reads zeros after the end of each chunk, and can
+        stream (dynamic chunk convolution, Li et al., arXiv 2304.09325, section 3.2).
+    look_ahead: how many of the kernel's frames lie in the future. None: what `context` says.
+    norm: of the depthwise convolution's output.
+    use_bias: whether the convolutions have biases.
+
+    Raises ValueError if the kernel does not fit the context or the look-ahead.
     """
 
     def __init__(
@@ -55,14 +62,14 @@ class ConvolutionModule(Packable):
         self.project = Linear(width, width, bias=use_bias)
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> ConvolutionState:
-        """A silent past. Raises ValueError for a module that needs the future, as a symmetric one does."""
+        """The state before a stream: zeros. Raises ValueError if the module needs the future."""
         if self.look_ahead and not self.chunked:
             raise ValueError("a convolution that looks ahead cannot stream: expected conv_context causal or chunked")
         past = self.kernel - 1 - self.look_ahead
         return ConvolutionState(torch.zeros(batch_size, past, self.project.in_features, device=device, dtype=dtype))
 
     def pack(self, dtype: torch.dtype) -> None:
-        """Also folds a batch norm into the depthwise convolution."""
+        """As `Packable.pack`. A batch norm becomes part of the depthwise convolution."""
         weight_DK, bias_D = self.depthwise.weight[:, 0], self.depthwise.bias
         with torch.no_grad():
             if isinstance(self.norm, nn.BatchNorm1d):
@@ -83,9 +90,14 @@ class ConvolutionModule(Packable):
         state: ConvolutionState | None = None,
         chunk: int | None = None,
     ) -> tuple[Tensor, ConvolutionState | None]:
-        """[B, T, D] -> [B, T, D] and the next state; frames that are not valid enter as zeros. None: all are valid.
+        """The output [B, T, D] and the next state (None if `state` is None).
 
-        chunk: frames of the chunks that the pass is cut into, which matters to a chunked module only.
+        x_BTD: the input.
+        valid_BT: which frames are real. The others are read as zeros. None: all are real.
+        state: the frames before x, for a stream.
+        chunk: frames of the chunks that the pass is cut into. Only a module with context "chunked" reads it.
+
+        Raises ValueError for a state without chunks if the module looks ahead.
         """
         gated_BTD = F.glu(self.expand(x_BTD), dim=-1)
         if valid_BT is not None:
@@ -98,9 +110,10 @@ class ConvolutionModule(Packable):
                 raise ValueError("a convolution that looks ahead can stream in chunks only")
             gated_BTD = torch.cat((state.past_BKD, gated_BTD), dim=1)
             past_BKD = gated_BTD[:, gated_BTD.shape[1] - before :]
+            # A clone frees the rest of the chunk, which a view would keep in memory as long as the state lives.
             next_state = ConvolutionState(past_BKD if T <= before else past_BKD.clone())
         if after and self.chunked and chunk is not None and (state is not None or chunk < T):
-            # Each chunk becomes an item of its own, with the frames before it and zeros behind.
+            # Each chunk becomes an item of the batch, with the frames before it in front and zeros behind it.
             missing = before if state is None else 0
             gated_BTD = F.pad(gated_BTD, (0, 0, missing, -T % chunk)).unfold(1, before + chunk, chunk)
             gated_BTD = F.pad(gated_BTD.flatten(0, 1).transpose(1, 2), (0, 0, 0, after))
@@ -111,9 +124,9 @@ class ConvolutionModule(Packable):
         return self.project(mixed_BTD.reshape(B, -1, D)[:, :T]), next_state
 
     def _mix(self, gated_BTD: Tensor, before: int, after: int) -> Tensor:
-        """Depthwise convolution with so many zeros in front and behind, norm, SiLU."""
+        """Depthwise convolution, norm, SiLU, with `before` zeros in front of the frames and `after` zeros behind."""
         if self._packed is not None:
-            if before != after:
+            if before != after:  # the packed convolution pads both sides alike
                 gated_BTD, before = F.pad(gated_BTD, (0, 0, before, after)), 0
             mixed_BTD = self._packed(gated_BTD, before, "swish" if self.norm_kind == "batch" else "none")
             return mixed_BTD if self.norm_kind == "batch" else F.silu(self.norm(mixed_BTD))

@@ -1,4 +1,7 @@
-"""Which frames are real, and which frames may look at which."""
+"""Which frames are real, and which frames each frame may attend to.
+
+Shapes: B batch, T queries, w queries of one block, S keys, K cached keys.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,18 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-# Scores of one head at a time, queries times keys: few enough to stay in the processor's cache between the product, the
-# softmax and the sum, and to bound the memory by the length of a recording and not its square.
 BLOCK_SCORES = 384 * 1024
-MIN_BLOCK_QUERIES = 32  # fewer make slow products, ...
-LONG_BLOCK_QUERIES = 256  # ... and where there are very many keys, so that they are worked through in pieces, these do
-MAX_KEPT_MASK = 1 << 24  # elements
+"""Scores (queries times keys) that one head computes at a time. They stay in the processor's cache from the product to
+the softmax to the sum, and memory grows with the length of a recording and not with its square."""
+
+MIN_BLOCK_QUERIES = 32
+"""Products of fewer queries are slow."""
+
+LONG_BLOCK_QUERIES = 256
+"""Queries of a block if BLOCK_SCORES would allow fewer, as for very many keys. The keys then come in pieces."""
+
+MAX_KEPT_MASK = 1 << 24
+"""Elements of the masks of a pass, above which they are computed again for each layer and not kept."""
 
 
 def valid_mask(lengths: Tensor, num_frames: int) -> Tensor:
@@ -23,8 +32,7 @@ def valid_mask(lengths: Tensor, num_frames: int) -> Tensor:
 
 
 def padding_mask(lengths: Tensor, num_frames: int) -> Tensor | None:
-    """As `valid_mask`, or None where every frame is real and there is nothing to mask; told on the CPU only, where
-    looking costs no wait."""
+    """`valid_mask`, or None if every frame is real. On a GPU always the mask: to look at it would wait for the GPU."""
     if lengths.device.type == "cpu" and bool((lengths >= num_frames).all()):
         return None
     return valid_mask(lengths, num_frames)
@@ -32,21 +40,24 @@ def padding_mask(lengths: Tensor, num_frames: int) -> Tensor | None:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionContext:
-    """How far one frame may look, in frames.
+    """How far attention reaches from one frame, in frames. Raises ValueError for limits that the style does not have.
 
-    style "regular": from `left` frames before to `right` frames after itself; -1 is without limit.
-    style "chunked": time is cut into chunks of `right + 1` frames; a frame sees its whole chunk and the `left` frames
-    (a multiple of the chunk) before it; left -1 is all of the past. (Noroozi et al., arXiv 2312.17279, section 3.)
-    style "local": as "regular", both sides limited, computed in blocks so that cost and memory grow with time and not
-    with its square. The first `global_tokens` of the frames 0, `global_spacing`, 2 `global_spacing`, ... see and are
-    seen by all. (Rekesh et al., arXiv 2305.05084, section 2.3; Beltagy et al., arXiv 2004.05150.)
+    Style "regular": from `left` frames before the frame to `right` frames after it; -1 is without limit.
+
+    Style "chunked": time is cut into chunks of `right + 1` frames. A frame sees its whole chunk and the `left` frames
+    before the chunk, a multiple of the chunk; -1 is the whole past (Noroozi et al., arXiv 2312.17279, section 3).
+
+    Style "local": as "regular", with a limit on both sides, and with global tokens, which see every frame and are seen
+    by every frame (Rekesh et al., arXiv 2305.05084, section 2.3; Beltagy et al., arXiv 2004.05150).
     """
 
     style: Literal["regular", "chunked", "local"] = "regular"
     left: int = -1
     right: int = -1
     global_tokens: int = 0
+    """Number of global tokens."""
     global_spacing: int = 1
+    """Frames from one global token to the next. The first is frame 0."""
 
     def __post_init__(self) -> None:
         if self.left < -1 or self.right < -1:
@@ -69,39 +80,44 @@ class AttentionContext:
 
     @property
     def unlimited(self) -> bool:
+        """Whether every frame sees every other."""
         return self.style == "regular" and self.left < 0 and self.right < 0
 
     @property
     def back(self) -> int | None:
-        """How many frames before itself a frame sees at most; None is without limit."""
+        """The most frames before itself that a frame sees; None: without limit."""
         if self.left < 0:
             return None
+        # The last frame of a chunk also sees the frames of its own chunk.
         return self.left + self.right if self.style == "chunked" else self.left
 
     @property
     def ahead(self) -> int | None:
-        """How many frames after itself a frame sees at most; None is without limit."""
+        """The most frames after itself that a frame sees; None: without limit."""
         return None if self.right < 0 else self.right
 
     @property
     def chunk(self) -> int | None:
-        """Frames of a chunk; None where time is not cut into chunks."""
+        """Frames of a chunk; None if time is not cut into chunks."""
         return self.right + 1 if self.style == "chunked" else None
 
     @property
     def streamable(self) -> bool:
-        """True when chunk after chunk with a finite cache can equal the whole pass."""
+        """Whether a stream with a finite cache gives the results of one pass over the whole."""
         return self.left >= 0 and (self.style == "chunked" or (self.style == "regular" and self.right == 0))
 
     def finer(self, times: int) -> AttentionContext:
-        """The same stretches of time in frames that are `times` shorter."""
+        """The same context in time for frames that are `times` shorter."""
         left, right = (side if side < 0 else side * times for side in (self.left, self.right))
         if self.style == "chunked":
             right = (self.right + 1) * times - 1
         return replace(self, left=left, right=right, global_spacing=self.global_spacing * times)
 
     def visible(self, query_T: Tensor, key_S: Tensor) -> Tensor:
-        """bool [..., T, S]: may the frame at position query (int64 [..., T]) see the one at key (int64 [..., S])?"""
+        """Whether each query may see each key: bool [..., T, S]. Global tokens are not included.
+
+        query_T, key_S: frame numbers, int64 [..., T] and [..., S].
+        """
         query, key = query_T[..., :, None], key_S[..., None, :]
         if self.style == "chunked":
             chunk = self.right + 1
@@ -118,17 +134,19 @@ class AttentionContext:
 
 
 class History(NamedTuple):
-    """Which frames of a stream's past were real, for all layers that attend to it.
-
-    valid_BK: of the last K frames, oldest first. position_B: frames seen so far (int64).
-    """
+    """Which frames of a stream's past were real. All layers that attend to the stream share one."""
 
     valid_BK: Tensor
+    """bool, for the last K frames, oldest first."""
     position_B: Tensor
+    """Frames since the beginning of the stream, int64."""
 
 
 def initial_history(batch_size: int, context: AttentionContext, device: torch.device) -> History:
-    """An empty past of `context.left` frames. Raises ValueError when the context cannot stream."""
+    """The history before a stream: `context.left` frames, none of them real.
+
+    Raises ValueError if the context cannot stream.
+    """
     if not context.streamable:
         raise ValueError(f"attention context {context} cannot stream: expected a bounded left and no open right side")
     return History(
@@ -138,23 +156,22 @@ def initial_history(batch_size: int, context: AttentionContext, device: torch.de
 
 
 class Block(NamedTuple):
-    """Some queries and the keys that they may see at most.
-
-    queries, keys: slices of both time axes. rows: slice of the distances that occur, row r being `Sight.newest` - r.
-    allowed: bool [B or 1, w or 1, keys], None where all may be seen.
-    """
+    """Consecutive queries, and the keys that at least one of them may see."""
 
     queries: slice
     keys: slice
     rows: slice
+    """The distances from these queries to these keys, as rows of a table that starts at `Sight.newest` and falls."""
     allowed: Tensor | None
+    """Which keys each query may see: bool [B or 1, w or 1, keys]. None: all."""
 
 
 class Sight:
-    """What the queries of one pass may see, worked out once for all layers.
+    """Which keys the queries of one pass may see. It is computed once and used by every layer.
 
-    The last of T queries is at the time of the last of S keys, S - T of which come from a past. valid_BS: which keys
-    are real, None for all. The distances from query to key that occur lie between `newest` and `oldest`.
+    The last of T queries is at the time of the last of S keys. The first S - T keys come from a stream's past. In
+    `valid_BS` real keys are True; None: all are real. The distances from a query to a key lie between `newest` (the
+    key is that far in the past) and `oldest` (negative: in the future).
     """
 
     def __init__(
@@ -164,7 +181,13 @@ class Sight:
         valid_BT: Tensor | None = None,
         history: History | None = None,
     ) -> None:
-        """valid_BT: of the frames that come with the queries. Raises ValueError for a past of another context."""
+        """The sight of `num_queries` frames.
+
+        context: how far attention reaches.
+        num_queries: T.
+        valid_BT: which of the T frames are real; None: all.
+        history: the past of a stream. Raises ValueError if it belongs to another context.
+        """
         past = 0
         self.context, self.valid_BS, self._position_B = context, valid_BT, None
         if history is not None:
@@ -180,34 +203,36 @@ class Sight:
         if history is not None:
             assert self.valid_BS is not None
             self._next = History(self.valid_BS[:, num_queries:], history.position_B + num_queries)
+        # No mask costs less than a mask that is True everywhere. On a GPU, looking at it would wait for the GPU.
         if self.valid_BS is not None and self.valid_BS.device.type == "cpu" and bool(self.valid_BS.all()):
             self.valid_BS = None
         back, ahead = context.back, context.ahead
-        if back is None or ahead is None:
+        if back is None or ahead is None:  # each block reads almost all keys: bound its number of scores
             keys = max(1, self.num_keys)
             size = max(BLOCK_SCORES // keys, LONG_BLOCK_QUERIES)
-        else:
+        else:  # each block reads back + ahead keys more than it has queries; about half as many queries waste little
             size = max(MIN_BLOCK_QUERIES, (back + ahead) // 2)
         self._block_size = max(1, min(size, num_queries))
         reach_back = self.num_keys - 1 if back is None else min(self.num_keys - 1, self._block_size - 1 + back)
         reach_ahead = num_queries - 1 if ahead is None else min(num_queries - 1, self._block_size - 1 + ahead)
         self.newest, self.oldest = reach_back, -reach_ahead
         self.one_block = self._block_size >= num_queries
-        # Of one head in one block, at most.
+        # The most scores of one head in one block.
         self.block_scores = self._block_size * min(self.num_keys, self._block_size + reach_back + reach_ahead)
         self._masks: dict[int, Tensor | None] = {}
 
     def next_history(self) -> History:
-        """What to remember after this pass. Only where a history was given."""
+        """The history after this pass. May be called only if a history was given."""
         assert self._next is not None
         return self._next
 
     def blocks(self) -> Iterator[Block]:
-        """The queries in order. Masks are kept for the next layer unless they are very large."""
+        """The queries, block after block. Masks are kept for the next layer unless they are very large."""
         T, S = self.num_queries, self.num_keys
         back, ahead = self.context.back, self.context.ahead
         for first in range(0, T, self._block_size):
             last = min(first + self._block_size, T) - 1
+            # Numbers of the block's first and last query on the axis of the keys.
             at_first, at_last = S - T + first, S - T + last
             start = 0 if back is None else max(0, at_first - back)
             stop = S if ahead is None else min(S, at_last + 1 + ahead)
@@ -223,15 +248,16 @@ class Sight:
             yield Block(queries, keys, rows, self._masks[first])
 
     def _mask(self, queries: slice, keys: slice) -> Tensor | None:
+        """`Block.allowed` of these queries and keys."""
         allowed = None if self.valid_BS is None else self.valid_BS[:, None, keys]
         if not self.context.unlimited:
             device = None if self.valid_BS is None else self.valid_BS.device
             past = self.num_keys - self.num_queries
             query_T = torch.arange(queries.start, queries.stop, device=device)
             key_S = torch.arange(keys.start - past, keys.stop - past, device=device)
-            if self._position_B is None:
+            if self._position_B is None:  # one pass: every item starts at frame 0
                 visible = self.context.visible(query_T, key_S)[None]
-            else:
+            else:  # the borders of the chunks depend on how far each stream is
                 position_B1 = self._position_B[:, None]
                 visible = self.context.visible(position_B1 + query_T, position_B1 + key_S)
             allowed = visible if allowed is None else allowed & visible
@@ -240,7 +266,7 @@ class Sight:
         return allowed
 
     def seen(self) -> Tensor | None:
-        """bool [B, T]: False where a query sees no key at all; None where none can be."""
+        """Whether each query sees a real key at all: bool [B, T]. None: every query does."""
         blocks = list(self.blocks())
         if all(block.allowed is None for block in blocks):
             return None

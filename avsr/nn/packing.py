@@ -1,11 +1,13 @@
-"""Weights laid out for inference on the CPU.
+"""Packs weights for fast inference on the CPU, and unpacks them again.
 
-The matrix products of a whole pass take turns with different weights, and a general product first rearranges them each
-time. oneDNN multiplies weights that were rearranged once; it is also quicker on processors for which the library behind
-`torch.nn.functional.linear` has no kernels of its own, and applies the activation while the numbers are at hand. Two to
-three times faster in all on some machines, never slower on those tried (`benchmarks/beside_nemo.py`).
+A general matrix product rearranges its weights in every pass. oneDNN multiplies weights that were rearranged once. It
+also has fast kernels for processors that lack them in `torch.nn.functional.linear`, and applies the activation while
+the numbers are in registers. In all this is two to three times as fast on some machines, and it was slower on no
+machine that was tried (`benchmarks/beside_nemo.py`).
 
-A packed module computes the same within rounding, without gradients. Packing is undone by `unpack`.
+A packed module gives the same results within rounding, and no gradients.
+
+Shapes: B batch, T frames, K frames of a kernel, D width (D_in, D_out of a layer), X Y Z sides of matrices.
 """
 
 from __future__ import annotations
@@ -18,24 +20,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Activation = Literal["none", "relu", "swish"]
-MAX_FEW_FRAMES = 32  # so few are convolved faster by plain products than oneDNN takes to begin
+MAX_FEW_FRAMES = 32
+"""Up to this number of frames plain products convolve faster than a call of oneDNN takes."""
 
 
 def can_pack(device: torch.device, dtype: torch.dtype = torch.float32) -> bool:
-    """Whether this machine has the kernels: x86-64 processors; for bfloat16 those that compute in it."""
+    """Whether `device` is a processor with the kernels: x86-64, and for bfloat16 one that computes in bfloat16."""
     if (
         device.type != "cpu"
         or not torch.backends.mkldnn.is_available()
         or platform.machine() not in ("x86_64", "AMD64")
     ):
         return False
-    if dtype == torch.bfloat16:
+    if dtype == torch.bfloat16:  # other processors only emulate it, slowly
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype == torch.float32
 
 
 class PackedWeight:
-    """The weight [D_out, D_in] and bias of a linear layer in oneDNN's order. dtype: in which they are multiplied."""
+    """The weight and bias of a linear layer in oneDNN's order. Called, it is the layer, without gradients.
+
+    weight: [D_out, D_in].
+    bias: [D_out] or None.
+    dtype: in which they are multiplied; float32 or bfloat16.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype = torch.float32) -> None:
         with torch.inference_mode(False), torch.no_grad():
@@ -44,7 +52,7 @@ class PackedWeight:
             self.bias = None if bias is None else bias.detach().to(dtype)
 
     def __call__(self, x: Tensor, activation: Activation = "none") -> Tensor:
-        """float32 [..., D_in] -> float32 [..., D_out]."""
+        """float32 [..., D_in] -> float32 [..., D_out]. Raises RuntimeError if a gradient is expected."""
         if x.requires_grad and torch.is_grad_enabled():
             raise RuntimeError("packed for inference: no gradients; call unpack() on the network first")
         if self.dtype == torch.float32:
@@ -53,7 +61,7 @@ class PackedWeight:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, activation, [], "").float()
 
     def to_dense(self) -> Tensor:
-        """The weight [D_out, D_in] as it was, in `dtype`."""
+        """The weight [D_out, D_in] in its usual order, in `dtype`."""
         return self.packed.to_dense()
 
     def __reduce__(self) -> tuple[object, ...]:  # the packed form can be neither copied nor saved
@@ -61,13 +69,17 @@ class PackedWeight:
 
 
 def product(a_1XY: Tensor, b_1YZ: Tensor, plus_1XZ: Tensor | None = None) -> Tensor:
-    """a @ b + plus of single float32 matrices; those of b must have their rows or their columns together."""
+    """a @ b + plus for float32 matrices in batches of 1. The rows or the columns of b must be contiguous."""
     y_XZ = torch.ops.mkldnn._linear_pointwise(a_1XY[0].contiguous(), b_1YZ[0].t(), None, "none", [], "")
     return y_XZ[None] if plus_1XZ is None else y_XZ[None].add_(plus_1XZ)
 
 
 class PackedRows:
-    """One of several layers that share their input and are multiplied as one: its rows of the whole."""
+    """One of several linear layers that are multiplied as one: its rows of the common weight.
+
+    whole: the common weight.
+    rows: where this layer's outputs are in it.
+    """
 
     def __init__(self, whole: PackedWeight, rows: slice) -> None:
         self.whole, self.rows = whole, rows
@@ -76,11 +88,15 @@ class PackedRows:
         return self.whole(x, activation)[..., self.rows]
 
     def to_dense(self) -> Tensor:
+        """The weight [D_out, D_in] of this layer."""
         return self.whole.to_dense()[self.rows].clone()
 
 
 class PackedDepthwise:
-    """A depthwise convolution over time, weight [D, K] and bias [D], on frames whose channels lie together."""
+    """A depthwise convolution over time, for frames with contiguous channels, as between linear layers.
+
+    weight_DK, bias_D: copied.
+    """
 
     def __init__(self, weight_DK: Tensor, bias_D: Tensor | None) -> None:
         with torch.inference_mode(False), torch.no_grad():
@@ -89,13 +105,13 @@ class PackedDepthwise:
                 None if bias_D is None else bias_D.detach().clone(),
             )
             self._weight_KD = self._weight_DK.t().contiguous()
-            # As a picture one pixel high, whose pixels are frames.
+            # oneDNN convolves pictures: this one is a pixel high, and each frame is a pixel.
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(
                 self._weight_DK[:, None, None], [0, 0], [1, 1], [1, 1], len(weight_DK), None
             )
 
     def __call__(self, x_BTD: Tensor, padding: int, activation: Activation) -> Tensor:
-        """[B, T, D] -> [B, T + 2 padding - K + 1, D]."""
+        """[B, T, D] -> [B, T + 2 padding - K + 1, D]. padding: zeros on either side of the frames."""
         if x_BTD.shape[0] * x_BTD.shape[1] <= MAX_FEW_FRAMES and not padding:
             windows_BTKD = x_BTD.unfold(1, len(self._weight_KD), 1).transpose(2, 3)
             y_BTD = torch.linalg.vecdot(windows_BTKD, self._weight_KD, dim=2)
@@ -121,27 +137,29 @@ class PackedDepthwise:
 
 
 class Packable(nn.Module):
-    """A module that can be packed. Both calls may be repeated."""
+    """A module that can be packed. Packing a packed module changes nothing, and so does unpacking an unpacked one."""
 
     def pack(self, dtype: torch.dtype) -> None:
-        """Lay out the weights for inference on the CPU, multiplied in `dtype`."""
+        """Pack the weights for inference on the CPU. dtype: in which they are multiplied."""
         raise NotImplementedError
 
     def unpack(self) -> None:
-        """Undo `pack`, to the bit where `dtype` was float32."""
+        """Undo `pack`. The weights are equal to the bit if they were packed in float32, and rounded in bfloat16."""
         raise NotImplementedError
 
 
 class Linear(nn.Linear, Packable):
-    """torch's linear layer, followed by an activation; while packed it has no other copy of its weights."""
+    """torch's linear layer, followed by an activation. While packed it has no `weight`, so memory does not double."""
 
     packed: PackedWeight | PackedRows | None = None
+    """None: not packed."""
 
     def pack(self, dtype: torch.dtype) -> None:
         if self.packed is None:
             self._give_up_weight(PackedWeight(self.weight, self.bias, dtype))
 
     def _give_up_weight(self, packed: PackedWeight | PackedRows) -> None:
+        """Use `packed` from now on and free the weight."""
         self.packed = packed
         self._trained = self.weight.requires_grad
         del self.weight
@@ -156,7 +174,7 @@ class Linear(nn.Linear, Packable):
 
     def __call__(self, x: Tensor, activation: Activation = "none") -> Tensor:
         if self.packed is not None and not self._forward_hooks and not self._forward_pre_hooks:
-            return self.packed(x, activation)  # without what a call of a module costs
+            return self.packed(x, activation)  # saves the cost of calling a module
         return super().__call__(x, activation)
 
     def forward(self, x: Tensor, activation: Activation = "none") -> Tensor:
@@ -169,7 +187,10 @@ class Linear(nn.Linear, Packable):
 
 
 def pack_as_one(layers: tuple[Linear, ...], dtype: torch.dtype) -> PackedWeight:
-    """Linear layers with the same input, all with a bias or none, packed into one product, side by side."""
+    """Pack linear layers that have the same input. The result gives their outputs side by side in one product.
+
+    Either every layer has a bias or none has.
+    """
     weights: list[Tensor] = [layer.weight for layer in layers]
     biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
     whole = PackedWeight(torch.cat(weights), torch.cat(biases) if biases else None, dtype)

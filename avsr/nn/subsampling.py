@@ -1,4 +1,7 @@
-"""Convolutional subsampling of log-mel frames (FastConformer, arXiv 2305.05084, section 2.1)."""
+"""Convolutional subsampling of log-mel frames (FastConformer, arXiv 2305.05084, section 2.1).
+
+Shapes: B batch, T frames, C channels, F frequency bins, D width, K = 9 pixels of a kernel or K cached frames.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +15,32 @@ from torch import Tensor, nn
 from avsr.nn.masks import padding_mask
 from avsr.nn.packing import Packable, PackedWeight
 
-# What is computed at a time of a longer recording: the inner stages hold far more numbers than go in or come out, and
-# those of so few frames stay in the processor's cache.
 PIECE_FRAMES = 256
+"""Mel frames computed at a time from a long recording. The inner stages hold far more numbers than the input or the
+output, and for this many frames they stay in the processor's cache."""
 
 
 class SubsamplingState(NamedTuple):
-    """What the subsampling still remembers: the last input frame of each stride-2 stage, [B, C, 1, F].
-
-    Before the first chunk of a causal one these are the two zero frames in front.
-    """
+    """The past of a subsampling."""
 
     past: tuple[Tensor, ...]
+    """The last input frame of each stage, [B, C, 1, F]; before the first chunk of a causal one, 2 frames of zeros."""
 
 
 class Subsampling(Packable):
-    """`factor` mel frames (a power of two) become one frame of `width` channels.
+    """Subsampling of `factor` mel frames to one frame of `width` channels, with ReLUs between 3x3 convolutions.
 
-    Each stage is a 3x3 convolution with stride 2 in time and frequency, one zero of padding in front; output j of a
-    stage reads inputs 2j - 1 to 2j + 1, so encoder frame j needs nothing after mel frame `factor` * j + `factor` - 1:
-    an even split into chunks of `factor` frames needs no look-ahead. causal: two zeros in front; output j reads inputs
-    2j - 2 to 2j, and encoder frame j is ready with mel frame `factor` * j. The first stage is a plain convolution; the
-    others are depthwise and pointwise, or plain ones too.
+    Each stage halves time and frequency. With one zero frame in front, output j of a stage reads inputs 2j - 1 to
+    2j + 1. Encoder frame j then needs nothing after mel frame factor * j + factor - 1, so chunks of `factor` mel frames
+    need no look-ahead.
+
+    n_mels: F, frequency bins of the input.
+    width: channels of the output.
+    channels: of the stages.
+    factor: 2, 4, 8 or 16. Raises ValueError for others.
+    kind: stages after the first are depthwise and pointwise convolutions, or plain ones. The first is always plain.
+    causal: two zero frames in front. Output j of a stage reads inputs 2j - 2 to 2j, and encoder frame j is complete
+        with mel frame factor * j.
     """
 
     def __init__(
@@ -50,7 +57,7 @@ class Subsampling(Packable):
         if factor not in (2, 4, 8, 16):
             raise ValueError(f"subsampling factor: got {factor}, expected 2, 4, 8 or 16")
         self.factor = factor
-        self.padding = 2 if causal else 1  # zeros in front, in time as in frequency; behind it is one where needed
+        self.padding = 2 if causal else 1  # zeros in front of time and frequency; behind them at most one
         stages: list[nn.Module] = [nn.Conv2d(1, channels, 3, stride=2)]
         for _ in range(factor.bit_length() - 2):
             if kind == "plain":
@@ -66,8 +73,8 @@ class Subsampling(Packable):
         for _ in stages:
             bins.append((bins[-1] + self.padding) // 2)
         self._bins = bins[:-1]
-        # He et al., arXiv 1502.01852. With torch's default, five layers leave a hundredth of the signal under their
-        # biases, and an encoder takes three times as long to begin to listen.
+        # He et al., arXiv 1502.01852. With torch's default the signal shrinks to a hundredth after five layers and
+        # drowns in their biases: the encoder then trained three times as long before it used the sound.
         for module in self.stages.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -85,6 +92,7 @@ class Subsampling(Packable):
         self._packed = None
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> SubsamplingState:
+        """The state before a stream: zeros, as a whole recording is padded with."""
         return SubsamplingState(
             tuple(
                 torch.zeros(batch_size, channels, self.padding, bins, device=device, dtype=dtype)
@@ -93,7 +101,7 @@ class Subsampling(Packable):
         )
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Encoder frames of whole utterances of so many mel frames."""
+        """The number of encoder frames for whole recordings of `lengths` mel frames, int64 [B]."""
         for _ in self.stages:
             lengths = torch.div(lengths + self.padding, 2, rounding_mode="floor")
         return lengths
@@ -101,11 +109,14 @@ class Subsampling(Packable):
     def forward(
         self, mel_BFT: Tensor, lengths: Tensor, state: SubsamplingState | None = None
     ) -> tuple[Tensor, Tensor, SubsamplingState | None]:
-        """[B, F, T], lengths [B] -> [B, T', width], lengths, next state. T' is ceil(T / factor), and where causal
-        ceil((T - 1) / factor) + 1.
+        """The frames [B, T', width], their lengths [B], and the next state (None if `state` is None).
 
-        With a state, T must be a multiple of `factor` except in the last chunk of a stream and, when causal, in the
-        first, where it is one more than a multiple.
+        T' is ceil(T / factor), or if causal ceil((T - 1) / factor) + 1.
+
+        mel_BFT: log-mel frames.
+        lengths: int64 [B]; frames after the length are padding.
+        state: the past, for a stream. T must then be a multiple of `factor`, except in the last chunk. If causal, T of
+            the first chunk is one more than a multiple.
         """
         if state is None and mel_BFT.shape[2] > PIECE_FRAMES and not self.training:
             return self._in_pieces(mel_BFT, lengths)
@@ -127,11 +138,13 @@ class Subsampling(Packable):
         return out_BTD, lengths, None if state is None else SubsamplingState(tuple(past))
 
     def _padded(self, x_BCTF: Tensor, before: int, past_BCKF: Tensor | None) -> Tensor:
-        """With `before` frames in front, zeros or the past; zeros around the bins, and at the end where the last window
-        reaches past it. Channels last."""
+        """The input with padding: `before` frames in front (the past, or zeros) and zeros around the bins.
+
+        One more zero frame follows if the last window would reach past the end. Channels are last in memory.
+        """
         B, C, T, bins = x_BCTF.shape
         size = (B, C, before + T + (before + T + 1) % 2, self.padding + bins + 1)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled():  # writing into a new tensor, as below, would give no gradients
             front = x_BCTF.new_zeros(B, C, before, bins) if past_BCKF is None else past_BCKF
             joined = torch.cat((front, x_BCTF), dim=2)
             return F.pad(joined, (self.padding, 1, 0, size[2] - before - T))
@@ -142,9 +155,9 @@ class Subsampling(Packable):
         return padded
 
     def _in_pieces(self, mel_BFT: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, None]:
-        """A long recording as a stream."""
+        """`forward` of a long recording, computed as a stream."""
         state = self.initial_state(len(mel_BFT), mel_BFT.device, mel_BFT.dtype)
-        first = PIECE_FRAMES + self.padding - 1  # one more where causal
+        first = PIECE_FRAMES + self.padding - 1  # a causal first chunk is one frame longer
         starts = [0, *range(first, mel_BFT.shape[2], PIECE_FRAMES)]
         parts = []
         for start, end in zip(starts, [*starts[1:], mel_BFT.shape[2]], strict=True):
@@ -156,14 +169,15 @@ class Subsampling(Packable):
 
 
 def _masked(x_BCTF: Tensor, lengths: Tensor) -> Tensor:
+    """x with zeros in the padding."""
     valid_BT = padding_mask(lengths, x_BCTF.shape[2])
     return x_BCTF if valid_BT is None else x_BCTF.masked_fill(~valid_BT[:, None, :, None], 0.0)
 
 
 class _PackedSubsampling:
-    """The stages, with their ReLU, and the projection of a `Subsampling`.
+    """The stages (with their ReLU) and the projection of a `Subsampling`, packed.
 
-    Channels are last: those of a pixel lie together, so that products over channels need no rearrangement.
+    Channels are last in memory, so that products over channels need no rearrangement.
     """
 
     def __init__(self, module: Subsampling, dtype: torch.dtype) -> None:
@@ -180,7 +194,7 @@ class _PackedSubsampling:
 
 
 class _FirstStage:
-    """3x3 with stride 2 from one channel, as a product of 9-pixel windows with the weights."""
+    """A 3x3 convolution with stride 2 from one channel, as a product of windows of 9 pixels with the weights."""
 
     def __init__(self, stage: nn.Conv2d, dtype: torch.dtype) -> None:
         self._weight = PackedWeight(stage.weight.flatten(1), stage.bias, dtype)
@@ -191,7 +205,7 @@ class _FirstStage:
 
 
 class _DepthwiseStage:
-    """Depthwise 3x3 with stride 2, then a product over channels."""
+    """A depthwise 3x3 convolution with stride 2, then a product over channels."""
 
     def __init__(self, stage: nn.Sequential, dtype: torch.dtype) -> None:
         depthwise, pointwise = stage
@@ -205,6 +219,8 @@ class _DepthwiseStage:
 
 
 class _PlainStage:
+    """A 3x3 convolution with stride 2, not packed: torch's is fast enough if channels are last."""
+
     def __init__(self, stage: nn.Conv2d) -> None:
         self._stage = stage
 

@@ -1,38 +1,33 @@
-"""A transcript as a file: one writer a format, each a pure function from Transcript to text.
-
-The formats:
+"""A transcript as the text of a file, or written to one.
 
     txt    the words, one line a segment
     srt    SubRip subtitles
     vtt    WebVTT subtitles
     tsv    start and end in milliseconds, text: one line a segment, with a header
-    json   everything there is, schema 1
+    json   everything a transcript holds, schema 1
     ctm    NIST CTM, one line a word, for scoring tools
+
+Each format is a pure function from Transcript to text.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from avsr.errors import AvsrError, ConfigError, nearest
-from avsr.output.ctm import to_ctm
-from avsr.output.json import to_json
-from avsr.output.srt import to_srt
-from avsr.output.tsv import to_tsv
-from avsr.output.txt import to_txt
-from avsr.output.vtt import to_vtt
+from avsr.files import write_text
+from avsr.output.formats import to_ctm, to_json, to_json_line, to_tsv, to_txt
+from avsr.output.subtitles import to_srt, to_vtt
 from avsr.transcript import Transcript
 
-if TYPE_CHECKING:
-    from os import PathLike
+__all__ = ["FORMATS", "render", "to_json_line", "write"]
 
 _WRITERS = {"txt": to_txt, "srt": to_srt, "vtt": to_vtt, "tsv": to_tsv, "json": to_json, "ctm": to_ctm}
 
 FORMATS = tuple(_WRITERS)
-"""The names of the formats; each is also the suffix of its files."""
+"""The names of the formats. Each name is also the suffix of its files."""
 
 
 def render(transcript: Transcript, format_name: str) -> str:
@@ -52,25 +47,21 @@ def render(transcript: Transcript, format_name: str) -> str:
 
 
 def write(transcript: Transcript, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-    """Write one output file, in UTF-8, in the format its suffix names; whole or not at all.
+    """Write one output file in UTF-8, whole or not at all. The suffix of its name chooses the format.
 
-    Raises ConfigError for a suffix that names no format, AvsrError when the file is there and `overwrite` is False, or
-    when it cannot be written.
+    Raises ConfigError for a suffix that names no format. Raises AvsrError if the file exists and `overwrite` is False,
+    or if it cannot be written.
     """
     path = Path(path)
     text = render(transcript, path.suffix.removeprefix(".").lower())
-    # The name is short so that it fits wherever `path` does, and begins with a dot so that no `*.srt` meets it.
-    partial = path.with_name(f".{os.urandom(6).hex()}.partial")
     try:
         if not overwrite and path.exists():
             raise AvsrError(f"{path}: is there already", remedy="give another name, or overwrite=True to replace it")
-        # A file name that is not UTF-8 reaches us with lone surrogates, which backslashreplace makes into valid JSON.
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-        os.replace(partial, path)
+        # write_text would make a missing folder; a spelling mistake in a path should be an error instead. The slash
+        # at the end tells a missing folder from a file of that name.
+        os.stat(os.path.join(path.parent, ""))
+        write_text(path, text)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or str(error)
         remedy = None if path.parent.is_dir() else f"make the folder {path.parent} first"
         raise AvsrError(f"{path}: cannot be written", got=reason, remedy=remedy) from None
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            partial.unlink()

@@ -1,29 +1,54 @@
-"""Segments as subtitle cues: what SubRip and WebVTT share."""
+"""Subtitles, SubRip and WebVTT: segments cut into cues that fit on a screen and stay readable."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from html import escape
 
 from avsr.transcript import Transcript, Word
 
-MAX_LINE_CHARACTERS = 42  # the usual limit of broadcasters: about what is read in one sweep of the eyes
+MAX_LINE_CHARACTERS = 42
+"""Broadcasters set about this limit: it is what a reader takes in with one sweep of the eyes."""
+
 MAX_CUE_LINES = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Cue:
-    """What is on the screen at one time. start_ms, end_ms: media milliseconds, end_ms > start_ms."""
+    """Lines of text that are on the screen at one time."""
 
     start_ms: int
+    """Media time."""
     end_ms: int
+    """Media time; always after start_ms."""
     lines: tuple[str, ...]
 
 
-def cues(transcript: Transcript) -> list[Cue]:
-    """The transcript as cues of at most 2 lines of 42 characters; a longer segment becomes several cues.
+def to_srt(transcript: Transcript) -> str:
+    """SubRip: numbered cues with a blank line between them."""
+    blocks = []
+    for number, cue in enumerate(cues(transcript), start=1):
+        # Players take a line with "-->" for the times of a cue, and SubRip has no way to escape it.
+        text = "\n".join(cue.lines).replace("-->", "->")
+        blocks.append(f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n{text}\n")
+    return "\n".join(blocks)
 
-    Lines break between words only, so a single longer word makes a longer line.
+
+def to_vtt(transcript: Transcript) -> str:
+    """WebVTT: a header, then cues with a blank line between them. `&`, `<` and `>` are escaped."""
+    blocks = ["WEBVTT\n"]
+    for cue in cues(transcript):
+        # Escaping ">" also keeps "-->" in the text from being read as times.
+        text = escape("\n".join(cue.lines), quote=False)
+        blocks.append(f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{text}\n")
+    return "\n".join(blocks)
+
+
+def cues(transcript: Transcript) -> list[Cue]:
+    """The transcript as cues of at most 2 lines of 42 characters. A longer segment becomes several cues.
+
+    Lines break only between words, so a word of more than 42 characters makes a longer line.
     """
     result = []
     for segment in transcript.segments:
@@ -32,13 +57,13 @@ def cues(transcript: Transcript) -> list[Cue]:
             shown = lines[first : first + MAX_CUE_LINES]
             start_ms = round(shown[0][0].start * 1000)
             end_ms = round(shown[-1][-1].end * 1000)
-            # Players drop a cue that lasts no time at all.
+            # Players skip a cue that ends when it starts.
             result.append(Cue(start_ms, max(end_ms, start_ms + 1), tuple(_text(line) for line in shown)))
     return result
 
 
-def clock(time_ms: int, decimal_mark: str) -> str:
-    """`HH:MM:SS` and milliseconds after the mark."""
+def _clock(time_ms: int, decimal_mark: str) -> str:
+    """`HH:MM:SS`, the mark, then milliseconds."""
     seconds, milliseconds = divmod(time_ms, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
@@ -46,17 +71,22 @@ def clock(time_ms: int, decimal_mark: str) -> str:
 
 
 def _balanced_lines(words: Sequence[Word]) -> list[list[Word]]:
-    """As few lines as the limit allows, of about equal width, so that no lone last word flashes by."""
-    best = _lines(words, MAX_LINE_CHARACTERS)
+    """The words in as few lines as the limit allows, the lines of about equal width.
+
+    Full lines would often leave a single word for the last line, which then flashes by as a cue of its own.
+    """
+    best = _break_lines(words, MAX_LINE_CHARACTERS)
+    # The narrowest width that needs no more lines gives the most even ones.
     for width in range(MAX_LINE_CHARACTERS - 1, 0, -1):
-        narrower = _lines(words, width)
+        narrower = _break_lines(words, width)
         if len(narrower) > len(best):
             break
         best = narrower
     return best
 
 
-def _lines(words: Sequence[Word], width: int) -> list[list[Word]]:
+def _break_lines(words: Sequence[Word], width: int) -> list[list[Word]]:
+    """The words in lines of at most `width` characters; a longer word gets a line of its own."""
     lines: list[list[Word]] = []
     for word in words:
         if lines and len(_text([*lines[-1], word])) <= width:
@@ -67,5 +97,5 @@ def _lines(words: Sequence[Word], width: int) -> list[list[Word]]:
 
 
 def _text(words: Sequence[Word]) -> str:
-    # Blank lines and line breaks end a cue in both formats, so none may come from inside a word.
+    # A blank line or line break ends a cue in both formats, so a word must not bring one along.
     return " ".join(" ".join(word.word for word in words).split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, NamedTuple
 
-from avsr.output.json import word_document
+from avsr.output.formats import word_document
 from avsr.transcript import Word
 
 Kind = Literal["partial", "final", "mode", "counters"]

@@ -1,4 +1,7 @@
-"""FastConformer (Rekesh et al., arXiv 2305.05084): subsampling of log-mel frames, then Conformer blocks."""
+"""FastConformer (Rekesh et al., arXiv 2305.05084): subsampling of log-mel frames, then Conformer blocks.
+
+Shapes: B batch, T frames, F frequency bins, D width.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,14 @@ from avsr.nn.subsampling import Subsampling, SubsamplingState
 
 
 class AudioEncoderState(NamedTuple):
-    """The past of the audio encoder."""
+    """The past of the audio encoder in a stream."""
 
     subsampling: SubsamplingState
     conformer: ConformerState
 
 
 class AudioEncoder(nn.Module):
-    """Log-mel [B, F, T], lengths [B] -> [B, T', width], lengths, next state; T' is the subsampling's.
-
-    attention: another context than the configured one, one of `attention_choices` as a rule; a state belongs to the
-    context that it was made for.
-    """
+    """Encodes log-mel frames of 10 ms as frames of 10 ms times `config.subsampling`, which is 80 ms beside lips."""
 
     def __init__(self, config: AudioEncoderConfig, n_mels: int) -> None:
         super().__init__()
@@ -46,7 +45,10 @@ class AudioEncoder(nn.Module):
     def initial_state(
         self, batch_size: int, device: torch.device, dtype: torch.dtype, attention: AttentionContext | None = None
     ) -> AudioEncoderState:
-        """An empty past. Raises ValueError when attention or convolutions need the future."""
+        """The state before a stream, for the same `attention` as in `forward`.
+
+        Raises ValueError if attention or convolutions need the future.
+        """
         return AudioEncoderState(
             self.subsampling.initial_state(batch_size, device, dtype),
             self.conformer.initial_state(batch_size, attention or self.config.attention, device, dtype),
@@ -59,6 +61,13 @@ class AudioEncoder(nn.Module):
         state: AudioEncoderState | None = None,
         attention: AttentionContext | None = None,
     ) -> tuple[Tensor, Tensor, AudioEncoderState | None]:
+        """The frames [B, T', width], their lengths [B], and the next state (None if `state` is None).
+
+        mel_BFT: log-mel features.
+        lengths: int64 [B]; mel frames after the length are padding.
+        state: the past, for a stream. It must have been made for the same attention context.
+        attention: a context other than the configured one, usually one of `config.attention_choices`.
+        """
         x_BTD, lengths, subsampling_state = self.subsampling(
             mel_BFT, lengths, None if state is None else state.subsampling
         )

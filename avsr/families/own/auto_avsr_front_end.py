@@ -1,8 +1,8 @@
-"""The visual front end of Auto-AVSR's published models: a 3-D convolution and a ResNet-18 in a `.pth` file.
+"""Reads the visual front end of Auto-AVSR's published models, a 3-D convolution and a ResNet-18, from a `.pth` file.
 
-Of the file only the weights under `frontend3D.` and `trunk.` are used, whatever stands before these names
-(`frontend.`, `encoder.frontend.`, `model.encoder.frontend.`): all of them, and nothing else may be there. The rest,
-encoder and decoder, is left alone. Nothing is unpickled.
+Only the weights under `frontend3D.` and `trunk.` are read. Any prefix may stand before these names (`frontend.`,
+`encoder.frontend.`, `model.encoder.frontend.`). The weights of the file's encoder and decoder are ignored. The pickle
+in the file is not run.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ if TYPE_CHECKING:
 
 STEM = "frontend3D."
 FIRST = STEM + "0.weight"
-NESTED = ("state_dict", "model_state_dict")  # of a Lightning checkpoint, of a word-level lip reader
+NESTED = ("state_dict", "model_state_dict")
+"""Keys under which the weights may be: in a checkpoint of Lightning, in one of Auto-AVSR's models for single words."""
 
 
 def load_visual_trunk(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
-    """Copy the front end in the file into `trunk`, or leave it as it is.
+    """Copy the front end of the file into `trunk`. After an error `trunk` is unchanged.
 
-    Raises ModelError when the file is damaged, holds no such front end, or a weight of it is missing, has another
-    shape, is not finite, or is one too many, as those of PReLU are: the models use SiLU.
+    Raises ModelError if the file is damaged or holds no such front end, or if a weight is missing, unknown, not finite
+    or of another shape. Older models with PReLU have unknown weights: this trunk computes SiLU.
     """
     path = Path(path)
     content = read_torch_file(path, str(path))
     if isinstance(content, dict):
         content = next((content[key] for key in NESTED if isinstance(content.get(key), dict)), content)
     weights = plain_tensors(content, str(path))
+    # The dot in front keeps "myfrontend3D.0.weight" from counting as a front end.
     prefixes = [name.removesuffix(FIRST) for name in weights if f".{name}".endswith(f".{FIRST}")]
     if len(prefixes) != 1:
         raise ModelError(
             f"{path}: weight {FIRST} is missing" if not prefixes else f"{path}: holds two visual front ends",
             got=shown([name + FIRST for name in prefixes] or list(weights)[:3]),
             expected=f"one, with a prefix or none, as in encoder.frontend.{FIRST}",
-            remedy="give the weights of an Auto-AVSR model that sees, vsr_*.pth",
+            remedy="give the weights of an Auto-AVSR model that reads lips, vsr_*.pth",
         )
     prefix = prefixes[0]
     converted: dict[str, torch.Tensor] = {}
@@ -52,6 +54,7 @@ def load_visual_trunk(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
         if source not in weights:
             raise ModelError(f"{path}: weight {source} is missing", remedy="give the weights of an Auto-AVSR model")
         tensor = weights[source]
+        # The 3-D convolution has one input channel; ours has its slots as channels instead.
         shape = (ours.shape[0], 1, *ours.shape[1:]) if source.endswith(FIRST) else ours.shape
         if tensor.shape != shape:
             raise ModelError(
@@ -71,7 +74,7 @@ def load_visual_trunk(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
 
 
 def _source_name(name: str) -> str:
-    """What the file calls one of the weights of torchvision's ResNet-18."""
+    """The file's name for the weight `name` of torchvision's ResNet-18, without the prefix."""
     for ours, theirs in (("conv1.", "0."), ("bn1.", "1.")):
         if name.startswith(ours):
             return STEM + theirs + name.removeprefix(ours)

@@ -1,4 +1,4 @@
-"""Our checkpoint: a folder of safetensors weights, configuration, tokenizer and model card. Nothing is unpickled."""
+"""Our checkpoint: a folder of safetensors weights, configuration, tokenizer and model card. It holds no pickle."""
 
 from __future__ import annotations
 
@@ -35,9 +35,13 @@ def save_checkpoint(
     card: str,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write a checkpoint folder, whole or not at all; one that is there is replaced.
+    """Write a checkpoint folder, whole or not at all, and return its path. An existing folder is replaced.
 
-    dtype: of the stored floating-point weights; None keeps them as they are.
+    folder: its parents are made.
+    network: gives the weights and the configuration.
+    tokenizer: written beside them.
+    card: the text of README.md.
+    dtype: of the floating-point weights in the file; None: their own.
     """
     from safetensors.torch import save_file
 
@@ -45,20 +49,20 @@ def save_checkpoint(
     folder.parent.mkdir(parents=True, exist_ok=True)
     weights = {}
     for name, tensor in network.state_dict().items():
-        tensor = tensor.detach().cpu()
+        tensor = tensor.detach().cpu()  # a checkpoint must load on a machine without a GPU
         if dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(dtype)
         weights[name] = tensor.contiguous()
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        staging.chmod(0o755)
+        staging.chmod(0o755)  # mkdtemp makes a folder that others cannot read
         save_file(weights, staging / WEIGHTS_NAME, metadata={"format": "pt"})
         (staging / WEIGHTS_NAME).chmod(0o644)
         content = {"format": FORMAT_VERSION, "model": as_mapping(network.config)}
         (staging / CONFIG_NAME).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         (staging / tokenizer.FILE_NAME).write_bytes(tokenizer.data())
         (staging / CARD_NAME).write_text(card, encoding="utf-8")
-        if folder.exists():
+        if folder.exists():  # a folder with files in it cannot be replaced by a rename
             retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
             os.replace(folder, retired / folder.name)
             os.replace(staging, folder)
@@ -71,7 +75,11 @@ def save_checkpoint(
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The configuration of a checkpoint folder. Raises ModelError or ConfigError."""
+    """The configuration of a checkpoint folder.
+
+    Raises ModelError if the folder is no checkpoint, or was written by a newer version. Raises ConfigError if a key or
+    value is wrong.
+    """
     path = folder / CONFIG_NAME
     if not folder.exists():
         raise ModelError(
@@ -98,15 +106,16 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Network, Tokenizer]:
-    """The network (float32, in evaluation mode, on the CPU) and tokenizer of a checkpoint folder.
+    """The network and tokenizer of a checkpoint folder. The network is float32, on the CPU, in evaluation mode.
 
-    Raises ModelError or ConfigError when a file is missing, damaged or does not fit the configuration.
+    Raises ModelError or ConfigError if a file is missing, is damaged, or does not fit the configuration.
     """
     from avsr.families.own.network import Network
 
     folder = Path(folder)
     config = read_config(folder)
     tokenizer = read_tokenizer(folder)
+    # A tokenizer of another model would give other words without any error.
     if len(tokenizer) != config.vocabulary_size:
         raise ModelError(f"{folder}: vocabulary", got=f"{len(tokenizer)} units", expected=str(config.vocabulary_size))
     weights = read_weights(folder / WEIGHTS_NAME)
@@ -121,6 +130,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Network, Tokenizer]
                 got=tuple(weights[name].shape),
                 expected=tuple(tensor.shape),
             )
+    # A weight that is left over means that the configuration describes another network.
     unknown = sorted(set(weights) - set(expected))
     if unknown:
         raise ModelError(f"{folder / WEIGHTS_NAME}: unknown weight", got=unknown[0], remedy="check config.yaml")
@@ -129,7 +139,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Network, Tokenizer]
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file. Raises ModelError when it is missing, damaged or larger than 8 GiB."""
+    """The tensors of a safetensors file by name. Raises ModelError if it is missing, damaged or larger than 8 GiB."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

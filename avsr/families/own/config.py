@@ -1,4 +1,7 @@
-"""Everything that changes a model's numbers, in one frozen tree."""
+"""The configuration of a model: everything that changes its numbers, in one frozen tree.
+
+It is written to `config.yaml` of a checkpoint. Values that contradict each other raise ValueError.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,29 @@ from avsr.nn.masks import AttentionContext
 from avsr.sound.mel import MelConfig
 
 FORMAT_VERSION = 1
+"""Version of the checkpoint layout. It rises when an older avsr would misread a new checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioEncoderConfig:
-    """FastConformer over log-mel frames.
-
-    subsampling: mel frames per encoder frame. subsampling_channels, subsampling_kind: of its convolutions.
-    subsampling_causal: they look one frame further back and not ahead. conformer: the blocks. attention: how far a
-    frame may look; attention_choices: other contexts that the model was trained for, chunked ones with the lips and the
-    fusion too (`FusionConfig.contexts`). scale_input: multiply by sqrt(width) before the blocks, as published models
-    do.
-    """
+    """FastConformer over log-mel frames."""
 
     conformer: ConformerShape
+    """The blocks after the subsampling."""
     subsampling: int = 8
+    """Mel frames (10 ms) per encoder frame: 2, 4, 8 or 16."""
     subsampling_channels: int = 64
+    """Channels of the subsampling's convolutions."""
     subsampling_kind: Literal["depthwise", "plain"] = "depthwise"
+    """Convolutions of the subsampling after the first."""
     subsampling_causal: bool = False
+    """Whether the convolutions read one frame further back instead of one frame ahead."""
     attention: AttentionContext = field(default_factory=AttentionContext)
+    """How far attention reaches, in encoder frames."""
     attention_choices: tuple[AttentionContext, ...] = ()
+    """Other contexts that the model was trained for. A chunked one applies to lips and fusion as well."""
     scale_input: bool = False
+    """Whether the frames are multiplied by sqrt(width) before the blocks, as in published models."""
 
     def __post_init__(self) -> None:
         if self.subsampling not in (2, 4, 8, 16):
@@ -43,25 +48,25 @@ class AudioEncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VisualEncoderConfig:
-    """Convolutional trunk over lip crops, then Conformer blocks.
-
-    trunk: "light", four convolutions for CPUs, or "resnet18", the front end of Auto-AVSR at 60 times the cost.
-    channels: of the stages of the light one. The first layer reads `stem_slots` neighbouring crops at once, of which
-    `stem_look_ahead` lie in the future. normalize: each crop by its own mean and deviation ("each"), or all by `mean`
-    and `std` of the grey in [0, 1] ("fixed"; the published Auto-AVSR weights expect the defaults). conformer: the
-    blocks over slots of 40 ms, whose outputs are joined two by two. attention: how far they look, in frames of 80 ms as
-    everywhere else.
-    """
+    """Convolutional trunk over lip crops, then Conformer blocks over slots of 40 ms, then pairs of slots."""
 
     conformer: ConformerShape
+    """The blocks after the trunk. Their width equals the width of the audio encoder."""
     trunk: Literal["light", "resnet18"] = "light"
+    """"light": four convolutions for CPUs. "resnet18": the front end of Auto-AVSR, at 60 times the cost."""
     channels: tuple[int, ...] = (24, 48, 96, 128)
+    """Channels of the four stages of the light trunk."""
     stem_slots: int = 5
+    """Neighbouring crops that the first layer of the trunk reads."""
     stem_look_ahead: int = 2
+    """How many of the stem_slots crops lie in the future."""
     normalize: Literal["each", "fixed"] = "each"
+    """"each": every crop by its own mean and deviation. "fixed": all crops by `mean` and `std`."""
     mean: float = 0.421
+    """Grey in [0, 1]. The published Auto-AVSR weights expect the defaults of mean and std."""
     std: float = 0.165
     attention: AttentionContext = field(default_factory=AttentionContext)
+    """How far attention of the blocks reaches, in frames of 80 ms as in the other parts."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.stem_look_ahead < self.stem_slots:
@@ -69,27 +74,28 @@ class VisualEncoderConfig:
         if len(self.channels) != 4 or min(self.channels) < 1:
             raise ValueError(f"channels: got {list(self.channels)}, expected 4 stages of 1 or more")
         if self.trunk == "resnet18" and self.channels != type(self).channels:
-            raise ValueError("channels: expected none with trunk resnet18, whose sizes are fixed")
+            raise ValueError("channels: expected none with trunk resnet18, which has fixed sizes")
         if self.std <= 0:
             raise ValueError(f"std: got {self.std}, expected more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusionConfig:
-    """Transformer over 80 ms frames that may look at the lips.
-
-    layers, heads, expansion, dropout: of the transformer. attention: over the sound. lips: the window of lip frames
-    around each frame; mouths lead the sound by 100 to 300 ms, so it reaches further back than ahead. gated: sound and
-    lips each pass a gate, instead of one linear map that joins both; docs/experiments.md compares them.
-    """
+    """Transformer over audio frames of 80 ms, which attends to the lip frames around each of them."""
 
     layers: int = 2
     heads: int = 4
+    """A divisor of the audio encoder's width."""
     expansion: int = 4
+    """Inner width of the feed-forward parts, as a multiple of the width."""
     dropout: float = 0.1
+    """Share of values that training sets to zero."""
     attention: AttentionContext = field(default_factory=AttentionContext)
+    """How far self-attention reaches."""
     lips: AttentionContext = field(default_factory=lambda: AttentionContext(left=5, right=3))
+    """The lip frames that a frame attends to. Lips move 100 to 300 ms before the sound, hence more past than future."""
     gated: bool = False
+    """Whether sound and lips each pass a gate. False: one linear map joins them. docs/experiments.md compares both."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "expansion"):
@@ -99,11 +105,12 @@ class FusionConfig:
             raise ValueError(f"dropout: got {self.dropout}, expected 0 to 1")
 
     def contexts(self, attention: AttentionContext | None) -> tuple[AttentionContext, AttentionContext]:
-        """What a frame sees of the sound and of the lips when the encoders run with `attention`, None for their own.
+        """The contexts of self-attention and of attention to the lips, if the encoders run with `attention`.
 
-        In chunks both end with the chunk, and the window of the lips is rounded up to whole chunks.
+        None: the encoders run with their configured context. If `attention` is chunked, both contexts end with the
+        chunk, and the window over the lips is rounded up to whole chunks.
         """
-        if attention is None or attention.chunk is None:
+        if attention is None or attention.chunk is None:  # only chunks end what a frame may see ahead
             return self.attention, self.lips
         left = -1 if self.lips.left < 0 else -(-self.lips.left // attention.chunk) * attention.chunk
         return attention, AttentionContext(style="chunked", left=left, right=attention.right)
@@ -111,28 +118,26 @@ class FusionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A whole audio-visual recogniser.
-
-    name: what it is called in transcripts. vocabulary_size: output units without the CTC blank, which is the last
-    index. visual_encoder and fusion may be absent together: a model that only hears. trained: what it was trained to
-    recognise from, None for all that its parts allow. decodes: whose CTC heads give the result, that of the fusion, or
-    of a model whose fusion is not trained yet those of the two sides.
-    """
+    """A whole recogniser: of sound alone, or of sound and lips."""
 
     name: str
+    """Shown in transcripts."""
     vocabulary_size: int
+    """Number of output units without the CTC blank. The blank has this number as its index."""
     audio_encoder: AudioEncoderConfig
     visual_encoder: VisualEncoderConfig | None = None
+    """None: the model reads no lips, and has no fusion either."""
     fusion: FusionConfig | None = None
     mel: MelConfig = field(default_factory=MelConfig)
     trained: tuple[Modality, ...] | None = None
+    """What the model was trained to recognise speech from. None: everything its parts allow."""
     decodes: Literal["fused", "sides"] = "fused"
+    """Which CTC head gives the result. "fused": the one after the fusion. "sides": the head of the sound, or of the
+    lips without sound, in a model with a fusion that is not trained yet."""
     domain: str | None = None
-    """What the model knows if not ordinary speech, as in "the 51 words of GRID": users are told on every run."""
-    licence: str | None = None
-    """SPDX identifier of the licence of the weights."""
+    """The only speech that the model knows, such as "the 51 words of GRID"; shown on every run. None: not stated."""
     languages: tuple[str, ...] = ()
-    """Codes such as "en"; empty: not said."""
+    """Codes such as "en". Empty: not stated."""
 
     def __post_init__(self) -> None:
         if self.vocabulary_size < 1:
@@ -143,26 +148,27 @@ class ModelConfig:
             audio, visual = self.audio_encoder.conformer.width, self.visual_encoder.conformer.width
             if audio != visual:
                 raise ValueError(f"visual_encoder width: got {visual}, expected {audio} as in audio_encoder")
-            if self.audio_encoder.subsampling != 8:
+            if self.audio_encoder.subsampling != 8:  # two lip slots make one frame of 80 ms
                 raise ValueError(f"subsampling: got {self.audio_encoder.subsampling}, expected 8 (80 ms) beside lips")
             if self.fusion is not None and audio % self.fusion.heads:
                 raise ValueError(f"fusion heads: got {self.fusion.heads}, expected a divisor of the width {audio}")
         can = ("a",) if self.visual_encoder is None else ("a", "v", "av")
         if self.trained is not None and not (self.trained and set(self.trained) <= set(can)):
             raise ValueError(f"trained: got {', '.join(self.trained) or 'nothing'}, expected some of {', '.join(can)}")
+        # The heads of the two sides cannot give one result for both together.
         if self.decodes == "sides" and "av" in self.modalities:
             raise ValueError("decodes: got sides, expected fused for a model that is trained for av")
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """What it can recognise from."""
+        """What the model can recognise speech from."""
         if self.trained is not None:
             return self.trained
         return ("a",) if self.visual_encoder is None else ("a", "v", "av")
 
     @property
     def chunk_contexts(self) -> dict[int, AttentionContext]:
-        """The chunks that this model can stream in: frames -> attention context, the shortest first."""
+        """The attention contexts for streaming by the number of frames in a chunk, the shortest chunk first."""
         audio = self.audio_encoder
         known = {
             c.chunk: c for c in (audio.attention, *audio.attention_choices) if c.chunk is not None and c.streamable
@@ -170,7 +176,7 @@ class ModelConfig:
         return dict(sorted(known.items()))
 
     def chunk_context(self, chunk_ms: int) -> AttentionContext:
-        """The attention context of chunks of so many ms. Raises ConfigError for those it was not trained for."""
+        """The attention context for chunks of `chunk_ms`. Raises ConfigError if the model was not trained for it."""
         contexts = self.chunk_contexts
         if not contexts:
             raise ConfigError(
@@ -189,5 +195,5 @@ class ModelConfig:
 
     @property
     def frame_ms(self) -> int:
-        """Duration of one output frame."""
+        """Duration of one output frame: 80 for all models with lips."""
         return HOP_MS * self.audio_encoder.subsampling

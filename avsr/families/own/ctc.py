@@ -1,4 +1,7 @@
-"""The CTC output layer (Graves et al., ICML 2006). The blank is the last index."""
+"""The CTC output layer (Graves et al., ICML 2006). The blank is the last index.
+
+Shapes: B batch, T frames, D width, V units of the vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from avsr.nn.packing import Linear
 
 
 class CTCHead(nn.Module):
-    """Frames [B, T, D] -> log-probabilities [B, T, V + 1] of V units and, last, the blank."""
+    """Frames [B, T, D] -> log-probabilities [B, T, V + 1], float32: the V units, and last the blank."""
 
     def __init__(self, width: int, vocabulary_size: int) -> None:
         super().__init__()

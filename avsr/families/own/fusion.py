@@ -1,4 +1,7 @@
-"""Sound and lips together: a transformer over the audio frames that gathers from the lips."""
+"""Fusion of sound and lips: a transformer over the audio frames, which attends to the lip frames around each of them.
+
+Shapes: B batch, T frames of 80 ms, D width, E = 2 D.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,41 @@ from avsr.nn.conformer import FeedForward
 from avsr.nn.masks import AttentionContext, History, Sight, initial_history, padding_mask
 from avsr.nn.packing import Linear
 
-LIPS_BIAS = -2.0  # sigmoid(-2) = 0.12: lips start as a whisper ...
-SOUND_BIAS = 4.0  # ... beside sound that stays as it is, sigmoid(4) = 0.98
+# Training of a gated fusion starts with sound that passes nearly unchanged and with little of the lips.
+LIPS_BIAS = -2.0
+"""The gate of the lips starts at sigmoid(-2) = 0.12."""
+SOUND_BIAS = 4.0
+"""The gate of the sound starts at sigmoid(4) = 0.98."""
 
 
 class FusionLayerState(NamedTuple):
-    """The past of one fusion layer."""
+    """The past of one fusion layer in a stream."""
 
     lips: AttentionState
     sound: AttentionState
 
 
 class FusionState(NamedTuple):
-    """The past of the fusion transformer, first layer first, and which frames of lips and sound were real."""
+    """The past of the fusion transformer in a stream."""
 
     layers: tuple[FusionLayerState, ...]
+    """First layer first."""
     lips_history: History
+    """Which lip frames were seen."""
     sound_history: History
+    """Which audio frames were real."""
 
 
 class LipAttention(nn.Module):
-    """An audio frame, and what it gathers from the lips around it, joined by one linear map.
+    """Joins each audio frame with what attention reads from the lips around it. A frame without lips stays the same.
 
-    Lips that are only ever added could not silence a sound that noise has made sure of the wrong word; so nothing of
-    the frame goes round the map. gated: the sum of both instead, each times a gate that sees both. A frame that sees
-    no lips stays exactly as it is.
+    One linear map joins them, and there is no residual connection around it: in noise the sound can be certain of a
+    wrong word, and lips that are only added to it could not overrule it.
+
+    width: D.
+    heads: of the attention.
+    dropout: share of values that training sets to zero.
+    gated: instead of the map, sound and lips are each multiplied by a gate that reads both, and added.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, gated: bool = False) -> None:
@@ -61,6 +74,13 @@ class LipAttention(nn.Module):
         sight: Sight,
         state: AttentionState | None,
     ) -> tuple[Tensor, AttentionState | None]:
+        """The joined frames [B, T, D] and the next state (None if `state` is None).
+
+        x_BTD: the audio frames.
+        lips_BTD: the lip frames.
+        sight: which lip frames each audio frame may see.
+        state: the past of the lips, for a stream.
+        """
         normed_BTD = self.norm(x_BTD)
         gathered_BTD, next_state = self.attention(normed_BTD, lips_BTD, sight, state)
         both_BTE = torch.cat((normed_BTD, gathered_BTD), dim=-1)
@@ -69,12 +89,12 @@ class LipAttention(nn.Module):
             mixed_BTD = sound_BTD * x_BTD + self.dropout(lips_BTD * gathered_BTD)
         else:
             mixed_BTD = self.dropout(self.join(both_BTE))
-        any_BT = sight.seen()
+        any_BT = sight.seen()  # the attention output of a frame that sees no lips is meaningless
         return mixed_BTD if any_BT is None else torch.where(any_BT[..., None], mixed_BTD, x_BTD), next_state
 
 
 class FusionLayer(nn.Module):
-    """A look at the lips, self-attention, feed-forward; each on its own norm, the latter two added."""
+    """Attention to the lips, self-attention, feed-forward. Each has a norm before it; the last two are residual."""
 
     def __init__(self, width: int, config: FusionConfig) -> None:
         super().__init__()
@@ -84,7 +104,7 @@ class FusionLayer(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, config.expansion, dropout=config.dropout, use_bias=True)
         self.dropout = nn.Dropout(config.dropout)
-        # Start as the identity, so that how to join sound and lips is learnt first.
+        # At first both add nothing, so that training begins with how to join sound and lips.
         for last in (self.sound.to_output, self.feed_forward.project):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -98,7 +118,14 @@ class FusionLayer(nn.Module):
         fused_BT: Tensor | None,
         state: FusionLayerState | None,
     ) -> tuple[Tensor, FusionLayerState | None]:
-        """fused_BT: the frames that it works on; the others stay as they are. None for all."""
+        """The frames [B, T, D] after this layer, and the next state (None if `state` is None).
+
+        x_BTD: the frames before this layer.
+        sound_sight: which frames each frame may see.
+        lips_BTD, lips_sight: the lip frames, and which of them each frame may see; None: no lips.
+        fused_BT: the frames that the layer changes; None: all.
+        state: the past, for a stream.
+        """
         given_BTD = x_BTD
         lips_state = None if state is None else state.lips
         if lips_BTD is not None and lips_sight is not None:
@@ -117,13 +144,10 @@ class FusionLayer(nn.Module):
 
 
 class FusionTransformer(nn.Module):
-    """Audio frames [B, T, D], lip frames [B, T, D] or None -> fused frames [B, T, D], next state.
+    """Fuses audio frames and lip frames of 80 ms.
 
-    A frame that is heard and has no lips in its window comes out as it came in, so that without lips there is the audio
-    encoder and nothing else: its head reads fused frames too. seen_BT says which lip frames were seen. `heard_BT`,
-    where given, is False on frames without sound: they start from one learned vector instead of the audio encoder's
-    output. attention: the context that the encoders ran with, None for their own. With a state, lips must be given
-    (absent ones at need), since their caches move on with time.
+    A frame with sound and without lips in its window stays exactly the same. Without lips the model is then the audio
+    encoder alone, and one CTC head serves both encoded and fused frames.
     """
 
     def __init__(self, width: int, config: FusionConfig) -> None:
@@ -135,7 +159,10 @@ class FusionTransformer(nn.Module):
     def initial_state(
         self, batch_size: int, device: torch.device, dtype: torch.dtype, attention: AttentionContext | None = None
     ) -> FusionState:
-        """An empty past. Raises ValueError when either attention needs the future."""
+        """The state before a stream, for the same `attention` as in `forward`.
+
+        Raises ValueError if self-attention or attention to the lips needs the future.
+        """
         sound_context, lips_context = self.config.contexts(attention)
         states = []
         for layer in self.layers:
@@ -159,6 +186,19 @@ class FusionTransformer(nn.Module):
         state: FusionState | None = None,
         attention: AttentionContext | None = None,
     ) -> tuple[Tensor, FusionState | None]:
+        """The fused frames [B, T, D] and the next state (None if `state` is None).
+
+        x_BTD: encoded audio frames.
+        lengths: int64 [B]; frames after the length are padding.
+        lips_BTD: encoded lip frames; None: no lips.
+        seen_BT: which lip frames saw lips; None: all.
+        heard_BT: False on frames without sound, which start from a learned vector; None: all have sound.
+        state: the past, for a stream.
+        attention: the context that the encoders ran with; None: their configured one.
+
+        Raises ValueError for a state without lips. The caches of the lips move on with time, so a stream gives absent
+        lips while no lips are seen.
+        """
         sound_context, lips_context = self.config.contexts(attention)
         if heard_BT is not None:
             x_BTD = torch.where(heard_BT[..., None], x_BTD, self.silence.to(x_BTD.dtype))
@@ -172,9 +212,10 @@ class FusionTransformer(nn.Module):
             lips_sight = Sight(lips_context, T, seen_BT, None if state is None else state.lips_history)
         elif state is not None:
             raise ValueError("a stream needs its lips: give absent ones while none are seen")
-        elif heard_BT is None:
+        elif heard_BT is None:  # sound alone: no frame would change
             return x_BTD, None
         fused_BT = torch.zeros_like(x_BTD[..., 0], dtype=torch.bool) if lips_sight is None else lips_sight.seen()
+        # A frame without sound is fused even if it sees no lips: the frames around it may show the word.
         if fused_BT is not None and heard_BT is not None:
             fused_BT = fused_BT | ~heard_BT
         next_states = []

@@ -1,4 +1,7 @@
-"""The torch module: log-mel and lip crops in, CTC log-probabilities out."""
+"""The torch module of our family: log-mel features and lip crops in, CTC log-probabilities out.
+
+Shapes: B batch, T frames of 80 ms or slots of 40 ms, C = 1 channel, H W pixels, D width, V units of the vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -19,39 +22,45 @@ from avsr.nn.packing import Packable, can_pack
 
 
 class NetworkState(NamedTuple):
-    """The past of a whole recogniser; the visual parts are None in a model that only hears."""
+    """The past of the whole network in a stream."""
 
     audio: AudioEncoderState
     visual: VisualEncoderState | None
+    """None: the model reads no lips."""
     fusion: FusionState | None
+    """None: the model reads no lips."""
 
 
 class NetworkOutput(NamedTuple):
-    """What the network says.
-
-    log_probs [B, T, V + 1]: of the fused path, what transcription decodes. lengths [B]: frames. audio_log_probs and
-    visual_log_probs: of each side alone, None where that side did not run. state: None unless one was given.
-    """
+    """The results of one pass."""
 
     log_probs: Tensor
+    """[B, T, V + 1] after the fusion. Transcription decodes these."""
     lengths: Tensor
+    """Frames of each item, int64 [B]."""
     audio_log_probs: Tensor | None
+    """[B, T, V + 1] of the sound alone; None: no sound was given."""
     visual_log_probs: Tensor | None
+    """[B, T, V + 1] of the lips alone; None: no lips were given."""
     state: NetworkState | None
+    """The state after the pass; None: no state was given."""
 
 
 class LipFrames(NamedTuple):
-    """Encoded lips: frames [B, T, D], and which of them saw lips, bool [B, T]."""
+    """Encoded lips in frames of 80 ms."""
 
     frames_BTD: Tensor
     seen_BT: Tensor
+    """Which frames saw lips, bool."""
 
 
 class Network(nn.Module):
-    """Audio encoder, visual encoder, fusion transformer, and two CTC heads: one for lips, one for sound and for both.
+    """Audio encoder, visual encoder, fusion transformer and two CTC heads.
 
-    `pack` lays its weights out for inference on the CPU. Whatever trains, saves, moves or lists the weights undoes that
-    first, so that nobody needs to know; a recognizer packs anew when it is used again.
+    One head reads encoded lips. The other reads encoded sound, and the fused frames.
+
+    `pack` prepares the weights for fast inference on the CPU. Training, saving, moving or listing the weights unpacks
+    them first, so callers need not know that they are packed.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -66,9 +75,12 @@ class Network(nn.Module):
         self._packed = False
 
     def pack(self, dtype: torch.dtype = torch.float32) -> bool:
-        """Make inference on the CPU faster; the results stay the same within rounding. dtype: in which weights are
-        multiplied, float32 or bfloat16, whose weights stay rounded. Returns False where this machine cannot; may be
-        repeated."""
+        """Make inference on the CPU faster. The results stay the same within rounding. May be called again.
+
+        dtype: in which the weights are multiplied, float32 or bfloat16. After bfloat16 the weights stay rounded.
+
+        Returns False if this machine has no kernels for it; nothing has changed then.
+        """
         if not self._packed and can_pack(self.audio_head.project.bias.device, dtype):
             for module in self.modules():
                 if isinstance(module, Packable):
@@ -77,12 +89,14 @@ class Network(nn.Module):
         return self._packed
 
     def unpack(self) -> None:
-        """Undo `pack`."""
+        """Undo `pack`. Does nothing if the network is not packed."""
         if self._packed:
             for module in self.modules():
                 if isinstance(module, Packable):
                     module.unpack()
             self._packed = False
+
+    # The overrides below unpack the weights before anything reads or changes them.
 
     def train(self, mode: bool = True) -> Network:
         if mode:
@@ -107,16 +121,17 @@ class Network(nn.Module):
 
     @property
     def blank_id(self) -> int:
+        """The index of the CTC blank in the log-probabilities: the last."""
         return self.config.vocabulary_size
 
     @property
     def visual_trunk(self) -> nn.Module | None:
-        """The part of the visual encoder that looks at one slot's crops."""
+        """The convolutional part of the visual encoder; None: the model reads no lips."""
         return self.visual_encoder.trunk if self.visual_encoder else None
 
     @property
     def look_ahead_slots(self) -> int:
-        """How many slots of 40 ms lips run ahead of the sound in a stream."""
+        """How many slots of 40 ms the lips must run ahead of the sound in a stream."""
         return self.visual_encoder.look_ahead_slots if self.visual_encoder else 0
 
     def initial_state(
@@ -127,9 +142,13 @@ class Network(nn.Module):
         *,
         attention: AttentionContext | None = None,
     ) -> NetworkState:
-        """An empty past for streams. Raises ValueError when the configuration needs the future.
+        """The state before a batch of streams.
 
+        batch_size: number of streams.
+        device, dtype: of the state; None: as the weights.
         attention: as in `forward`.
+
+        Raises ValueError if attention or convolutions need the future.
         """
         bias = self.audio_head.project.bias
         device, dtype = device or bias.device, dtype or bias.dtype
@@ -150,15 +169,20 @@ class Network(nn.Module):
         heard: Tensor | None = None,
         attention: AttentionContext | None = None,
     ) -> NetworkOutput:
-        """One pass over a batch, or over one chunk of a batch of streams.
+        """One pass over a batch of recordings, or over one chunk of a batch of streams.
 
-        mel: [B, n_mels, T_mel], or None when there is no sound at all. lengths: [B] int64, mel frames (10 ms) of each
-        item, with or without sound. lips: [B, T_lip, 1, 88, 88] in [0, 1], 40 ms a slot; longer or shorter than the
-        sound as it may be. In a stream they run `visual_encoder.look_ahead_slots` ahead of the sound: the first chunk
-        brings so many slots more, and the last one so many fewer. presence: [B, T_lip] bool, None for all present.
-        heard: [B] bool, False for an item whose sound is to be ignored. attention: context of the encoders and the
-        fusion where not the configured ones, as for a model with several look-aheads. With every slot absent the result
-        is bit for bit that of lips=None.
+        mel: log-mel features [B, n_mels, T_mel]; None: no item has sound.
+        lengths: mel frames (10 ms) of each item, int64 [B], also if there is no sound.
+        lips: crops [B, T_lip, 1, 88, 88] in [0, 1], 40 ms a slot. They may be longer or shorter than the sound. In a
+            stream they run `look_ahead_slots` ahead of the sound: the first chunk has that many slots more than the
+            sound, and the last chunk that many fewer.
+        presence: bool [B, T_lip]: which crops show lips; None: all. If none does, the result equals the result of
+            lips=None to the bit.
+        state: the past, for a stream.
+        heard: bool [B]: False for an item with sound that must be ignored; None: all sound is used.
+        attention: a context for encoders and fusion other than the configured one.
+
+        Raises ValueError if there is a state but no sound, or if there is no sound and the model reads no lips.
         """
         frame_lengths = self.audio_encoder.subsampling.output_lengths(lengths)
         x_BTD = audio_log_probs = visual_log_probs = None
@@ -178,7 +202,7 @@ class Network(nn.Module):
         lip_frames: LipFrames | None = None
         visual_state = None if state is None else state.visual
         frames = int(frame_lengths.max()) if x_BTD is None else x_BTD.shape[1]
-        if lips is None and state is not None:  # the caches of the lips move on with time, also while none are seen
+        if lips is None and state is not None:  # the caches of the lips move on with time even without lips
             lips = self.fusion.silence.new_zeros(len(lengths), 0, 1, LIP_INPUT_PX, LIP_INPUT_PX)
         if lips is not None and self.visual_encoder is not None and self.visual_head is not None:
             lip_frames, visual_state = self.encode_lips(
@@ -208,14 +232,20 @@ class Network(nn.Module):
         *,
         attention: AttentionContext | None = None,
     ) -> tuple[LipFrames, VisualEncoderState | None]:
-        """The visual half of `forward`: lips and presence as there, frame_lengths [B] of a batch of `frames` frames."""
+        """The visual part of `forward`: the encoded lips and the next state (None if `state` is None).
+
+        lips, presence, attention: as in `forward`.
+        frame_lengths: frames (80 ms) of each item, int64 [B].
+        frames: frames of the batch, at least the longest item's.
+        state: the past, for a stream.
+        """
         assert self.visual_encoder is not None
         if presence is None:
             presence = torch.ones(lips.shape[:2], dtype=torch.bool, device=lips.device)
         wanted = self.visual_encoder.slots_wanted(frames, state)
         lips, presence = _fit_slots(lips, presence, wanted)
-        # A slot past the end of its item is padding, whatever the caller put there. Where the chunk of a stream is
-        # full, its item may go on, and the slots of the look-ahead are real.
+        # A slot after the end of its item is padding, whatever the caller put there. An item that fills the chunk of a
+        # stream may go on after it, so its look-ahead slots are real.
         before = 0 if state is None else state.ahead_BL.shape[1]
         ends = torch.where(frame_lengths < frames, 2 * frame_lengths - before, wanted)
         presence = presence & valid_mask(ends, wanted)
@@ -232,15 +262,23 @@ class Network(nn.Module):
         state: FusionState | None = None,
         attention: AttentionContext | None = None,
     ) -> tuple[Tensor, FusionState | None]:
-        """The last part of `forward`: log-probabilities of encoded sound (None: of the lips alone) and encoded lips.
+        """The last part of `forward`: log-probabilities [B, T, V + 1] and the next state (None if `state` is None).
 
-        The same encoded sound may be fused with several lips and the other way round.
+        The same encoded sound may be fused with several encoded lips, and the other way round.
+
+        x_BTD: encoded sound; None: the lips alone.
+        frame_lengths: frames (80 ms) of each item, int64 [B].
+        lips: encoded lips; None: the sound alone.
+        heard, attention: as in `forward`.
+        state: the past, for a stream.
+
+        Raises ValueError if x_BTD is None and the model reads no lips.
         """
         if self.fusion is None:
             if x_BTD is None:
-                raise ValueError("this model only hears: mel must be given")
+                raise ValueError("this model reads no lips: mel must be given")
             return self.audio_head(x_BTD), None
-        if x_BTD is None:
+        if x_BTD is None:  # every frame starts from the learned vector for frames without sound
             x_BTD = self.fusion.silence.expand(len(frame_lengths), int(frame_lengths.max()), -1)
             heard = torch.zeros_like(frame_lengths, dtype=torch.bool)
         frames_BTD, seen_BT = (None, None) if lips is None else lips
@@ -249,7 +287,7 @@ class Network(nn.Module):
         return self.audio_head(fused_BTD), state
 
     def side_log_probs(self, x_BTD: Tensor | None, lips: LipFrames | None) -> Tensor:
-        """Log-probabilities of encoded sound by itself, and without sound of encoded lips by themselves."""
+        """Log-probabilities [B, T, V + 1] without fusion, of the encoded sound if there is any, else of the lips."""
         if x_BTD is not None:
             return self.audio_head(x_BTD)
         assert lips is not None and self.visual_head is not None
@@ -257,7 +295,7 @@ class Network(nn.Module):
 
 
 def _fit_slots(lips_BTCHW: Tensor, presence_BT: Tensor, slots: int) -> tuple[Tensor, Tensor]:
-    """Cut the lips to so many slots, or add absent ones."""
+    """The lips cut to `slots` slots, or with absent slots added."""
     missing = slots - presence_BT.shape[1]
     if missing <= 0:
         return lips_BTCHW[:, :slots], presence_BT[:, :slots]

@@ -1,4 +1,8 @@
-"""Lip crops to 80 ms frames: a convolutional trunk on each 40 ms slot, Conformer blocks over slots, pairs of them."""
+"""Encodes lip crops: a convolutional trunk for each 40 ms slot, Conformer blocks over slots, two slots to one frame.
+
+Shapes: B batch, T slots, N windows of slots, S slots of a window, K cached or padded slots, L look-ahead slots,
+H W pixels, D width.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +21,28 @@ from avsr.grid import LIP_INPUT_PX
 from avsr.nn.conformer import Conformer, ConformerState
 from avsr.nn.masks import AttentionContext
 
-CONTRAST_FLOOR = 0.02  # of a crop's deviation in [0, 1]: keeps a flat crop from being blown up to noise
-TRUNK_SLOTS = 64  # that run through the trunk at once outside of training: 16 MB a map of a ResNet's first stage
+CONTRAST_FLOOR = 0.02
+"""Added to the deviation of a crop's grey in [0, 1]. Without it, normalisation would turn a flat crop into noise."""
+
+TRUNK_SLOTS = 64
+"""Slots that go through the trunk at once outside of training. One map of a ResNet's first stage is then 16 MB."""
 
 
 class VisualEncoderState(NamedTuple):
-    """The past of the visual encoder.
-
-    crops_BKHW: the stem's last crops, normalised, zeros where absent. ahead_BL: presence of those of them that lie
-    ahead of the frames that came out. conformer: the blocks' past.
-    """
+    """The past of the visual encoder in a stream."""
 
     crops_BKHW: Tensor
+    """The last crops, normalised, and zero for a slot without lips. The first layer reads them again."""
     ahead_BL: Tensor
+    """Presence of the newest of these crops, for which no output frame has been computed yet."""
     conformer: ConformerState
 
 
 class LightTrunk(nn.Module):
-    """Four strided convolutions for CPUs: windows of crops [N, slots, 88, 88] -> [N, width].
+    """Four strided convolutions, fast on CPUs: windows of crops [N, slots, 88, 88] -> [N, width].
 
-    The first stage is a 3-D convolution over (slots, height, width) that spans all slots of the window, hence a 2-D
-    convolution with one input channel a slot; the others halve the picture to 3 x 3.
+    The first stage is a 3-D convolution over (slots, height, width). It spans all slots of the window, so it equals a
+    2-D convolution with one input channel a slot. The other stages halve the picture, down to 3 x 3.
     """
 
     def __init__(self, channels: tuple[int, ...], slots: int, width: int) -> None:
@@ -58,12 +63,12 @@ class LightTrunk(nn.Module):
 
 
 class ResNetTrunk(nn.Module):
-    """The front end of Auto-AVSR (Ma et al., arXiv 2303.14307): windows [N, slots, 88, 88] -> [N, 512].
+    """The front end of Auto-AVSR (Ma et al., arXiv 2303.14307): windows of crops [N, slots, 88, 88] -> [N, 512].
 
     A 3-D convolution to 64 channels (5 slots, 7 x 7 pixels, stride 1, 2, 2), batch norm, SiLU, max-pooling, then a
-    ResNet-18 with SiLU and the mean over what is left of the picture. One grey channel and a window as long as the
-    kernel make the 3-D convolution a 2-D one with a channel a slot, and all of it torchvision's ResNet-18 with another
-    first layer. `families/own/auto_avsr_front_end.py` reads the published weights.
+    ResNet-18 with SiLU and the mean over the remaining pixels. The crops are grey and the window is as long as the
+    kernel, so the 3-D convolution equals a 2-D one with one input channel a slot. The whole is then torchvision's
+    ResNet-18 with another first layer. `families/own/auto_avsr_front_end.py` reads the published weights.
     """
 
     width = 512
@@ -91,32 +96,33 @@ def _trunk(config: VisualEncoderConfig) -> LightTrunk | ResNetTrunk:
 
 
 class VisualEncoder(nn.Module):
-    """Lip crops at 25 a second -> frames of 80 ms. Frame j is fed by slots 2j and 2j + 1.
+    """Encodes lip crops, one every 40 ms, as frames of 80 ms. Slots 2j and 2j + 1 make frame j.
 
-    A slot that is not present has no influence at all: its crop is zero in every window of the stem, and it is padding
-    to the blocks, and zero to its frame.
+    A slot that is not present has no influence: its crop is zero in every window that the first layer reads, the
+    Conformer blocks treat it as padding, and its half of the frame is zero.
     """
 
     def __init__(self, config: VisualEncoderConfig) -> None:
         super().__init__()
         self.config = config
         width = config.conformer.width
-        # Channels last, weights too: a quarter less time in a ResNet; with only the input so, small batches double it.
+        # Channels last in memory take a quarter less time in a ResNet. The weights need the same order: with only the
+        # input in it, small batches take twice the time.
         self.trunk = _trunk(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.embed = nn.Identity() if self.trunk.width == width else nn.Linear(self.trunk.width, width)
         self.dropout = nn.Dropout(config.conformer.dropout)
-        # At 80 ms the blocks would miss what tells letters apart: lips open and close for a "b" within 100 ms.
+        # Blocks over frames of 80 ms would miss what tells letters apart: for a "b" lips open and close within 100 ms.
         self.conformer = Conformer(config.conformer)
         self.pair = nn.Linear(2 * width, width)
 
     @property
     def look_ahead_slots(self) -> int:
-        """Slots of the future that the stem reads, 40 ms each: a frame is ready so much after its end."""
+        """Slots (40 ms) after a frame that the first layer reads. The frame is complete only when they have come."""
         return self.config.stem_look_ahead
 
     @property
     def mflop_per_slot(self) -> float:
-        """Cost of the trunk for one 40 ms slot in millions of operations; a multiplication and an addition are two."""
+        """Cost of the trunk for one slot, in millions of operations. A multiplication and an addition count as two."""
         trunk = copy.deepcopy(self.trunk).to("meta").eval()
         with FlopCounterMode(display=False) as counter:
             trunk(torch.empty(1, self.config.stem_slots, LIP_INPUT_PX, LIP_INPUT_PX, device="meta"))
@@ -125,7 +131,10 @@ class VisualEncoder(nn.Module):
     def initial_state(
         self, batch_size: int, device: torch.device, dtype: torch.dtype, attention: AttentionContext | None = None
     ) -> VisualEncoderState:
-        """An empty past. Raises ValueError when attention or convolutions need the future."""
+        """The state before a stream, for the same `attention` as in `forward`.
+
+        Raises ValueError if attention or convolutions need the future.
+        """
         past = self.config.stem_slots - 1 - self.config.stem_look_ahead
         return VisualEncoderState(
             torch.zeros(batch_size, past, LIP_INPUT_PX, LIP_INPUT_PX, device=device, dtype=dtype),
@@ -134,18 +143,24 @@ class VisualEncoder(nn.Module):
         )
 
     def slots_wanted(self, frames: int, state: VisualEncoderState | None) -> int:
-        """How many slots `forward` must be given for so many frames of 80 ms: two each, and with the first chunk of a
-        stream those of the look-ahead besides."""
+        """The number of slots that `forward` needs for `frames` frames of 80 ms.
+
+        Two a frame. The first chunk of a stream needs the look-ahead slots as well.
+        """
         return 2 * frames + (0 if state is None else self.look_ahead_slots - state.ahead_BL.shape[1])
 
     def features(
         self, lips_BT1HW: Tensor, presence_BT: Tensor, state: VisualEncoderState | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the trunk sees in each slot, before any context but the stem's.
+        """The output of the trunk for each slot, [B, T', trunk.width], before the Conformer blocks.
 
-        Crops [B, T, 1, 88, 88] in [0, 1] and presence [B, T] -> [B, T', trunk.width], zero where absent; the presence
-        of these slots; and the crops, normalised, with the stem's past and look-ahead around them. Without a state T'
-        is T; with one the look-ahead is held back, and what was held back before comes first.
+        Also returns the presence of these slots, bool [B, T'], and the normalised crops with the past and look-ahead
+        that the first layer reads. Without a state T' is T. With a state the slots of the look-ahead are held back
+        until the next chunk, and the slots held back by the last chunk come first.
+
+        lips_BT1HW: crops in [0, 1].
+        presence_BT: which crops show lips. The output of the others is zero.
+        state: the past, for a stream.
         """
         crops_BTHW = self._normalise(lips_BT1HW[:, :, 0]).masked_fill(~presence_BT[..., None, None], 0.0)
         if state is None:
@@ -155,7 +170,8 @@ class VisualEncoder(nn.Module):
             padded_BKHW = torch.cat((state.crops_BKHW, crops_BTHW), dim=1)
             presence_BT = torch.cat((state.ahead_BL, presence_BT), dim=1)
         read_BKHW = padded_BKHW
-        if torch.is_autocast_enabled(read_BKHW.device.type):  # each crop is in several windows: cast it once
+        # Each crop is in several windows. Autocast would cast it in each of them; this casts it once.
+        if torch.is_autocast_enabled(read_BKHW.device.type):
             read_BKHW = read_BKHW.to(torch.get_autocast_dtype(read_BKHW.device.type))
         windows_BTSHW = read_BKHW.unfold(1, self.config.stem_slots, 1).permute(0, 1, 4, 2, 3)
         presence_BT = presence_BT[:, : windows_BTSHW.shape[1]]
@@ -174,11 +190,17 @@ class VisualEncoder(nn.Module):
         state: VisualEncoderState | None = None,
         attention: AttentionContext | None = None,
     ) -> tuple[Tensor, Tensor, VisualEncoderState | None]:
-        """Crops [B, T_lip, 1, 88, 88] in [0, 1], presence [B, T_lip] bool, frame counts [B] of 80 ms.
+        """The frames [B, frames, width], which of them saw lips (bool [B, frames]), and the next state.
 
-        T_lip is two a frame; with a state `slots_wanted` says how many. attention: another context than the configured
-        one, in frames of 80 ms like that. Returns [B, frames, width], which of these frames saw lips (bool [B, frames])
-        and the next state.
+        The next state is None if `state` is None.
+
+        lips_BT1HW: crops [B, T, 1, 88, 88] in [0, 1]. `slots_wanted` says how many; without a state, two a frame.
+        presence_BT: which crops show lips, bool.
+        lengths: frames (80 ms) of each item, int64 [B].
+        state: the past, for a stream.
+        attention: a context other than the configured one, in frames of 80 ms.
+
+        Raises ValueError for an odd number of slots.
         """
         features_BTD, present_BT, padded_BKHW = self.features(lips_BT1HW, presence_BT, state)
         B, T = present_BT.shape
@@ -204,14 +226,18 @@ class VisualEncoder(nn.Module):
         )
 
     def _over_slots(self, attention: AttentionContext | None) -> AttentionContext:
-        """The context of the blocks, whose frames are slots."""
+        """The attention context in slots, the frames of the Conformer blocks."""
         return (attention or self.config.attention).finer(2)
 
     def _normalise(self, crops_BTHW: Tensor) -> Tensor:
+        """Crops with a mean of about 0 and a deviation of about 1."""
         if self.config.normalize == "fixed":
             return (crops_BTHW - self.config.mean) / self.config.std
-        # Each crop by its own light and contrast: works live, and takes away what differs between rooms and skins.
+        # Each crop by its own light and contrast: needs no statistics of a whole video, so it works live, and removes
+        # differences between rooms and skins.
         mean_BT11 = crops_BTHW.mean(dim=(-2, -1), keepdim=True)
         centred_BTHW = crops_BTHW - mean_BT11
-        deviation_BT11 = centred_BTHW.square().mean(dim=(-2, -1), keepdim=True).sqrt()  # .std() takes thrice the time
+        deviation_BT11 = (
+            centred_BTHW.square().mean(dim=(-2, -1), keepdim=True).sqrt()
+        )  # .std() takes three times as long
         return centred_BTHW / (deviation_BT11 + CONTRAST_FLOOR)
