@@ -175,7 +175,7 @@ def our_passes(folder: Path, case: Case, width: int, layers: int, half: bool) ->
     import torch
 
     import avsr
-    from avsr.nn.masks import AttentionContext
+    from avsr.nn.shape import AttentionContext
 
     archive = folder / f"{case.model}.nemo"
     if not archive.exists():

@@ -21,10 +21,9 @@ import torch
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.families.own.config import AudioEncoderConfig, ModelConfig
 from avsr.families.own.network import Network
-from avsr.nn.conformer import ConformerShape
-from avsr.nn.masks import AttentionContext
+from avsr.nn.shape import AttentionContext, ConformerShape
 from avsr.recognizer import Recognizer
-from avsr.sound.mel import MelConfig
+from avsr.sound.mel_config import MelConfig
 
 
 def large_model() -> Recognizer:

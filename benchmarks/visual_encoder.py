@@ -21,8 +21,7 @@ import torch
 from avsr.families.own.config import VisualEncoderConfig
 from avsr.families.own.visual_encoder import TRUNK_SLOTS, VisualEncoder
 from avsr.grid import LIP_INPUT_PX, SLOT_MS
-from avsr.nn.conformer import ConformerShape
-from avsr.nn.masks import AttentionContext
+from avsr.nn.shape import AttentionContext, ConformerShape
 
 TRUNKS = ("light", "resnet18")
 

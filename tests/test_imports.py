@@ -23,6 +23,8 @@ WITHOUT_TORCH = (
     "avsr.decoding",
     "avsr.streaming",
     "avsr.offline.transcribe",
+    "avsr.offline.source",
+    "avsr.offline.windows",
     "avsr.recognizer",
     "avsr.families",
     "avsr.sound.silence",

@@ -9,7 +9,8 @@ import pytest
 import torch
 import torchaudio
 
-from avsr.sound.mel import LogMel, MelConfig, slaney_filters
+from avsr.sound.mel import LogMel, slaney_filters
+from avsr.sound.mel_config import MelConfig
 from tests.tiny import random_samples
 
 

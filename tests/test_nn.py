@@ -11,10 +11,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from avsr.nn.attention import RelativeAttention, relative_positions
-from avsr.nn.conformer import Conformer, ConformerShape, ConformerState
+from avsr.nn.conformer import Conformer, ConformerState
 from avsr.nn.convolution import ConvolutionModule
-from avsr.nn.masks import AttentionContext, Sight, valid_mask
+from avsr.nn.masks import Sight, valid_mask, visible
 from avsr.nn.packing import Packable, can_pack
+from avsr.nn.shape import AttentionContext, ConformerShape
 from avsr.nn.subsampling import Subsampling
 
 CPU = torch.device("cpu")
@@ -74,7 +75,7 @@ def test_attention_equals_the_formula_written_as_loops() -> None:
 def test_a_finer_context_sees_the_same_stretches_of_time(context: AttentionContext) -> None:
     frames, slots = torch.arange(12), torch.arange(0, 24, 2)
     fine = context.finer(2)
-    assert torch.equal(fine.visible(slots, slots), context.visible(frames, frames))
+    assert torch.equal(visible(fine, slots, slots), visible(context, frames, frames))
     assert (fine.style, fine.streamable, fine.global_tokens) == (
         context.style,
         context.streamable,
@@ -98,7 +99,7 @@ def test_positions_run_from_newest_to_oldest() -> None:
 
 
 def test_chunked_context_by_hand() -> None:
-    seen = AttentionContext(style="chunked", left=2, right=1).visible(torch.arange(6), torch.arange(6)).int().tolist()
+    seen = visible(AttentionContext(style="chunked", left=2, right=1), torch.arange(6), torch.arange(6)).int().tolist()
     assert seen == [
         [1, 1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],

@@ -14,8 +14,9 @@ from avsr.arrays import LogProbs
 from avsr.decoding.greedy import GreedySearch
 from avsr.media import read_audio
 from avsr.nn.convolution import ConvolutionModule
-from avsr.nn.masks import AttentionContext
-from avsr.sound.mel import LOOK_AHEAD_SAMPLES, PAST_FRAMES, LogMel, MelConfig
+from avsr.nn.shape import AttentionContext
+from avsr.sound.mel import LOOK_AHEAD_SAMPLES, PAST_FRAMES, LogMel
+from avsr.sound.mel_config import MelConfig
 from avsr.sound.voice import VoiceActivity
 from avsr.streaming.clock import RESTART_S, ClockAligner
 from avsr.streaming.lips import LipBuffer

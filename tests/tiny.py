@@ -12,10 +12,9 @@ from avsr.families.own.config import AudioEncoderConfig, FusionConfig, ModelConf
 from avsr.families.own.engine import OwnEngine
 from avsr.families.own.family import make_model
 from avsr.families.own.network import Network
-from avsr.nn.conformer import ConformerShape
-from avsr.nn.masks import AttentionContext
+from avsr.nn.shape import AttentionContext, ConformerShape
 from avsr.recognizer import Recognizer
-from avsr.sound.mel import MelConfig
+from avsr.sound.mel_config import MelConfig
 
 WORDS = ("bin", "blue", "at", "f", "two", "now")
 CHUNKED = AttentionContext(style="chunked", left=8, right=3)

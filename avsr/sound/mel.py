@@ -9,8 +9,6 @@ Letters: B batch, S samples, T frames of 10 ms, F bins of the spectrum, M mel fi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
 from avsr.nn.masks import valid_mask
+from avsr.sound.mel_config import MelConfig
 
 WINDOW_SAMPLES = 400  # 25 ms
 FFT_SAMPLES = 512
@@ -31,27 +30,6 @@ PAST_FRAMES = 2
 centre."""
 PIECE_FRAMES = 3000
 """Frames that are computed at a time: an hour of spectra in float64 would be gigabytes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MelConfig:
-    """The kind of log-mel features that a model reads."""
-
-    n_mels: int = 80
-    """Number of filters."""
-    normalize: Literal["per_feature", "fixed", "none"] = "per_feature"
-    """"per_feature" gives each filter zero mean and unit deviation over the whole utterance. "fixed" subtracts `mean`
-    and divides by `std`, and so suits a live stream. "none" leaves the logarithms."""
-    mean: float = 0.0
-    """Subtracted by "fixed"."""
-    std: float = 1.0
-    """Divisor of "fixed"."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.n_mels <= 256:
-            raise ValueError(f"n_mels: got {self.n_mels}, expected 1 to 256")
-        if self.std <= 0:
-            raise ValueError(f"std: got {self.std}, expected more than 0")
 
 
 def slaney_filters(n_mels: int) -> Tensor:

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from avsr.grid import HOP_SAMPLES, SLOT_SAMPLES
 from avsr.nn.shipped import shipped_weights
-from avsr.sound.mel import LogMel, MelConfig
+from avsr.sound.mel import LogMel
+from avsr.sound.mel_config import MelConfig
 
 SLOT_MEL_FRAMES = SLOT_SAMPLES // HOP_SAMPLES
 

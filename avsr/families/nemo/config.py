@@ -16,9 +16,9 @@ from avsr.errors import ModelError
 from avsr.families.own.config import AudioEncoderConfig, ModelConfig
 from avsr.families.torch_file import shown
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
-from avsr.nn.conformer import ConformerShape
-from avsr.nn.masks import AttentionContext
-from avsr.sound.mel import FFT_SAMPLES, LOG_GUARD, PREEMPHASIS, WINDOW_SAMPLES, MelConfig
+from avsr.nn.shape import AttentionContext, ConformerShape
+from avsr.sound.mel import FFT_SAMPLES, LOG_GUARD, PREEMPHASIS, WINDOW_SAMPLES
+from avsr.sound.mel_config import MelConfig
 
 CONFIG_MEMBER = "model_config.yaml"
 

@@ -10,7 +10,7 @@ from avsr.errors import ModelError
 from avsr.families.nemo.config import HEADS
 from avsr.families.own.config import ModelConfig
 from avsr.families.torch_file import shown
-from avsr.sound.mel import MelConfig
+from avsr.sound.mel_config import MelConfig
 
 if TYPE_CHECKING:
     import torch

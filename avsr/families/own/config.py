@@ -10,9 +10,8 @@ from typing import Literal
 
 from avsr.errors import ConfigError
 from avsr.grid import HOP_MS, Modality
-from avsr.nn.conformer import ConformerShape
-from avsr.nn.masks import AttentionContext
-from avsr.sound.mel import MelConfig
+from avsr.nn.shape import AttentionContext, ConformerShape
+from avsr.sound.mel_config import MelConfig
 
 FORMAT_VERSION = 1
 """Version of the checkpoint layout. It rises when an older avsr would misread a new checkpoint."""
@@ -136,6 +135,8 @@ class ModelConfig:
     lips without sound, in a model with a fusion that is not trained yet."""
     domain: str | None = None
     """The only speech that the model knows, such as "the 51 words of GRID"; shown on every run. None: not stated."""
+    licence: str | None = None
+    """SPDX identifier of the licence of the weights. None: not stated."""
     languages: tuple[str, ...] = ()
     """Codes such as "en". Empty: not stated."""
 

@@ -1,0 +1,27 @@
+"""Which log-mel features a model reads. This module does not import torch; `avsr.sound.mel` computes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelConfig:
+    """The kind of log-mel features that a model reads."""
+
+    n_mels: int = 80
+    """Number of filters."""
+    normalize: Literal["per_feature", "fixed", "none"] = "per_feature"
+    """"per_feature" gives each filter zero mean and unit deviation over the whole utterance. "fixed" subtracts `mean`
+    and divides by `std`, and so suits a live stream. "none" leaves the logarithms."""
+    mean: float = 0.0
+    """Subtracted by "fixed"."""
+    std: float = 1.0
+    """Divisor of "fixed"."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_mels <= 256:
+            raise ValueError(f"n_mels: got {self.n_mels}, expected 1 to 256")
+        if self.std <= 0:
+            raise ValueError(f"std: got {self.std}, expected more than 0")
