@@ -15,12 +15,15 @@ from __future__ import annotations
 import os
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from avsr.errors import AvsrError, ConfigError, nearest
 from avsr.files import write_text
 from avsr.output.formats import to_ctm, to_json, to_json_line, to_tsv, to_txt
 from avsr.output.subtitles import to_srt, to_vtt
-from avsr.transcript import Transcript
+
+if TYPE_CHECKING:  # a transcript renders itself, so importing it here would close a circle
+    from avsr.transcript import Transcript
 
 __all__ = ["FORMATS", "render", "to_json_line", "write"]
 

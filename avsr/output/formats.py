@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from avsr.transcript import Segment, Transcript, Word
+if TYPE_CHECKING:  # a transcript renders itself, so importing it here would close a circle
+    from avsr.transcript import Segment, Transcript, Word
+
 
 SCHEMA = 1
 """Version of the JSON layout. It rises when a reader of the old layout would misread the new one; a new key alone

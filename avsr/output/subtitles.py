@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from avsr.transcript import Transcript, Word
+if TYPE_CHECKING:  # a transcript renders itself, so importing it here would close a circle
+    from avsr.transcript import Transcript, Word
+
 
 MAX_LINE_CHARACTERS = 42
 """Broadcasters set about this limit: it is what a reader takes in with one sweep of the eyes."""
