@@ -26,8 +26,9 @@ from avsr.config import build, read_yaml
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.lips.crops import centre_crop
 from avsr.randomness import generator
+from avsr.training.batches import collate
 from avsr.training.config import TrainConfig
-from avsr.training.data import Key, TrainingSet, collate
+from avsr.training.data import Key, TrainingSet
 
 SLOTS = 75
 
@@ -64,7 +65,7 @@ def feed(data: TrainingSet, batches: list[list[Key]]) -> tuple[float, float]:
     crops, started = 0, time.process_time()
     for keys in batches:
         batch = collate([data[key] for key in keys])
-        crops += int(batch.lips.shape[0] * batch.lips.shape[1])
+        crops += int(batch.crops.shape[0] * batch.crops.shape[1])
     taken = time.process_time() - started
     return crops / taken, len(batches) / taken
 

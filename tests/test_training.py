@@ -21,6 +21,7 @@ from avsr.datasets.manifest import read_manifest, write_manifest
 from avsr.errors import ConfigError, DataError, ModelError
 from avsr.families.own.checkpoint import load_checkpoint
 from avsr.families.own.network import Network
+from avsr.families.own.run_folder import epoch_checkpoints, finished_checkpoint
 from avsr.training.config import AugmentConfig, CorpusConfig, LossConfig, ModalityConfig, TrainConfig
 from tests.corpus import make_corpus
 from tests.test_visual_encoder import auto_avsr_weights
@@ -29,7 +30,8 @@ from tests.tiny import LIVE_CHUNKS, WORDS, live_config, tiny_config, tiny_tokeni
 lightning = pytest.importorskip("lightning", reason="training needs the extra 'train'")
 
 from avsr.training import run as training_run  # noqa: E402
-from avsr.training.data import TrainingSet, collate  # noqa: E402
+from avsr.training.batches import collate  # noqa: E402
+from avsr.training.data import TrainingSet  # noqa: E402
 from avsr.training.module import TrainingModule, ctc_loss, mask_mel, peak_first_loss, targets_of_frames  # noqa: E402
 
 ALL_AUGMENTATION = AugmentConfig(
@@ -97,12 +99,12 @@ def test_an_epoch_is_a_function_of_seed_and_number(config_file: Path) -> None:
     for key in keys:
         one, other = first[key], reverse[key]
         np.testing.assert_array_equal(one.samples, other.samples)
-        np.testing.assert_array_equal(one.presence, other.presence)
+        np.testing.assert_array_equal(one.present, other.present)
         assert one.effects == other.effects
-        assert (one.lips is None) == (other.lips is None) == (not one.effects)
-        if one.lips is not None and other.lips is not None:
-            np.testing.assert_array_equal(one.lips, other.lips)
-        assert (one.text, one.heard, one.read) == (other.text, other.heard, other.read)
+        assert (one.crops is None) == (other.crops is None) == (not one.effects)
+        if one.crops is not None and other.crops is not None:
+            np.testing.assert_array_equal(one.crops, other.crops)
+        assert (one.text, one.has_audio, one.lips_match) == (other.text, other.has_audio, other.lips_match)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
@@ -151,10 +153,10 @@ def test_spliced_utterances_are_one_and_then_another(config_file: Path) -> None:
             assert len(example.changes["spliced"]) == 1
             # Sound, lips and word times were cut at the same place: each word shows and sounds as it does alone.
             assert (
-                example.lips is not None and len(example.lips) == len(example.presence) == len(example.samples) // 640
+                example.crops is not None and len(example.crops) == len(example.present) == len(example.samples) // 640
             )
-            columns = example.lips[:, 30:60].mean(axis=1)
-            spectra = np.abs(np.fft.rfft(example.samples[: len(example.lips) * 640].reshape(-1, 640)))
+            columns = example.crops[:, 30:60].mean(axis=1)
+            spectra = np.abs(np.fft.rfft(example.samples[: len(example.crops) * 640].reshape(-1, 640)))
             heard, seen = spectra.argmax(axis=1) * 25 / 300 - 1, (columns.argmax(axis=1) + 4 - 10) // 12
             for slot in np.flatnonzero((columns.max(axis=1) > 200) & (spectra.max(axis=1) > 60)):
                 assert heard[slot] == seen[slot] and WORDS[seen[slot]] in words
@@ -174,7 +176,7 @@ def test_an_optional_split_may_be_missing(config_file: Path) -> None:
 def test_modality_dropout_shares(config_file: Path) -> None:
     config = dataclasses.replace(load_config(config_file), augment=AugmentConfig())
     data = TrainingSet(config, tiny_tokenizer())
-    kinds = [(e.heard, bool(e.presence.any())) for e in (data[epoch, (0,)] for epoch in range(120))]
+    kinds = [(e.has_audio, bool(e.present.any())) for e in (data[epoch, (0,)] for epoch in range(120))]
     assert (False, False) not in kinds
     assert 0.1 < kinds.count((True, False)) / 120 < 0.4
     assert 0.1 < kinds.count((False, True)) / 120 < 0.4
@@ -228,6 +230,7 @@ def test_interrupted_equals_uninterrupted(config_file: Path, tmp_path: Path) -> 
     overrides = [f"output={tmp_path / 'halves'}"]
     with pytest.raises(Interruption):
         training_run.train(config_file, overrides, on_message=stop_after_second_epoch)
+    assert finished_checkpoint(tmp_path / "halves") is None and epoch_checkpoints(tmp_path / "halves")
     messages: list[str] = []
     halves = training_run.train(config_file, overrides, on_message=messages.append)
     assert any(message.startswith("resuming from") for message in messages)
@@ -265,6 +268,7 @@ def test_a_run_says_what_will_happen_and_leaves_its_record(config_file: Path, tm
         path.name for path in run.iterdir()
     }
     assert load_checkpoint(run / "model")[0].config.trained == ("a", "v", "av")
+    assert finished_checkpoint(run) == run / "model"
     with pytest.raises(ConfigError, match="another configuration: got seed 2 instead of 1; give another output"):
         training_run.train(config_file, ["optimizer.epochs=1", "seed=2"], on_message=quietly)
     with pytest.raises(ConfigError, match="another length.*cannot be changed: got optimizer.epochs 2 instead of 1"):
@@ -300,7 +304,7 @@ def test_wrong_lips_where_nobody_else_has_any(config_file: Path, manifest: Path,
     overrides = [f"train=[{{manifest: {manifest.parent / 'single.jsonl'}}}]", "augment={wrong_lips: 1.0}"]
     config = build(TrainConfig, _overridden(config_file, overrides), "here")
     data = TrainingSet(config, tiny_tokenizer())
-    assert all(data[epoch, (0,)].read == (data[epoch, (0,)].lips is not None) for epoch in range(6))
+    assert all(data[epoch, (0,)].lips_match == (data[epoch, (0,)].crops is not None) for epoch in range(6))
 
 
 def test_a_batch_that_teaches_nothing_is_survived(config_file: Path) -> None:
@@ -312,7 +316,7 @@ def test_a_batch_that_teaches_nothing_is_survived(config_file: Path) -> None:
     ]
     config = build(TrainConfig, _overridden(config_file, overrides), "here")
     data = TrainingSet(config, tiny_tokenizer())
-    taught = {bool(data[epoch, (0,)].presence.mean() > 0.5) for epoch in range(20)}
+    taught = {bool(data[epoch, (0,)].present.mean() > 0.5) for epoch in range(20)}
     assert taught == {True, False}
     module = TrainingModule(config, Network(config.model), tiny_tokenizer(), data)
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
@@ -320,7 +324,7 @@ def test_a_batch_that_teaches_nothing_is_survived(config_file: Path) -> None:
         batch = collate([data[epoch, (0,)]])
         loss = module.training_step(batch, 0)
         loss.backward()
-        assert (loss > 0) == bool(batch.presence.float().mean() > 0.5)
+        assert (loss > 0) == bool(batch.present.float().mean() > 0.5)
 
 
 NO_LIPS = ("model.visual_encoder=null", "seed=4")
@@ -429,7 +433,8 @@ def test_a_small_model_learns_its_corpus(config_file: Path, manifest: Path) -> N
     ]
     folder = training_run.train(config_file, overrides, on_message=quietly)
     config = load_config(config_file)
-    from avsr.training.data import Corpus, EvaluationSet
+    from avsr.training.data import EvaluationSet
+    from avsr.training.items import Corpus
 
     network, tokenizer = load_checkpoint(folder)
     data = TrainingSet(dataclasses.replace(config, augment=AugmentConfig()), tokenizer)
