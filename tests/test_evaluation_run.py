@@ -30,6 +30,7 @@ from avsr.evaluation.results import COLUMNS, Results, Spoken, make_cell, read_re
 from avsr.evaluation.runner import evaluate, plain_text
 from avsr.evaluation.sounds import NoiseSource
 from avsr.evaluation.statistics import count_errors, snr_gain_db
+from avsr.evaluation.tables import level_table
 from avsr.families.own.checkpoint import save_checkpoint
 from avsr.grid import Modality
 from tests.corpus import make_corpus
@@ -388,11 +389,32 @@ class TestReport:
         expected_db = snr_gain_db([-10.0, 0.0], rates["a"], rates["av"], 0.0)
         assert float(found[1]) == pytest.approx(expected_db, abs=0.06)
 
+    def test_the_mean_leaves_brown_out_and_says_so(self, tmp_path: Path) -> None:
+        spoken = [Spoken("one", "a b c d", 1.0)]
+        texts = {
+            "babble": "x x x x",
+            "environment": "a b x x",
+            "white": "a x x x",
+            "pink": "a b c x",
+            "brown": "a b c d",
+        }
+        cells = {Condition("a", "clean", None, "unused", None): make_cell(spoken, ["a b c d"], [None], [1.0])}
+        for noise, text in texts.items():
+            cells[Condition("a", noise, 0.0, "unused", 1)] = make_cell(spoken, [text], [0.0], [1.0])
+        table = level_table(curves_of(Results.make({"system": {"name": "some"}}, spoken, cells), ()))
+        assert table.titles == ["", "audio only"]
+        assert [row[1].split()[0] for row in table.rows] == ["0.0", f"{(100 + 50 + (75 + 25) / 2) / 3:.1f}"]
+        said = "In noise: mean of babble, environment, and white and pink together, without brown; intact lips."
+        assert said in table.notes
+        only_brown = {condition: cell for condition, cell in cells.items() if condition.noise in ("clean", "brown")}
+        table = level_table(curves_of(Results.make({"system": {"name": "some"}}, spoken, only_brown), ()))
+        assert "In noise: mean of brown; intact lips." in table.notes and len(table.rows) == 2
+
     def test_page_holds_everything_and_needs_nothing(self, manifest: Path, model: Path, whole: Path) -> None:
         results = read_results(whole)
         table = write_report(whole, results, media=all_modalities(manifest, model))
         page = (whole / "report.html").read_text()
-        for title in ("noise", "happens to the lips", "confused", "Worst", "Speed", "To repeat this"):
+        for title in ("noise", "Damage to the lips", "Confused", "Worst", "Speed", "To repeat this"):
             assert title in page
         assert "http" not in page.replace("http-equiv", "")
         assert page.count("data:audio/mpeg") == page.count('class="strip"') > 0
@@ -422,7 +444,10 @@ class TestReport:
     def test_others_stand_in_the_same_table(self, manifest: Path, whole: Path, tmp_path: Path) -> None:
         other = measured(evaluation(manifest, function("loudest")), tmp_path / "other")
         table = write_report(tmp_path / "report", read_results(whole), beside=[other])
-        assert table.splitlines()[0] == "|  | A | V | AV | other_recognizers:loudest A |"
+        assert (
+            table.splitlines()[0]
+            == "|  | audio only | lips only | audio-visual | other_recognizers:loudest, audio only |"
+        )
         rate = other.rates([other.clean("a")])[0]
         assert f"{rate.wer:.1f} [" in table.splitlines()[2].rsplit("|", 2)[1]
         fewer = measured(evaluation(manifest, function("loudest"), clips=2), tmp_path / "fewer")
@@ -491,7 +516,7 @@ class TestCommand:
         words += f" --video intact,absent --workers 1 --output-dir {tmp_path / 'run'}"
         assert main(words.split()) == 0
         first = capsys.readouterr()
-        assert first.out.startswith("|  | A | V | AV |\n")
+        assert first.out.startswith("|  | audio only | lips only | audio-visual |\n")
         assert (
             first.err
             == f"avsr: wrote {tmp_path / 'run/report.html'}, results.json, results.csv, report.md and figures\n"
@@ -519,6 +544,17 @@ class TestCommand:
         assert "does not plan for t1/u6: got 2 of 2 utterances" in capsys.readouterr().err
         assert main(f"{common} --plan {plan} --noise-kinds white --output-dir {tmp_path / 'lacking'}".split()) == 1
         assert "has no white at -5 dB" in capsys.readouterr().err
+
+    def test_too_few_voices_for_babble_names_what_to_do(
+        self, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        common = f"evaluate {manifest} --split train --recognizer {FUNCTIONS}:loudest --workers 1 --quiet --seed 1"
+        assert main(f"{common} --snr 0 --output {tmp_path / 'few'}".split()) == 1
+        error = capsys.readouterr().err
+        assert "not enough to make babble of: got 5 recordings with sound, expected 8" in error  # 6 clips, not its own
+        assert "; leave babble out of --noises, or name a larger split by --voices SPLIT" in error
+        assert error.count("\n") == 1
+        assert main(f"{common} --snr 0 --noises white --output {tmp_path / 'without'}".split()) == 0  # as the line says
 
     @pytest.mark.parametrize(
         ("words", "code", "message"),
