@@ -552,7 +552,7 @@ class TestCommand:
         assert main(f"{common} --snr 0 --output {tmp_path / 'few'}".split()) == 1
         error = capsys.readouterr().err
         assert "not enough to make babble of: got 5 recordings with sound, expected 8" in error  # 6 clips, not its own
-        assert "; leave babble out of --noises, or name a larger split by --voices SPLIT" in error
+        assert "; leave babble out of --noise-kinds, or name a larger split by --voices SPLIT" in error
         assert error.count("\n") == 1
         assert main(f"{common} --snr 0 --noises white --output {tmp_path / 'without'}".split()) == 0  # as the line says
 
