@@ -42,7 +42,7 @@ class Difference:
     """Of this condition by itself."""
 
     p_family: float
-    """Probability that any of all conditions would differ so much by chance."""
+    """Probability that chance alone makes any of the conditions differ as much."""
 
     @property
     def verdict(self) -> str:

@@ -167,7 +167,7 @@ def make_grid(
     """The grid of these lists.
 
     modalities: some of "a", "v", "av".
-    noises: kinds of noise; if there are none, the sound is clean.
+    noises: kinds of noise; without any, the sound is clean.
     snrs_db: levels of the noise; None for clean sound.
     pictures: names of conditions of the lips.
     seeds: of everything random.

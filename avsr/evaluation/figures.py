@@ -83,6 +83,8 @@ def noise_figure(curves: Sequence[Curve]) -> Figure:
     panels[0].set_ylim(bottom=0)
     for panel in panels[len(noises) :]:
         panel.set_axis_off()
+    for panel in panels[max(0, len(noises) - columns) : len(noises)]:  # above an empty panel, too, levels are named
+        panel.tick_params(axis="x", labelbottom=True)
     figure.supxlabel("SNR, dB", fontsize=9)
     figure.supylabel("word error rate, %", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()

@@ -1,7 +1,7 @@
 """The results of an evaluation: results.json with every utterance, results.csv with one row a condition.
 
-results.json, schema 1: `run` says what was evaluated and how to repeat it; `utterances` are ids and references; each
-of `cells` is a condition with its rates and, in the order of `utterances`, the hypothesis of each utterance.
+results.json, schema 1: `run` is the record of the evaluation and how to repeat it; `utterances` are ids and references;
+each of `cells` is a condition with its rates and, in the order of `utterances`, the hypothesis of each utterance.
 latency_ms is the time the recogniser took for an utterance from prepared sound and lips, in batches on one thread.
 """
 
@@ -40,7 +40,7 @@ class Spoken(NamedTuple):
     id: str
 
     reference: str
-    """The text as it is scored."""
+    """The text to score against, after normalisation."""
 
     duration: float
     """Seconds."""
@@ -51,7 +51,7 @@ class Cell:
     """Every utterance under one condition, in the order of `Results.utterances`."""
 
     hypotheses: tuple[str, ...]
-    """The texts as they are scored."""
+    """The recognised texts, after normalisation."""
 
     achieved_snr_db: tuple[float | None, ...]
     """None without noise."""
@@ -82,7 +82,7 @@ class Results:
     """A whole evaluation."""
 
     run: Mapping[str, Any]
-    """What was evaluated and how."""
+    """The record of the recogniser, the test set and the settings."""
 
     utterances: tuple[Spoken, ...]
 
@@ -256,7 +256,7 @@ def write_results(folder: Path, results: Results) -> None:
 
 
 def read_results(path: str | PathLike[str]) -> Results:
-    """The results in a folder, or in one results.json. Raises DataError if there are none, or of another schema."""
+    """The results in a folder, or in one results.json. Raises DataError if they are missing or of another schema."""
     path = Path(path)
     if path.is_dir():
         path = path / JSON_NAME

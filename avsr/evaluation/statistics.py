@@ -123,7 +123,7 @@ class PairedTest(NamedTuple):
     """[C]: two-sided, of one condition by itself."""
 
     p_family: Array
-    """[C]: probability that any of the C conditions would differ so much by chance."""
+    """[C]: probability that chance alone makes any of the C conditions differ as much."""
 
 
 def paired_test(errors_a_CN: Array, errors_b_CN: Array, units_N: Array, weights_RN: Array) -> PairedTest:

@@ -117,7 +117,7 @@ class TrainingSet(Dataset[Example]):
                 all_crops, present = video.shift_slots(all_crops, present, slots)
                 effects.append({"effect": "offset", "slots": slots})
             all_crops, present = _stretch(all_crops, present, stretch, slots_of(len(samples)))
-            # These effects have a generator of their own: switching one on leaves all other draws as they were.
+            # These effects have a generator of their own: switching one on does not change any other draw.
             chance = generator(self.config.seed, epoch, name, "lip effects")
             all_crops, present, done = video.apply_effects(all_crops, present, self.augment.lip_effects, chance)
             effects += done
@@ -189,7 +189,7 @@ class TrainingSet(Dataset[Example]):
     ) -> tuple[Samples, float | None]:
         """Sound in a random room, through a random channel, with noise, at a random level; and its SNR in dB.
 
-        The SNR is None without noise. `changes` gets a record of what was done.
+        The SNR is None without noise. `changes` gets a record of every change.
         """
         augment = self.augment
         records: list[dict[str, Any]] = []

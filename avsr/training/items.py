@@ -133,8 +133,8 @@ def splice(item: Item, other: Item, random: np.random.Generator) -> Item:
 def join(items: Sequence[Item]) -> Item:
     """Utterances one after the other, each cut to whole slots.
 
-    If some utterances have sound and others have none, the sound is silence there; missing lips are absent slots.
-    Word times are dropped if any utterance has none.
+    An utterance without sound becomes silence if another one has sound, and its lips become absent slots likewise.
+    All word times are dropped if one utterance lacks them.
     """
     samples, crops, present, words = [], [], [], []
     offset_s = 0.0

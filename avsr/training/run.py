@@ -42,7 +42,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
 
     config_path: the YAML file.
     overrides: `key=value` with dotted keys.
-    on_message: receives one line at a time: what is trained, progress, error rates.
+    on_message: receives one line at a time: data and sizes, progress, error rates.
     Raises ConfigError, DataError, ModelError; and AvsrError with the install command if the training extra is missing.
     """
     ready = set_up(config_path, overrides)
@@ -230,7 +230,7 @@ def _finish(
 
 
 def describe(figures: dict[str, float]) -> str:
-    """The word error rates among Lightning's metrics as one phrase; empty if none was measured."""
+    """The word error rates among Lightning's metrics as one phrase; empty without any."""
     names = {"dev/wer_a": "A", "dev/wer_v": "V", "dev/wer_av": "AV"}
     names |= {f"{name}_noisy": f"{short} at 0 dB" for name, short in names.items()}
     phrases = [f"{names[name]} {value:.1f} %" for name, value in sorted(figures.items()) if name in names]

@@ -2,7 +2,7 @@
 
 RUN/config.yaml               the configuration of the run
 RUN/checkpoints/epoch-0007    the weights after each of the last few epochs, each a checkpoint folder
-RUN/checkpoints/last.ckpt     what is needed to resume: weights, optimiser, epoch
+RUN/checkpoints/last.ckpt     the state to resume from: weights, optimiser, epoch
 RUN/model                     the finished model: the mean of the last epochs' weights
 """
 
