@@ -404,12 +404,13 @@ class TestCommand:
         self, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         common = f"evaluate {manifest} --split train --recognizer {FUNCTIONS}:loudest --workers 1 --quiet --seed 1"
-        assert main(f"{common} --snr 0 --output {tmp_path / 'few'}".split()) == 1
+        assert main(f"{common} --snr 0 --output-dir {tmp_path / 'few'}".split()) == 1
         error = capsys.readouterr().err
         assert "not enough to make babble of: got 5 recordings with sound, expected 8" in error  # 6 clips, not its own
         assert "; leave babble out of --noise-kinds, or name a larger split by --voices SPLIT" in error
         assert error.count("\n") == 1
-        assert main(f"{common} --snr 0 --noises white --output {tmp_path / 'without'}".split()) == 0  # as the line says
+        without = f"{common} --snr 0 --noise-kinds white --output-dir {tmp_path / 'without'}"
+        assert main(without.split()) == 0  # the remedy in the message works
 
     @pytest.mark.parametrize(
         ("words", "code", "message"),
