@@ -1,16 +1,16 @@
-"""How fast sound is augmented, on one thread, beside audiomentations doing the same in the same run.
+"""The speed of sound augmentation on one thread, and the speed of audiomentations at the same task in the same run.
 
     pip install --target work/audiomentations -c constraints.txt audiomentations fast-mp3-augment
     PYTHONPATH=work/audiomentations python benchmarks/augmentation.py
 
-audiomentations is no dependency of avsr; without it our own figures alone are shown. Both get the same 40 utterances of
+audiomentations is no dependency of avsr; without it the table has our figures alone. Both get the same 40 utterances of
 3 s, the same noises and impulse responses (made here, in a temporary folder), the same ranges, and p = 1. Figures are
-seconds of sound per second of CPU time, the median over rounds in which both take turns; what is cached (noises,
-impulse responses, filters) is cached by both before the first round, but for some of the simulated rooms.
+seconds of sound per second of CPU time, the median over rounds in which both take turns. Both fill their caches
+(noises, impulse responses, filters) before the first round, except for some of the simulated rooms.
 
-The chain is what a training example could meet: reverberation, noise at -5 to 20 dB, band limits, clipping, gain. Not
-the same inside: our SNR counts active speech only, our filters are linear-phase with the same bytes on every
-machine, theirs are recursive.
+The chain is a typical training example: reverberation, noise at -5 to 20 dB, band limits, clipping, gain. The methods
+differ: our SNR counts active speech only, and our filters are linear-phase with the same bytes on every machine, while
+the filters of audiomentations are recursive.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SECONDS, UTTERANCES = 3, 40
 Samples = NDArray[np.float32]
 Change = Callable[[Samples, np.random.Generator], Samples]
 
-# Words of ours, and of audiomentations: class and arguments.
+# Name of a step -> our effect, and class and arguments of audiomentations; None if it has no such step.
 STEPS: dict[str, tuple[str, tuple[str, dict[str, object]] | None]] = {
     "reverb": ("reverb", ("ApplyImpulseResponse", {})),
     "noise": ("", ("AddBackgroundNoise", {"min_snr_db": -5.0, "max_snr_db": 20.0})),
@@ -94,7 +94,7 @@ def main() -> int:
 
 
 def our_changes(folder: Path) -> dict[str, Change]:
-    """Each step, and the chain, as training applies them."""
+    """Our function for each step, and for the chain."""
     responses = {path.name: read_pcm(path) for path in sorted((folder / "rir").iterdir())}
     bank = NoiseBank(list(read_noise_folder(folder / "noise").values()), [])
 
@@ -118,7 +118,7 @@ def our_changes(folder: Path) -> dict[str, Change]:
 
 
 def their_changes(folder: Path) -> dict[str, Change]:
-    """The same by audiomentations, as far as it has them; nothing where it is not installed."""
+    """The function of audiomentations for each step that it has, and for the chain; empty if it is not installed."""
     try:
         import audiomentations
     except ImportError:
@@ -134,7 +134,7 @@ def their_changes(folder: Path) -> dict[str, Change]:
 
 
 def measure(ours: Change, theirs: Change | None, speech: list[Samples], rounds: int) -> list[float]:
-    """Times real time of each, the median over the rounds."""
+    """Speeds of both in times real time, median over the rounds; without `theirs`, ours alone."""
     changes = [change for change in (ours, theirs) if change is not None]
     rates: list[list[float]] = [[] for _ in changes]
     with warnings.catch_warnings():
@@ -145,7 +145,7 @@ def measure(ours: Change, theirs: Change | None, speech: list[Samples], rounds: 
                 start_s = time.process_time()
                 for samples in speech:
                     change(samples, random)
-                if number:  # the first fills caches
+                if number:  # the first round fills the caches
                     measured.append(SECONDS * len(speech) / (time.process_time() - start_s))
     return [statistics.median(measured) for measured in rates]
 

@@ -1,13 +1,13 @@
-"""Time and memory of the audio encoder beside NeMo's, with the same weights, on the same input, in one run.
+"""Time and memory of our audio encoder and of NeMo's, with the same weights, on the same input, in one run.
 
     python3 -m venv work/nemo && work/nemo/bin/pip install "nemo_toolkit[asr]==3.0.0" torch==2.11.0 torchaudio==2.11.0
     python benchmarks/beside_nemo.py --nemo work/nemo/bin/python
 
-NeMo lives in an environment of its own and is not needed for anything else. Both sides have the random weights of one
-`.nemo` archive at the size of FastConformer-L (17 layers, width 512), float32, batch of one, and take turns pass by
-pass: what slows the machine slows both. "time" is the median, "ratio" the median over the turns of NeMo's time by ours.
-"memory" is the peak above what the process held before, in a process of its own for each figure. "difference" is the
-largest between both outputs, where each frame is about 1.
+NeMo needs an environment of its own; nothing else here uses it. Both sides have the random weights of one `.nemo`
+archive at the size of FastConformer-L (17 layers, width 512), float32, batch of one. They take turns pass by pass, so
+that other load slows both alike. "NeMo, ms" and "avsr, ms" are medians, "ratio" is the median over the turns of NeMo's
+time by ours. "MiB" is the peak memory of a side's process minus its memory before the first pass. "difference" is the
+largest difference between the outputs, which have values of about 1.
 """
 
 from __future__ import annotations
@@ -32,14 +32,20 @@ CACHE_FRAMES = 70
 
 
 class Case(NamedTuple):
-    """model: "offline", "local" or "streaming". seconds: of sound in a pass. right: look-ahead of a streaming step."""
+    """One row of the table."""
 
     model: str
+    """The attention: "offline", "local" or "streaming"."""
+
     seconds: float
+    """Duration of the sound of a pass."""
+
     right: int | None = None
+    """Look-ahead of a streaming step in frames; None for a pass over a whole recording."""
 
     @property
     def title(self) -> str:
+        """The name of the row."""
         if self.right is not None:
             return f"step [{CACHE_FRAMES}, {self.right}], {80 * (self.right + 1)} ms"
         attention = {"offline": "full", "local": "local [128, 128]", "streaming": f"chunked [{CACHE_FRAMES}, 13]"}
@@ -95,7 +101,7 @@ def settings(model: str, width: int, layers: int) -> dict[str, Any]:
 
 
 def write_archive(path: Path, model: str, width: int, layers: int, weights: Path) -> None:
-    """The `.nemo` file: configuration, the weights that the other side drew, and a tokenizer for the sake of form."""
+    """Write the `.nemo` file: configuration, the weights that NeMo drew, and a tokenizer, which the format requires."""
     import sentencepiece
     import yaml
 
@@ -121,7 +127,7 @@ def write_archive(path: Path, model: str, width: int, layers: int, weights: Path
         tar.add(weights, "model_weights.ckpt")
 
 
-# --- one side, in a process of its own: reads a request a line, answers a line ---
+# --- one side, in a process of its own: a line of stdin is a request, a line of stdout its answer ---
 
 
 def nemo_passes(folder: Path, case: Case, width: int, layers: int) -> Callable[[Any], Any]:
@@ -152,7 +158,7 @@ def nemo_passes(folder: Path, case: Case, width: int, layers: int) -> Callable[[
     def step(mel: Any) -> Any:
         nonlocal past
         is_first = past is None
-        if is_first:  # one frame longer than a whole number of encoder frames, and nothing before it
+        if is_first:  # the first chunk has no past, and one mel frame more than whole encoder frames
             mel = mel[:, :, : 8 * case.right + 1]
             past = mel[:, :, :0]
         chunk = torch.cat((past, mel), dim=2)
@@ -205,7 +211,10 @@ def resident_kib(field: str) -> int:
 
 
 def serve(side: str, folder: Path, case: Case, width: int, layers: int, threads: int, half: bool) -> None:
-    """Answer requests until stdin ends: each runs one pass and is answered with its seconds, or with the output."""
+    """Run one pass for each line of stdin until it ends; answer with its time and the peak memory.
+
+    After a line "save" the output is written to a file, too.
+    """
     import torch
 
     torch.set_num_threads(threads)
@@ -217,7 +226,7 @@ def serve(side: str, folder: Path, case: Case, width: int, layers: int, threads:
         frames = round(100 * case.seconds)
         generator = torch.Generator().manual_seed(2)
         gc.collect()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before_kib = resident_kib("VmRSS")
         print("ready", flush=True)
         for line in sys.stdin:
@@ -231,7 +240,7 @@ def serve(side: str, folder: Path, case: Case, width: int, layers: int, threads:
 
 
 class Side:
-    """One side in its process."""
+    """The process of one side, seen from the process that compares."""
 
     def __init__(self, python: str, side: str, folder: Path, index: int, options: argparse.Namespace) -> None:
         command = [python, __file__, "--serve", side, str(folder), str(index)]
@@ -249,7 +258,7 @@ class Side:
             if not line:
                 assert self._process.stderr is not None
                 sys.exit(self._process.stderr.read())
-            if line.startswith(("ready", "{")):  # the reference prints more
+            if line.startswith(("ready", "{")):  # NeMo prints other lines
                 return line.strip()
 
     def _expect(self, wanted: str) -> None:
@@ -257,7 +266,7 @@ class Side:
             sys.exit("a side of the benchmark answered out of turn")
 
     def run(self, request: str = "run") -> dict[str, float]:
-        time.sleep(0.02)  # the threads of the other side still look for work for a moment after a pass
+        time.sleep(0.02)  # after a pass, the threads of the other side keep spinning for a moment
         assert self._process.stdin is not None
         self._process.stdin.write(request + "\n")
         self._process.stdin.flush()

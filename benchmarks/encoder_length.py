@@ -1,14 +1,15 @@
-"""Time and memory of the audio encoder against the length of the recording, beside a plain Conformer.
+"""Time and memory of the audio encoder by length of the recording, and of a plain Conformer for comparison.
 
     python benchmarks/encoder_length.py --seconds 5 30
     python benchmarks/encoder_length.py --rows work/encoder_length.jsonl --plot encoder_length.png
 
-The second takes half an hour, most of it the hour in full attention; what is in the file --rows is not measured again.
+The second command takes half an hour, most of it for the hour of sound in full attention. Cases that are in the file
+--rows are not measured again.
 
 Random weights, float32, batch of one, weights packed as for recognition. Each case runs in a process of its own.
-"tensors" is the most that tensors hold at a time during a pass, "process" by how much the process grows, both without
-the weights. "floor" is the share of the time that the matrix products alone would take at the speed ("rate") at which
-this machine multiplies packed matrices with so many rows.
+"tensors" is the peak memory of all tensors during a pass, "process" the growth of the process; both exclude the
+weights. "rate" is the speed at which this machine multiplies packed matrices with as many rows as the pass has frames.
+"floor" is the time that the matrix products alone would take at this rate, as a share of the measured time.
 """
 
 from __future__ import annotations
@@ -40,21 +41,35 @@ ONE_RUN_SECONDS = 600
 
 
 class Row(NamedTuple):
-    """One case: seconds of sound, which encoder, seconds it took, MiB of both kinds, share of the floor in the time,
-    GFLOP/s of the floor."""
+    """One case."""
 
     seconds: int
+    """Duration of the sound."""
+
     kind: str
+    """The encoder; see `build`."""
+
     taken_s: float
+
     tensors_mib: float
+    """Peak memory of all tensors, without weights; NaN for a long case, which is run once."""
+
     process_mib: float
+    """Growth of the process."""
+
     floor: float
+    """Share of the time that the matrix products alone would take."""
+
     rate: float
+    """Speed of the matrix products, FLOP/s."""
 
 
 def build(kind: str, width: int, layers: int) -> AudioEncoder:
-    """ "fast": FastConformer, 8x, kernel 9. "fast-local": the same looking 128 frames either way. "plain": Conformer,
-    4x by plain convolutions, kernel 31."""
+    """An encoder with random weights.
+
+    kind: "fast" is a FastConformer with 8x subsampling and kernel 9. "fast-local" has attention over 128 frames to
+    either side. "plain" is a Conformer with 4x subsampling by plain convolutions and kernel 31.
+    """
     plain = kind == "plain"
     shape = ConformerShape(
         width=width, layers=layers, heads=8, kernel=31 if plain else 9, conv_norm="batch", dropout=0.0
@@ -71,7 +86,7 @@ def build(kind: str, width: int, layers: int) -> AudioEncoder:
 
 
 def product_flop(encoder: AudioEncoder, mel_frames: int, frames: int) -> float:
-    """Of all matrix products of one pass: linear layers, scores and sums of attention, subsampling by channels."""
+    """FLOP of all matrix products of one pass: linear layers, scores and sums of attention, subsampling."""
     subsampling, attention = encoder.subsampling, encoder.config.attention
     width, layers = encoder.config.conformer.width, encoder.config.conformer.layers
     total = 2.0 * subsampling.project.weight.numel() * frames
@@ -100,7 +115,7 @@ def resident_mib(field: str) -> float:
 
 
 def most_held_mib(run: Callable[[], object]) -> float:
-    """Of the memory that torch hands out during a call, the most that is in use at a time."""
+    """The peak memory that torch allocates during a call."""
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
     ) as profile:
@@ -121,7 +136,7 @@ def measure(kind: str, seconds: int, width: int, layers: int, threads: int, runs
         if isinstance(module, Packable):
             module.pack(torch.float32)
     encoder(mel[..., :100], torch.tensor([100]))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = resident_mib("VmRSS")
     times = []
     for _ in range(runs):
@@ -141,7 +156,7 @@ def measure(kind: str, seconds: int, width: int, layers: int, threads: int, runs
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Time and memory against length, a line for each encoder."""
+    """Plot time and memory against length, a line for each encoder."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -171,7 +186,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="a picture to draw")
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # or the profiler reports that there is no GPU
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # else the profiler warns that there is no GPU
     print(
         f"width {arguments.width}, {arguments.layers} layers, {arguments.threads} threads, median of {arguments.runs}"
     )

@@ -1,12 +1,12 @@
-"""How many lip crops a second each augmentation makes on one core, and how many a training run is fed.
+"""The speed of each lip augmentation on one core, and of the data loading of a training run, in crops a second.
 
     python benchmarks/lip_effects.py
     python benchmarks/lip_effects.py --config configs/grid-lips-resnet18.yaml
 
-The first table is for clips of three seconds of smooth random pictures. With --config, batches of that run are made as
-a worker of training makes them (decoding, augmentation, batching), with its lip effects and without any, in turn. All
-times are CPU times of one process: other load on the machine hardly matters, and each worker adds as much again where
-it has a core.
+The first table is for clips of three seconds of smooth random pictures. With --config, batches of that run are prepared
+as a worker of training does (decoding, augmentation, batching), in turn with its lip effects and without any. All times
+are CPU times of one process: other load on the machine hardly matters, and every worker with a core of its own adds the
+same speed again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from avsr.config import build, read_yaml
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.lips.crops import centre_crop
 from avsr.randomness import generator
+from avsr.training.batches import collate
 from avsr.training.config import TrainConfig
-from avsr.training.data import Key, TrainingSet, collate
+from avsr.training.data import Key, TrainingSet
 
 SLOTS = 75
 
@@ -60,11 +61,11 @@ def effects_table(runs: int) -> None:
 
 
 def feed(data: TrainingSet, batches: list[list[Key]]) -> tuple[float, float]:
-    """Crops and batches that are made in a second of CPU time."""
+    """Crops and batches that are prepared in a second of CPU time."""
     crops, started = 0, time.process_time()
     for keys in batches:
         batch = collate([data[key] for key in keys])
-        crops += int(batch.lips.shape[0] * batch.lips.shape[1])
+        crops += int(batch.crops.shape[0] * batch.crops.shape[1])
     taken = time.process_time() - started
     return crops / taken, len(batches) / taken
 
@@ -87,7 +88,7 @@ def main() -> None:
         for run in range(arguments.runs + 1):
             for name, data in sets.items():
                 crops, batches = feed(data, order[: arguments.batches])
-                if run:  # the first is for warming up
+                if run:  # the first run warms up
                     print(f"a worker {name}: {crops:.0f} crops/s, {batches:.2f} batches/s")
 
 

@@ -1,10 +1,10 @@
-"""How well faces are found, followed and turned into lip crops in videos that are not studio recordings, and how fast.
+"""Accuracy and speed of face finding, tracking and lip cropping in videos that are not studio recordings.
 
     python benchmarks/lips_in_the_wild.py MEDIA                      # all of it, ten minutes
     python benchmarks/lips_in_the_wild.py MEDIA --only small,speed   # grid small false pairs copies speed
 
-MEDIA is the folder of the test media, with `clips/` and `corpora/grid/` inside (see tests/media.py). What is not there
-is composed from it: small faces on pictures without any, talkers side by side, copies at other rates and sizes.
+MEDIA is the folder of the test media, with `clips/` and `corpora/grid/` inside (see tests/media.py). Other videos are
+composed from these: small faces on pictures without faces, talkers side by side, copies at other rates and sizes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Picture = np.ndarray  # uint8 [H, W, 3]
 
 
 def talkers(media: Path) -> list[Path]:
-    """One clip each of the talkers in front of a GRID camera that no test split holds."""
+    """One clip of each GRID talker who is in no test split."""
     grid = media / "corpora" / "grid"
     found = [grid / "video" / "s1" / "bbaf2n.mp4", *sorted((grid / "video").glob("s[45]/*.mp4"))[::2]]
     found += [grid / "unlabelled" / f"u{number}.mp4" for number in range(1, 8)]
@@ -53,7 +53,7 @@ def at_25(shown: Iterable[Picture]) -> Iterator[VideoFrame]:
 
 
 def grid(media: Path, finder: FaceFinder) -> None:
-    """Share of pictures of GRID clips in which a face is found, and of clips in which it is one face throughout."""
+    """Print in how many pictures of GRID clips a face is found, and how many clips have one face throughout."""
     listed = [json.loads(line) for line in (media / "corpora/grid/clips.jsonl").open()]
     paths = [media / "corpora/grid" / clip["path"] for clip in listed if clip["split"] in ("dev", "train_other")]
     paths += sorted((media / "corpora/grid/unlabelled").glob("*.mp4"))
@@ -70,7 +70,7 @@ def grid(media: Path, finder: FaceFinder) -> None:
 
 
 def backgrounds(media: Path) -> dict[str, Picture]:
-    """Real pictures without a face that can be found: a wall, a drawn scene, a room with the people blurred away."""
+    """Real pictures without a detectable face: a wall, a drawn scene, a room with blurred people."""
     clips = media / "clips"
     room = pictures(clips / "podium_720p_face_down.mp4", 1)[0]
     return {
@@ -81,7 +81,7 @@ def backgrounds(media: Path) -> dict[str, Picture]:
 
 
 def small(media: Path, finder: FaceFinder) -> None:
-    """Talkers with a face of so many pixels, anywhere in a large picture: share of pictures in which it is found."""
+    """Print how often faces of 80, 60, 50 and 40 pixels are found at random places in a large picture."""
     scenes = backgrounds(media)
     for (width, height), face_px in itertools.product(((1280, 720), (1920, 1080)), (80, 60, 50, 40)):
         random = np.random.default_rng(1)
@@ -126,7 +126,7 @@ def small(media: Path, finder: FaceFinder) -> None:
 
 
 def false(media: Path, finder: FaceFinder) -> None:
-    """Share of pictures in which a face is seen where none can be read."""
+    """Print how often a face is found in pictures without a readable face."""
     clips, random = media / "clips", np.random.default_rng(1)
     smooth = [cv2.GaussianBlur(random.integers(0, 256, (360, 640, 3), np.uint8), (0, 0), 8.0) for _ in range(75)]
     sets: dict[str, Iterable[Picture]] = {
@@ -163,7 +163,7 @@ def false(media: Path, finder: FaceFinder) -> None:
 
 
 def pairs(media: Path, finder: FaceFinder) -> None:
-    """Two talkers side by side: pictures with both faces, and identities that change their side."""
+    """Print for two talkers side by side how often both faces are found, and how often a face id changes its side."""
     num_pairs = num_both = num_pictures = num_switches = num_ids = 0
     for left, right in itertools.combinations(talkers(media), 2):
         shown = [
@@ -197,7 +197,12 @@ def write(
     size: tuple[int, int] | None = None,
     turns: int = 0,
 ) -> None:
-    """Pictures at their times in seconds as H.264. turns: quarter turns to be undone by the player (MOV matrix)."""
+    """Write pictures at their times in seconds as H.264.
+
+    crf: quality of the encoder, lower is better.
+    size: width and height; None for the size of the pictures.
+    turns: quarter turns clockwise that a player makes (MOV matrix).
+    """
     with av.open(str(path), "w") as container:
         stream: Any = None
         for time_s, rgb in shown:
@@ -216,7 +221,7 @@ def write(
 
 
 def _set_turns(path: Path, turns: int) -> None:
-    """Write a rotation of `turns` quarter turns clockwise into the track header of a MOV or MP4 file."""
+    """Write a rotation by quarter turns clockwise into the track header of a MOV or MP4 file."""
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 4
     version = data[start]
@@ -232,7 +237,7 @@ def similarity(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def copies(media: Path, finder: FaceFinder) -> None:
-    """Copies of a clip: how crops correlate with the original's, and which moment of it they show."""
+    """Print for re-encoded copies of clips the correlation of their crops with the original crops, and their delay."""
     names = ["s1/bbaf2n", "s1/lbax4n", "s1/pbbc4n", "s4/lwbsza", "s5/lbax4n"]
     paths = [path for name in names if (path := media / "corpora/grid/video" / f"{name}.mp4").exists()]
     paths += [media / "clips" / name for name in ("grid_swiz3n.mpg", "grid_lbbc2a.mpg")]
@@ -285,7 +290,7 @@ def _times_of(kind: str, end_s: float, random: np.random.Generator) -> list[floa
 
 
 def _nearest(shown: list[tuple[float, Picture]], time_s: float) -> Picture:
-    """The picture at a moment between two pictures: both, mixed."""
+    """The picture at a moment, interpolated between the two pictures around it."""
     position = min(time_s / SLOT_S, len(shown) - 1)
     before = int(position)
     weight = position - before
@@ -296,8 +301,10 @@ def _nearest(shown: list[tuple[float, Picture]], time_s: float) -> Picture:
 
 
 def _compare(original: LipTrack, other: LipTrack) -> tuple[float, float, float, float]:
-    """Mean and lowest correlation of crops slot by slot, share of slots present, and by how many milliseconds the copy
-    lags: the place of the best correlation of the movement in the crops, between slots by a parabola."""
+    """Mean and lowest correlation of the crops slot by slot, share of present slots, and delay of the copy in ms.
+
+    The delay is the lag with the best correlation of the motion in the crops, refined between slots by a parabola.
+    """
     count = min(len(original.crops), len(other.crops))
     values = [similarity(original.crops[slot], other.crops[slot]) for slot in range(count) if other.present[slot]]
     one, two = (
@@ -316,11 +323,12 @@ def _compare(original: LipTrack, other: LipTrack) -> tuple[float, float, float, 
 
 
 class OthersPreparation:
-    """The steps of the MediaPipe preparation of mpc001/auto_avsr, written anew from their description for timing only.
+    """The steps of the MediaPipe preparation of mpc001/auto_avsr, written from their description, for timing only.
 
-    All pictures in memory; full-range detection in each (short-range if that finds nothing at all); eyes, nose and
-    mouth in whole pixels, missing ones interpolated; per picture their mean over up to 13, a robust similarity to a
-    mean face, a warp of the grey picture to 256x256 and the 96x96 around the mouth.
+    All pictures are in memory. The full-range detector runs on each picture (the short-range detector if it finds no
+    face at all). Eyes, nose and mouth are whole pixels; missing ones are interpolated. For each picture, the points are
+    averaged over up to 13 pictures, a robust similarity maps them to a mean face, the grey picture is warped to 256x256
+    pixels, and the 96x96 pixels around the mouth are cut out.
     """
 
     _REFERENCE = np.array([[95.0, 105.0], [161.0, 105.0], [128.0, 145.0], [128.0, 178.0]])
@@ -370,10 +378,10 @@ class OthersPreparation:
 
 
 def speed(media: Path, finder: FaceFinder, seconds: float = 30.0, runs: int = 4) -> None:
-    """The whole way from a 720p file to crops, and the other preparation's, in turns on the same file."""
+    """Print the speed from a 720p file to crops, ours and the other preparation's, in turns on the same file."""
     shown = [cv2.resize(rgb, (900, 720), interpolation=cv2.INTER_CUBIC) for rgb in pictures(talkers(media)[0])]
     shown = [cv2.copyMakeBorder(rgb, 0, 0, 190, 190, cv2.BORDER_REPLICATE) for rgb in shown]
-    bounced = [*shown, *shown[-2:0:-1]]  # back and forth: no cuts
+    bounced = [*shown, *shown[-2:0:-1]]  # played forth and back, so that there are no cuts
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "talk.mp4"
         write(

@@ -3,8 +3,8 @@
     python benchmarks/one_hour.py
     python benchmarks/one_hour.py --whole
 
-The first transcribes a file, as `avsr transcribe` does: in windows, from decoding to words. --whole takes all samples
-through the network in one pass, as `Recognizer.log_probs` does. Random weights, float32; the sound is noise.
+The first command transcribes a file like `avsr transcribe`: in windows, from decoding to words. --whole runs the
+network on all samples in one pass, like `Recognizer.log_probs`. Random weights, float32; the sound is noise.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
             file.setparams((1, 2, 16_000, 0, "NONE", ""))
             for _ in range(arguments.seconds):
                 file.writeframes((generator.standard_normal(16_000) * 3000).astype(np.int16).tobytes())
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew; Linux only
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak; Linux only
         started = time.perf_counter()
         if arguments.whole:
             with wave.open(str(path)) as file:

@@ -1,10 +1,10 @@
-"""Whether words come out of a pause: a still face and a quiet room before and after the speech.
+"""Words that a model inserts in pauses: a still face and a quiet room before and after the speech.
 
     python benchmarks/pauses.py work/grid/manifest.jsonl --split dev --pause-s 1
     python benchmarks/pauses.py work/grid/manifest.jsonl --split dev --pause-s 3 --chunk-ms 320
 
-Word error rate and inserted words by the sound, the lips and both, without and with pauses: noise of -80 dB of full
-scale, and the first and the last picture of the clip, which stand still.
+Word error rates and inserted words by audio only, lips only and audio-visual, without and with pauses. A pause has
+noise at -80 dB of full scale, and repeats the first or the last lip crop of the clip.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""How often the speaking face is picked, and how well the offset between sound and lips is found, on prepared clips.
+"""Accuracy of the choice of the speaking face, and of the estimated offset between sound and lips, on prepared clips.
 
     python benchmarks/speaker.py work/grid/manifest.jsonl --split dev
     python benchmarks/speaker.py work/grid/manifest.jsonl --split test_unseen --videos work/corpora/grid/video
     python benchmarks/speaker.py --files one.mp4 another.mp4 third.mp4
 
-Two faces are put side by side, and the sound of one is heard. The other is at rest (a still picture, or the stretch
-before the words of its clip, over and over) or speaks a sentence of its own. The choice goes through `SpeakingFace`,
-slot by slot as in `avsr transcribe`; the silent face is the larger one, so that it is the choice without evidence.
-Shares are of the slots inside the heard words; intervals are 95 %, by a bootstrap over clips (seed 1). Offsets: the
-sound is moved by -200 ... 200 ms, silence filling the end. With --videos the clips' pictures are put side by side and
-go through face finding too; else the prepared lip crops stand for it. The correlation of mouth motion with
-loudness is what needs no trained head, for comparison.
+Choice: two faces are put side by side, with the sound of one of them, the speaking face. The other is at rest (a still
+picture, or the part of its clip before the first word, repeated) or speaks a sentence of its own without sound.
+`SpeakingFace` chooses slot by slot as in `avsr transcribe`. The silent face is larger, so that it is chosen without
+evidence. Shares are of the slots inside the words of the sound; intervals are 95 %, by a bootstrap over clips (seed 1).
+With --videos the videos of the clips are put side by side and faces are found in them; else the prepared lip crops are
+used.
+
+Offsets: the sound is moved by -200 to 200 ms, and the end filled with silence. The correlation of mouth motion with
+loudness, which needs no trained head, is measured for comparison.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ HEARD, SILENT = 0, 1
 
 
 class Clip:
-    """A prepared clip: crops [T, 96, 96], presence [T], samples [640 T], and which slots lie inside words [T]."""
+    """A prepared clip: crops [T, 96, 96], present [T], samples [640 T], and `speech` [T], True inside words."""
 
     def __init__(self, utterance: Utterance, root: Path) -> None:
         self.speaker = utterance.speaker
@@ -58,17 +60,20 @@ class Clip:
             self.speech |= (slot_s >= start) & (slot_s < end)
 
     def at_rest(self, how: str) -> NDArray[np.intp]:
-        """Slots of a mouth at rest, as many as the clip has: a still one, or those outside of words to and fro."""
+        """Numbers of T slots with the mouth at rest.
+
+        how: "still" repeats the first slot; anything else plays the slots before the first word forth and back.
+        """
         slots = len(self.crops)
         if how == "still":
             return np.zeros(slots, np.intp)
-        lead = max(3, int(np.argmax(self.speech)) - 2)  # mouths open before the first word
+        lead = max(3, int(np.argmax(self.speech)) - 2)  # a mouth opens before its first word
         there_and_back = np.r_[np.arange(lead), np.arange(lead)[::-1]]
         return np.resize(there_and_back, slots)
 
 
 def slots_of_crops(heard: Clip, other: Clip, order: NDArray[np.intp], first_slot: int = 0) -> list[Slot]:
-    """Slots with two faces: the heard clip's as it is, and the other's slots in the given order."""
+    """Slots with two faces: HEARD with the slots of one clip, SILENT with the slots `order` of another, repeated."""
     slots = []
     for index in range(len(heard.crops)):
         source = order[index % len(order)]
@@ -86,7 +91,7 @@ def _slot(index: int, clip: Clip, source: int, face: int, width_px: float) -> Li
 
 
 class PlacedFaces(FaceFinder):
-    """Remembers on which side of the picture each face is."""
+    """A face finder that remembers on which side of the picture each face is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,9 +105,10 @@ class PlacedFaces(FaceFinder):
 
 
 def slots_of_videos(heard: Clip, other: Clip, order: NDArray[np.intp], finder: PlacedFaces, videos: Path) -> list[Slot]:
-    """The same from the clips' pictures, the heard one left, the other right and a tenth larger, through face finding.
+    """Slots with two faces, found in the videos of two clips side by side; see `slots_of_crops`.
 
-    Faces on the left are renamed HEARD, those on the right SILENT.
+    The heard clip is on the left, the other on the right and 10 % larger. Faces on the left are renamed HEARD, faces
+    on the right SILENT.
     """
     ours, theirs = ([frame.rgb for frame in iter_frames(videos / f"{clip.id}.mp4")] for clip in (heard, other))
     height, width = ours[0].shape[:2]
@@ -131,7 +137,7 @@ def chosen(slots: Sequence[Slot], samples: NDArray[np.float32]) -> list[int | No
 
 
 def measure_choice(clips: Sequence[Clip], partners: Sequence[Sequence[int]], videos: Path | None) -> None:
-    """A row for each way in which the other face does not speak, or is not heard."""
+    """Print the accuracy of the choice for each behaviour of the silent face."""
     finder = PlacedFaces() if videos is not None else None
     for how in ("still", "quiet", "speaks too"):
         right, total, changes = [], [], 0
@@ -158,7 +164,10 @@ def measure_choice(clips: Sequence[Clip], partners: Sequence[Sequence[int]], vid
 
 
 def measure_turns(clips: Sequence[Clip], partners: Sequence[Sequence[int]], count: int = 6) -> None:
-    """Two faces that speak in turns, a clip each; whoever is not heard is at rest, or talks on without a sound."""
+    """Print the accuracy for two faces that take turns, a clip each.
+
+    The other face is at rest, or speaks without sound. count: turns in a recording.
+    """
     if len(clips) < count:
         return
     for how in ("quiet", "speaks too"):
@@ -193,7 +202,7 @@ def measure_turns(clips: Sequence[Clip], partners: Sequence[Sequence[int]], coun
 
 
 def embeddings(clip: Clip, samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of lips and sound [T, D], by the head."""
+    """Embeddings of lips and sound by the trained head, [T, D] each."""
     stream = SynchronyStream()
     evidence = []
     for index, crop in enumerate(clip.crops):
@@ -205,7 +214,7 @@ def embeddings(clip: Clip, samples: NDArray[np.float32]) -> tuple[NDArray[np.flo
 
 
 def motion_and_loudness(clip: Clip, samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The baseline's evidence: standardised, a number a slot each, in place of embeddings."""
+    """The baseline's embeddings of lips and sound, [T, 1] each: motion of the mouth and loudness, standardised."""
     pixels = mouth_pixels(torch.from_numpy(clip.crops)).numpy()
     motion = np.abs(np.diff(pixels, axis=0, prepend=pixels[:1])).mean((1, 2))
     loudness = np.log(np.square(samples.reshape(-1, SLOT_SAMPLES)).mean(1) + 1e-6)
@@ -242,7 +251,7 @@ def measure_offsets(clips: Sequence[Clip], repeats: int) -> None:
 
 
 def measure_strangers(clips: Sequence[Clip], partners: Sequence[Sequence[int]]) -> None:
-    """How sure the offset is where the sound belongs to another clip: it should not be."""
+    """Print the confidence of the offset if the sound belongs to another clip; it should be low."""
     confidence = []
     for index, clip in enumerate(clips):
         for partner in partners[index]:
@@ -254,7 +263,7 @@ def measure_strangers(clips: Sequence[Clip], partners: Sequence[Sequence[int]]) 
 
 
 def measure_files(paths: Sequence[Path]) -> None:
-    """Films of single talkers whose words are not known: is the mouth of each more like its sound than the others'?"""
+    """Print offsets for videos of one talker each, and how often a mouth matches its own sound better than another."""
     towers = []
     for path in paths:
         lips, samples = extract_lips(path), read_audio(path)
@@ -280,7 +289,7 @@ def measure_files(paths: Sequence[Path]) -> None:
 
 
 def _moved(clip: Clip, shift_ms: int, slots: int, random: np.random.Generator) -> tuple[Clip, NDArray[np.float32]]:
-    """A part of the clip around its speech, and its sound, `shift_ms` later."""
+    """`slots` slots of the clip around its speech, and their sound, `shift_ms` later."""
     moved = _later(clip.samples, shift_ms)
     words = np.flatnonzero(clip.speech)
     slots = min(slots, len(clip.crops))
@@ -293,7 +302,7 @@ def _moved(clip: Clip, shift_ms: int, slots: int, random: np.random.Generator) -
 
 
 def _later(samples: NDArray[np.float32], shift_ms: int) -> NDArray[np.float32]:
-    """The sound moved by some time, silence filling the end."""
+    """The sound moved by `shift_ms`, positive for later; silence fills the gap."""
     shift = shift_ms * 16
     moved = np.zeros_like(samples)
     if shift >= 0:
@@ -304,7 +313,7 @@ def _later(samples: NDArray[np.float32], shift_ms: int) -> NDArray[np.float32]:
 
 
 def interval(right: NDArray, total: NDArray) -> tuple[float, float, float]:
-    """The share, and the 95 % interval of a bootstrap over clips."""
+    """The share of `right` in `total`, and its 95 % interval by a bootstrap over clips."""
     random = np.random.default_rng(1)
     drawn = random.integers(0, len(right), (2000, len(right)))
     shares = right[drawn].sum(1) / np.maximum(total[drawn].sum(1), 1)
@@ -330,7 +339,7 @@ def main() -> None:
     clips = [Clip(utterance, arguments.manifest.parent) for utterance in utterances]
     if len(clips) < 2:
         raise avsr.DataError(f"{arguments.manifest}: too few clips", got=len(clips), expected="two or more")
-    # Another face beside each where there is one: the clips of other speakers, in an order of their own for each clip.
+    # The other face is of another speaker if the split has one; each clip draws its partners independently.
     partners = []
     for index, clip in enumerate(clips):
         others = [j for j in range(len(clips)) if j != index and clips[j].speaker != clip.speaker]

@@ -1,18 +1,19 @@
-"""Live recognition against one pass, against sound alone, and over an hour.
+"""Live sessions compared with one pass over whole clips and with audio only, and the stability of an hour.
 
     python benchmarks/streaming.py work/grid/manifest.jsonl --split dev --noise work/corpora/noise/noise_test
     python benchmarks/streaming.py work/grid/manifest.jsonl --only equal,soak --clips 10
 
-equal: log-probabilities of a session, fed in blocks of 20 ms, against those of one masked pass over the same clip, for
-each chunk size, by sound and by both, and whether the texts are identical.
-chunks: WER of sessions at each chunk size against whole recordings, by sound and by both.
-loss: WER of sessions that lose lips in many ways, against that of sessions that only hear, in noise. "worse" is the
-difference with its 95 % interval over utterances; a cell is worse beyond chance where that lies above 0. The noise of a
-clip is babble of other clips or a recording of the folder, in turns, drawn for (seed, clip).
-soak: an hour of simulated stream on one session: memory, and whether its times still hold at the end.
-sessions: eight at once on one model, each in a thread: their texts, and how much faster than real time they all are.
+equal: the largest difference between the log-probabilities of a session, which gets blocks of 20 ms, and of one masked
+pass over the same clip; and the number of equal texts. For each chunk size, audio only and audio-visual.
+chunks: WER of sessions at each chunk size and of whole recordings, audio only and audio-visual.
+loss: WER of sessions that lose lips in many ways, compared with audio-only sessions, in noise. "worse" is the
+difference with its 95 % interval over utterances; a case is worse beyond chance if the interval lies above 0. The
+noise of a clip is babble of other clips or a recording of the folder, in turns, drawn by (seed, clip).
+soak: an hour of simulated stream in one session: growth of memory, and the error of word times at the beginning and at
+the end.
+sessions: eight sessions at once on one model, each in a thread: whether the texts are right, and the speed of all.
 
-Pictures are lip crops of the prepared corpus; faces are not found here. One thread, unless --threads says otherwise.
+Pictures are lip crops of the prepared corpus; no faces are found. One thread unless --threads gives more.
 """
 
 from __future__ import annotations
@@ -52,11 +53,15 @@ Samples = NDArray[np.float32]
 
 
 class Shown(NamedTuple):
-    """A lip crop that arrives at `arrival_s` and says that it was taken at `time_s`; None: nobody is there."""
+    """A lip crop on its way to a session."""
 
     arrival_s: float
+
     time_s: float
+    """Its time stamp."""
+
     crop: Crops | None
+    """None for a picture without a face."""
 
 
 Pattern = Callable[[Crops, np.random.Generator], Iterator[Shown]]
@@ -67,7 +72,7 @@ def as_filmed(crops: Crops) -> list[Shown]:
 
 
 def without(is_lost: Callable[[float, np.random.Generator], bool]) -> Pattern:
-    """Pictures are lost where `is_lost` says so of their time."""
+    """A pattern that loses a picture if `is_lost` is true for its time."""
 
     def pattern(crops: Crops, random: np.random.Generator) -> Iterator[Shown]:
         for shown in as_filmed(crops):
@@ -123,7 +128,7 @@ PATTERNS: dict[str, Pattern] = {
 
 
 def listen(session: Session, samples: Samples, pictures: Sequence[Shown] = ()) -> str:
-    """The text of a stream of sound in blocks of 20 ms and pictures as they arrive."""
+    """The text of a session that gets the sound in blocks of 20 ms, and each picture at its arrival."""
     waiting = sorted(pictures, key=lambda shown: shown.arrival_s)
     events, next_picture = [], 0
     for start in range(0, len(samples), BLOCK):
@@ -143,7 +148,7 @@ def listen(session: Session, samples: Samples, pictures: Sequence[Shown] = ()) -
 class Clip(NamedTuple):
     utterance: Utterance
     samples: Samples
-    crops: Crops  # zeros and not shown where absent: what the corpus has of lips
+    crops: Crops  # an absent slot is a crop of zeros
 
 
 def load(manifest: Path, split: str, count: int | None) -> list[Clip]:
@@ -205,7 +210,7 @@ class LossTask(NamedTuple):
 
 
 class LossWork:
-    """All patterns of one clip in one noise: texts by pattern, and "sound" for that of the sound alone."""
+    """Texts of one clip in one noise: by name of the pattern, and audio only as "sound"."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         torch.set_num_threads(1)
@@ -306,10 +311,10 @@ def soak(recognizer: Recognizer, clips: Sequence[Clip], seconds: float, chunk_ms
     counters = session.finish()[-1].counters or {}
     fates = sum(counters[fate] for fate in ("used", "late", "absent", "duplicate", "pending"))
     wall_s = time.monotonic() - started
-    # A final's last word lies in the clip that it belongs to: how far from the corpus's time of its own last word.
+    # The error of a final is the distance of its end from the corpus's end of the last word of its clip.
     errors_ms = []
     for end_s, text, number, begun_s in finals:
-        for back in (0, 1):  # said while its own clip went on, or the next had begun
+        for back in (0, 1):  # the final came during its own clip, or during the next one
             if number - back < 0:
                 continue
             utterance = clips[(number - back) % len(clips)].utterance

@@ -1,11 +1,11 @@
-"""What a lip costs: both trunks side by side, offline and in chunks of a stream.
+"""The cost of a lip crop in both trunks of the visual encoder, offline and in chunks of a stream.
 
     python benchmarks/visual_encoder.py
     python benchmarks/visual_encoder.py --threads 2 --device cuda
 
-Random weights, float32. "files" is the trunk on many slots at once, as for a recording; "stream" the whole visual
-encoder (trunk, pairs, 4 causal Conformer blocks of width 144) on 80 ms after 80 ms with its state. Cases take turns
-within each run, and the median of the runs counts, so that other load on the machine meets all alike. NCHW is the trunk
+Random weights, float32. "files" is the trunk on many slots at once, as for a recording. "stream" is the whole visual
+encoder (trunk, pairs, 4 causal Conformer blocks of width 144) with its state, 80 ms a step. Cases take turns within
+each run, and the median of the runs counts, so that other load on the machine affects all alike. "NCHW" is the trunk
 with the other memory layout, for comparison. Times are the process's CPU time with one thread, else wall-clock.
 """
 

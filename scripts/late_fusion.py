@@ -34,7 +34,8 @@ from avsr.errors import AvsrError
 from avsr.families.own.engine import OwnEngine
 from avsr.randomness import generator
 from avsr.training.config import AugmentConfig, CorpusConfig
-from avsr.training.data import Corpus, noise_bank
+from avsr.training.items import Corpus
+from avsr.training.noise import noise_bank
 
 LEVELS_DB = (None, 10.0, 5.0, 0.0, -5.0, -10.0)
 WEIGHTS = tuple(round(0.1 * step, 1) for step in range(11))

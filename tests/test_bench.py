@@ -15,7 +15,7 @@ from avsr.cli.main import main
 from avsr.datasets.manifest import Utterance, save_lips, save_samples, write_manifest
 from avsr.grid import SLOT_S
 from avsr.streaming import Event
-from avsr.streaming.events import Chunk
+from avsr.streaming.events import Step
 from avsr.streaming.source import Picture
 from avsr.transcript import Word
 from tests import fake_stream
@@ -49,7 +49,7 @@ class FakeSession:
         self._heard_s = t + len(samples) / 16_000
         said = [self._script.pop(at_s) for at_s in sorted(self._script) if at_s <= self._heard_s + 1e-6]
         for _ in said:
-            self._options["on_chunk"](Chunk(0.0, 0.0, True, (), 5.0))
+            self._options["on_chunk"](Step(0.0, 0.0, True, (), 5.0))
         return [event for events in said for event in events]
 
     def push_video(self, picture: np.ndarray | None, t: float) -> list[Event]:

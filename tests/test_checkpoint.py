@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import avsr
 from avsr.errors import AvsrError, ModelError
 from avsr.families.own.checkpoint import load_checkpoint, save_checkpoint
+from avsr.families.own.run_folder import epoch_checkpoint, epoch_checkpoints, finished_checkpoint
 from tests.tiny import random_mel, tiny_network, tiny_tokenizer
 
 
@@ -46,6 +47,21 @@ def test_saving_again_replaces(folder: Path) -> None:
     network, _ = load_checkpoint(folder)
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_run_folder_holds_a_finished_model_only_once_it_is_whole(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert finished_checkpoint(run) is None  # not there at all
+    for epoch in (9, 10):
+        save_checkpoint(epoch_checkpoint(run, epoch), tiny_network(), tiny_tokenizer(), card="")
+    (run / "config.yaml").write_text("output: run\n")
+    assert finished_checkpoint(run) is None  # epochs alone are no finished model
+    assert [path.name for path in epoch_checkpoints(run)] == ["epoch-0009", "epoch-0010"]
+    finished = save_checkpoint(run / "model", tiny_network(), tiny_tokenizer(), card="")
+    assert finished_checkpoint(run) == finished
+    (finished / "model.safetensors").unlink()
+    assert finished_checkpoint(run) is None
+    assert finished_checkpoint(folder) is None and finished_checkpoint(folder / "config.yaml") is None
 
 
 def rewrite_weights(folder: Path, change) -> None:

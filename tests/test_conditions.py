@@ -93,7 +93,7 @@ def test_grid_holds_each_condition_once() -> None:
 def test_zero_db_is_a_level_and_clean_is_none() -> None:
     grid = make_grid(("a",), ("white",), (0.0,), ("intact",), (7,))
     assert grid.sounds == (Sound("white", 0.0, 7),)
-    assert [str(c) for c in grid.conditions()] == ["A, white 0 dB"]
+    assert [str(c) for c in grid.conditions()] == ["audio only, white 0 dB"]
 
 
 def test_clean_sound_may_be_random_too() -> None:

@@ -1,13 +1,17 @@
-"""Error rates as jiwer counts them, their intervals, and tests of differences."""
+"""Error rates as jiwer counts them, their intervals, tests of differences, and results of several conditions."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import jiwer
 import numpy as np
 import pytest
 
+from avsr.errors import DataError
+from avsr.evaluation.conditions import Condition
+from avsr.evaluation.results import Results, Spoken, make_cell, read_results
 from avsr.evaluation.statistics import (
     aligned_words,
     count_errors,
@@ -149,3 +153,28 @@ def test_snr_gain_is_read_off_between_levels() -> None:
     assert snr_gain_db(levels_db, heard, [99.0, 98.0, 97.0, 96.0], 0.0) == -5.0
     with pytest.raises(ValueError, match="got 1 dB, expected one of the levels"):
         snr_gain_db(levels_db, heard, heard, 1.0)
+
+
+def test_n_wer_is_av_huberts_where_its_noises_are_there() -> None:
+    spoken = [Spoken("one", "a b c d", 1.0)]
+    cells = {}
+    for errors, noise in enumerate(("babble", "speech", "music", "noise", "white")):
+        for snr_db in (-10.0, -5.0, 0.0, 5.0, 10.0, 20.0):
+            text = " ".join("abcd"[errors:]) if snr_db < 20 else ""
+            cells[Condition("av", noise, snr_db, "intact", 1)] = make_cell(spoken, [text], [snr_db], [1.0])
+    found = Results.make({}, spoken, cells).n_wer("av")
+    assert found is not None
+    assert found[0].wer == pytest.approx((0 + 25 + 50 + 75) / 4)
+    assert found[1] == ("babble", "speech", "music", "noise")
+
+
+def test_results_that_are_none(tmp_path: Path) -> None:
+    for content, message in (
+        ("{", "cannot read the results"),
+        ('{"schema": 9}', "results of another version: got 9"),
+        ('{"schema": 1}', "not the results of an evaluation"),
+        ("[]", "not the results of an evaluation"),
+    ):
+        (tmp_path / "results.json").write_text(content)
+        with pytest.raises(DataError, match=message):
+            read_results(tmp_path)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import re
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import jiwer
@@ -21,21 +19,15 @@ from avsr.datasets.manifest import load_lips, load_samples, read_manifest, write
 from avsr.decoding.greedy import greedy
 from avsr.errors import AvsrError, ConfigError, DataError, ModelError
 from avsr.evaluation.compare import compare
-from avsr.evaluation.conditions import Condition, make_grid
-from avsr.evaluation.figures import curves_of, with_whole_lips
-from avsr.evaluation.job import Evaluation, make_batches
+from avsr.evaluation.conditions import Condition
+from avsr.evaluation.job import make_batches
 from avsr.evaluation.opened import ModelSource
-from avsr.evaluation.report import write_report
-from avsr.evaluation.results import COLUMNS, Results, Spoken, make_cell, read_results
+from avsr.evaluation.results import COLUMNS, Results, read_results
 from avsr.evaluation.runner import evaluate, plain_text
-from avsr.evaluation.sounds import NoiseSource
-from avsr.evaluation.statistics import count_errors, snr_gain_db
-from avsr.families.own.checkpoint import save_checkpoint
-from avsr.grid import Modality
+from avsr.evaluation.statistics import count_errors
 from tests.corpus import make_corpus
-from tests.tiny import engine_of, tiny_network, tiny_tokenizer
-
-FUNCTIONS = "tests.other_recognizers"
+from tests.evaluations import FUNCTIONS, all_modalities, evaluation, function, measured, tiny_model
+from tests.tiny import engine_of
 
 
 @pytest.fixture(scope="module")
@@ -45,33 +37,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    return save_checkpoint(folder, tiny_network(seed=3), tiny_tokenizer(), card="# tiny\n")
-
-
-def evaluation(
-    manifest: Path,
-    system: ModelSource,
-    modalities: Sequence[Modality] = ("a",),
-    noises: Sequence[str] = ("white",),
-    snrs_db: Sequence[float | None] = (None, 0.0),
-    pictures: Sequence[str] = ("intact", "absent", "random-50"),
-    seeds: Sequence[int] = (1, 2),
-    **more: object,
-) -> Evaluation:
-    grid = make_grid(modalities, noises, snrs_db, pictures, seeds)
-    values = {"split": "train", "batch_size": 2, "noise": NoiseSource(), **more}
-    return Evaluation(str(manifest), system=system, grid=grid, **values)  # type: ignore[arg-type]
-
-
-def function(name: str) -> ModelSource:
-    return ModelSource(f"function:{FUNCTIONS}:{name}")
-
-
-def measured(evaluation: Evaluation, output: Path, **how: object) -> Results:
-    results = evaluate(evaluation, output, workers=1, **how).results  # type: ignore[arg-type]
-    assert results is not None
-    return results
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def without_times(folder: Path) -> object:
@@ -87,10 +53,6 @@ def whole(manifest: Path, model: Path, tmp_path_factory: pytest.TempPathFactory)
     output = tmp_path_factory.mktemp("runs") / "whole"
     measured(all_modalities(manifest, model), output, command="avsr evaluate it")
     return output
-
-
-def all_modalities(manifest: Path, model: Path) -> Evaluation:
-    return evaluation(manifest, ModelSource(str(model), "cpu"), ("a", "v", "av"))
 
 
 class TestNumbers:
@@ -164,18 +126,6 @@ class TestNumbers:
         assert found[0].wer == pytest.approx(np.mean(wanted), abs=1e-3)
         assert found[1] == ("white", "pink")
         assert results.n_wer("av") is None
-
-    def test_n_wer_is_av_huberts_where_its_noises_are_there(self) -> None:
-        spoken = [Spoken("one", "a b c d", 1.0)]
-        cells = {}
-        for errors, noise in enumerate(("babble", "speech", "music", "noise", "white")):
-            for snr_db in (-10.0, -5.0, 0.0, 5.0, 10.0, 20.0):
-                text = " ".join("abcd"[errors:]) if snr_db < 20 else ""
-                cells[Condition("av", noise, snr_db, "intact", 1)] = make_cell(spoken, [text], [snr_db], [1.0])
-        found = Results.make({}, spoken, cells).n_wer("av")
-        assert found is not None
-        assert found[0].wer == pytest.approx((0 + 25 + 50 + 75) / 4)
-        assert found[1] == ("babble", "speech", "music", "noise")
 
 
 class TestWork:
@@ -373,76 +323,6 @@ class TestSystems:
         assert plain_text("Ünder’s — ...") == "ünder's"
 
 
-class TestReport:
-    def test_what_lips_are_worth(self, manifest: Path, model: Path, tmp_path: Path) -> None:
-        system = ModelSource(str(model), "cpu")
-        levels = evaluation(manifest, system, ("a", "av"), snrs_db=(None, -10.0, 0.0), pictures=("intact",), seeds=(1,))
-        results = measured(levels, tmp_path / "run")
-        table = write_report(tmp_path / "run", results)
-        found = re.search(r"At 0 dB lips are worth (?:at least )?(-?[\d.]+) dB: the SNR", table)
-        assert found is not None
-        rates = {
-            curve.modality: [results.rates([with_whole_lips(curve, "white", level)])[0].wer for level in (-10.0, 0.0)]
-            for curve in curves_of(results, ())
-        }
-        expected_db = snr_gain_db([-10.0, 0.0], rates["a"], rates["av"], 0.0)
-        assert float(found[1]) == pytest.approx(expected_db, abs=0.06)
-
-    def test_page_holds_everything_and_needs_nothing(self, manifest: Path, model: Path, whole: Path) -> None:
-        results = read_results(whole)
-        table = write_report(whole, results, media=all_modalities(manifest, model))
-        page = (whole / "report.html").read_text()
-        for title in ("noise", "happens to the lips", "confused", "Worst", "Speed", "To repeat this"):
-            assert title in page
-        assert "http" not in page.replace("http-equiv", "")
-        assert page.count("data:audio/mpeg") == page.count('class="strip"') > 0
-        assert "avsr evaluate it" in page and results.run["system"]["weights_sha256"] in page
-        rate = results.rates([results.clean("av")])[0]
-        assert f"{rate.wer:.1f} [{rate.low:.1f}, {rate.high:.1f}]" in table
-        assert table.strip() in (whole / "report.md").read_text()
-        figures = {path.name: path.read_bytes()[:4] for path in (whole / "figures").iterdir()}
-        assert figures["wer-snr.png"] == b"\x89PNG" and figures["wer-snr.pdf"] == b"%PDF"
-
-    def test_nobody_is_shown_without_media(self, whole: Path, tmp_path: Path) -> None:
-        write_report(tmp_path, read_results(whole))
-        page = (tmp_path / "report.html").read_text()
-        assert "data:audio" not in page and "image/jpeg" not in page
-        first = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
-        write_report(tmp_path, read_results(whole))
-        assert first == {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
-
-    def test_text_cannot_become_markup(self, manifest: Path, tmp_path: Path) -> None:
-        shutil.copytree(manifest.parent, tmp_path / "corpus")
-        utterances = [dataclasses.replace(u, text="<script>alert(1)</script> | x") for u in read_manifest(manifest)]
-        write_manifest(tmp_path / "corpus/manifest.jsonl", utterances)
-        job = evaluation(tmp_path / "corpus/manifest.jsonl", function("loudest"), snrs_db=(None,))
-        write_report(tmp_path / "run", measured(job, tmp_path / "run"))
-        assert "<script" not in (tmp_path / "run/report.html").read_text()
-
-    def test_others_stand_in_the_same_table(self, manifest: Path, whole: Path, tmp_path: Path) -> None:
-        other = measured(evaluation(manifest, function("loudest")), tmp_path / "other")
-        table = write_report(tmp_path / "report", read_results(whole), beside=[other])
-        assert table.splitlines()[0] == "|  | A | V | AV | other_recognizers:loudest A |"
-        rate = other.rates([other.clean("a")])[0]
-        assert f"{rate.wer:.1f} [" in table.splitlines()[2].rsplit("|", 2)[1]
-        fewer = measured(evaluation(manifest, function("loudest"), clips=2), tmp_path / "fewer")
-        with pytest.raises(DataError, match="not evaluated on the same utterances"):
-            write_report(tmp_path / "report", read_results(whole), beside=[fewer])
-
-    def test_whatever_is_measured_can_be_reported(self, manifest: Path, model: Path, tmp_path: Path) -> None:
-        source = ModelSource(str(model), "cpu")
-        for number, job in enumerate(
-            (
-                evaluation(manifest, source, ("v",), noises=(), snrs_db=(None,), pictures=("intact",)),
-                evaluation(manifest, source, ("av",), snrs_db=(0.0,), pictures=("random-50",), seeds=(3,)),
-                evaluation(manifest, source, ("a", "av"), snrs_db=(None,), pictures=("absent",), clips=1),
-            )
-        ):
-            results = measured(job, tmp_path / str(number))
-            table = write_report(tmp_path / str(number), results, media=job)
-            assert table.startswith("|  |")
-
-
 class TestComparison:
     def test_the_same_does_not_differ(self, whole: Path) -> None:
         results = read_results(whole)
@@ -491,7 +371,7 @@ class TestCommand:
         words += f" --video intact,absent --workers 1 --output-dir {tmp_path / 'run'}"
         assert main(words.split()) == 0
         first = capsys.readouterr()
-        assert first.out.startswith("|  | A | V | AV |\n")
+        assert first.out.startswith("|  | audio only | lips only | audio-visual |\n")
         assert (
             first.err
             == f"avsr: wrote {tmp_path / 'run/report.html'}, results.json, results.csv, report.md and figures\n"
@@ -520,6 +400,18 @@ class TestCommand:
         assert main(f"{common} --plan {plan} --noise-kinds white --output-dir {tmp_path / 'lacking'}".split()) == 1
         assert "has no white at -5 dB" in capsys.readouterr().err
 
+    def test_too_few_voices_for_babble_names_what_to_do(
+        self, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        common = f"evaluate {manifest} --split train --recognizer {FUNCTIONS}:loudest --workers 1 --quiet --seed 1"
+        assert main(f"{common} --snr 0 --output-dir {tmp_path / 'few'}".split()) == 1
+        error = capsys.readouterr().err
+        assert "not enough to make babble of: got 5 recordings with sound, expected 8" in error  # 6 clips, not its own
+        assert "; leave babble out of --noise-kinds, or name a larger split by --voices SPLIT" in error
+        assert error.count("\n") == 1
+        without = f"{common} --snr 0 --noise-kinds white --output-dir {tmp_path / 'without'}"
+        assert main(without.split()) == 0  # the remedy in the message works
+
     @pytest.mark.parametrize(
         ("words", "code", "message"),
         [
@@ -541,14 +433,3 @@ class TestCommand:
         errors = capsys.readouterr().err.splitlines()
         assert message in errors[-1]
         assert not (tmp_path / "run").exists()
-
-    def test_results_that_are_none(self, tmp_path: Path) -> None:
-        for content, message in (
-            ("{", "cannot read the results"),
-            ('{"schema": 9}', "results of another version: got 9"),
-            ('{"schema": 1}', "not the results of an evaluation"),
-            ("[]", "not the results of an evaluation"),
-        ):
-            (tmp_path / "results.json").write_text(content)
-            with pytest.raises(DataError, match=message):
-                read_results(tmp_path)

@@ -165,9 +165,9 @@ def test_the_stages_train_one_after_the_other(prepared: Path, run_command: Calla
     run_command(lips, *SMALL, *SMALL_LIPS, "--quiet")
     run_command(both, *SMALL, *SMALL_LIPS, "--quiet")
     models = {path.name: avsr.load(path / "model") for path in (prepared / "runs").iterdir()}
-    assert models["lrs3-base-audio"].config.trained == ("a",)
-    assert models["lrs3-base-visual"].config.trained == ("v",)
-    assert models["lrs3-base-staged"].config.trained == ("a", "v", "av")
+    assert models["lrs3-base-audio"].model.network.config.trained == ("a",)
+    assert models["lrs3-base-visual"].model.network.config.trained == ("v",)
+    assert models["lrs3-base-staged"].model.network.config.trained == ("a", "v", "av")
     utterance = next(u for u in read_manifest(prepared / "work/lrs3/manifest.jsonl") if u.split == "dev")
     assert utterance.coverage > 0.9
     assert models["lrs3-base-staged"].transcribe(ROOT / "avsr/assets/demo.mp4").modality == "av"

@@ -29,8 +29,11 @@ from avsr.noise.plan import NoisePlan, describe_other_manifest, read_plan, write
 from avsr.noise.planning import plan_noise
 from avsr.noise.protocols import PROTOCOLS
 from avsr.noise.render import Renderer, render_plan
+from avsr.training.batches import collate
 from avsr.training.config import AugmentConfig, CorpusConfig, ModalityConfig, OptimizerConfig, TrainConfig
-from avsr.training.data import Corpus, TrainingSet, collate, noise_bank
+from avsr.training.data import TrainingSet
+from avsr.training.items import Corpus
+from avsr.training.noise import noise_bank
 from tests.corpus import make_corpus
 from tests.tiny import WORDS, tiny_config
 

@@ -24,8 +24,10 @@ from tests.tiny import tiny_config
 pytest.importorskip("lightning", reason="training needs the extra 'train'")
 
 from avsr.training import run as training_run  # noqa: E402
+from avsr.training.batches import IGNORED_FRAME  # noqa: E402
 from avsr.training.config import CorpusConfig, TrainConfig  # noqa: E402
-from avsr.training.data import IGNORED_FRAME, Corpus, EvaluationSet, TrainingSet  # noqa: E402
+from avsr.training.data import EvaluationSet, TrainingSet  # noqa: E402
+from avsr.training.items import Corpus  # noqa: E402
 
 PIECES = 16
 

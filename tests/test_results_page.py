@@ -49,12 +49,14 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     module.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "# Word error rates of some" and "2 clips, 4 words, 1 seeds of noise." in lines
+    assert "In noise: mean of babble, and white with half the weight." in lines
     # Babble counts twice beside white noise.
     assert "| clean | 0.0 [0.0, 0.0] | 50.0 [50.0, 50.0] | 0.0 [0.0, 0.0] |  |" in lines
     assert "| 0 dB | 83.3 [83.3, 83.3] | 50.0 [50.0, 50.0] | 33.3 [33.3, 33.3] | 60 % |" in lines
     assert "| -10 dB | 83.3 [83.3, 83.3] | 50.0 [50.0, 50.0] | 66.7 [66.7, 66.7] | 20 % |" in lines
     assert "| -10 dB | 100.0 / 50.0 | 50.0 / 100.0 |" in lines
     assert any(line.startswith("Lips are worth at least 10.0 dB at 0 dB") for line in lines)
-    more = "cells both have more errors than the sound alone, in 1 of them beyond"
+    more = "cells audio-visual has more errors than audio only, in 1 of them beyond"
     assert any(f"In 1 of the 5 {more}" in line and "white -10 dB (+50.0 [50.0, 50.0])" in line for line in lines)
-    assert "Live, in chunks of 320 ms, clean: A 0.0 [0.0, 0.0], V 50.0 [50.0, 50.0], AV 0.0 [0.0, 0.0]." in lines
+    names = ("audio only 0.0 [0.0, 0.0]", "lips only 50.0 [50.0, 50.0]", "audio-visual 0.0 [0.0, 0.0]")
+    assert f"Live, in chunks of 320 ms, clean: {', '.join(names)}." in lines

@@ -1,4 +1,4 @@
-"""Training: data that repeats, losses, a run that learns, and one that is interrupted."""
+"""Training: losses, a run that learns, and a run that is interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -9,43 +9,27 @@ from collections import Counter
 from pathlib import Path
 
 import jiwer
-import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
-from avsr.augment.video import LipEffects
-from avsr.config import apply_overrides, as_mapping, build, read_yaml
-from avsr.datasets.manifest import read_manifest, write_manifest
+from avsr.config import build
 from avsr.errors import ConfigError, DataError, ModelError
 from avsr.families.own.checkpoint import load_checkpoint
 from avsr.families.own.network import Network
+from avsr.families.own.run_folder import epoch_checkpoints, finished_checkpoint
 from avsr.training.config import AugmentConfig, CorpusConfig, LossConfig, ModalityConfig, TrainConfig
 from tests.corpus import make_corpus
 from tests.test_visual_encoder import auto_avsr_weights
-from tests.tiny import LIVE_CHUNKS, WORDS, live_config, tiny_config, tiny_tokenizer
+from tests.tiny import LIVE_CHUNKS, live_config, tiny_tokenizer
+from tests.trainings import ALL_AUGMENTATION, load_config, overridden, write_config
 
 lightning = pytest.importorskip("lightning", reason="training needs the extra 'train'")
 
 from avsr.training import run as training_run  # noqa: E402
-from avsr.training.data import TrainingSet, collate  # noqa: E402
+from avsr.training.batches import collate  # noqa: E402
+from avsr.training.data import TrainingSet  # noqa: E402
 from avsr.training.module import TrainingModule, ctc_loss, mask_mel, peak_first_loss, targets_of_frames  # noqa: E402
-
-ALL_AUGMENTATION = AugmentConfig(
-    noise_share=0.7,
-    speed=0.1,
-    channel_db=6.0,
-    gain_db=6.0,
-    mel_masks=1,
-    time_masks=1,
-    lips=1.0,
-    lip_effects=LipEffects(occluder=0.3, light=0.3, blur=0.3, time_mask=0.3, dropped=0.3),
-    hidden_slots=5,
-    offset_slots=1,
-    wrong_lips=0.5,
-    joined=0.5,
-)
 
 
 @pytest.fixture(scope="module")
@@ -55,130 +39,11 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config_file(manifest: Path, tmp_path: Path) -> Path:
-    """A configuration whose run takes a second an epoch."""
-    (tmp_path / "vocabulary.txt").write_text("".join(f"{word}\n" for word in WORDS))
-    content = {
-        "output": str(tmp_path / "run"),
-        "vocabulary": str(tmp_path / "vocabulary.txt"),
-        "model": as_mapping(tiny_config()),
-        "train": [{"manifest": str(manifest)}],
-        "dev": {"manifest": str(manifest), "split": "dev"},
-        "augment": as_mapping(ALL_AUGMENTATION),
-        "loss": {"word_times": [1.0, 0.0], "word_times_epochs": 2},
-        "optimizer": {"epochs": 3, "batch_size": 2, "accumulate": 2, "average_last": 2},
-        "workers": 0,
-    }
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-def load_config(path: Path) -> TrainConfig:
-    return build(TrainConfig, yaml.safe_load(path.read_text()), str(path))
-
-
-def _overridden(path: Path, overrides: list[str]) -> dict:
-    content = read_yaml(path)
-    apply_overrides(content, overrides)
-    return content
+    return write_config(manifest, tmp_path)
 
 
 def quietly(_: str) -> None:
     pass
-
-
-def test_an_epoch_is_a_function_of_seed_and_number(config_file: Path) -> None:
-    config = load_config(config_file)
-    first, again = TrainingSet(config, tiny_tokenizer()), TrainingSet(config, tiny_tokenizer())
-    assert first.epoch(3) == again.epoch(3)
-    assert first.epoch(3) != first.epoch(4)
-    keys = [key for batch in first.epoch(3) for key in batch]
-    reverse = {key: again[key] for key in reversed(keys)}
-    for key in keys:
-        one, other = first[key], reverse[key]
-        np.testing.assert_array_equal(one.samples, other.samples)
-        np.testing.assert_array_equal(one.presence, other.presence)
-        assert one.effects == other.effects
-        assert (one.lips is None) == (other.lips is None) == (not one.effects)
-        if one.lips is not None and other.lips is not None:
-            np.testing.assert_array_equal(one.lips, other.lips)
-        assert (one.text, one.heard, one.read) == (other.text, other.heard, other.read)
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_every_utterance_comes_once_an_epoch_joined_or_not(config_file: Path, batch_size: int) -> None:
-    overrides = [f"optimizer.batch_size={batch_size}"]
-    data = TrainingSet(build(TrainConfig, _overridden(config_file, overrides), "here"), tiny_tokenizer())
-    assert all(data.epoch(0))
-    indices = sorted(index for batch in data.epoch(0) for _, group in batch for index in group)
-    assert indices == [0, 1, 2, 3]
-    assert any(len(group) == 2 for batch in data.epoch(0) for _, group in batch)
-
-
-def test_word_times_follow_joining_and_speed(config_file: Path) -> None:
-    config = load_config(config_file)
-    config = dataclasses.replace(
-        config, augment=AugmentConfig(joined=1.0, speed=0.2), modalities=ModalityConfig(a=1, v=0, av=0)
-    )
-    data = TrainingSet(config, tiny_tokenizer())
-    for batch in data.epoch(0):
-        for key in batch:
-            example = data[key]
-            spoken = [int(target) for target in example.frame_targets if target != len(WORDS)]
-            in_order = [word for n, word in enumerate(spoken) if n == 0 or word != spoken[n - 1]]
-            assert [WORDS[word] for word in in_order] == example.text.split()
-            # Where a word is said, its tone sounds: the frame is louder than the floor.
-            frames = example.samples[: len(example.samples) // 1280 * 1280].reshape(-1, 1280)
-            loud = np.sqrt((frames**2).mean(1)) > 0.05
-            targets = example.frame_targets[: len(loud)] != len(WORDS)
-            agreement = [(np.roll(loud, shift) == targets).mean() for shift in (-1, 0, 1)]
-            assert agreement[1] > 0.7  # half a frame is lost at either end of a word
-            assert agreement[1] == max(agreement)
-
-
-def test_spliced_utterances_are_one_and_then_another(config_file: Path) -> None:
-    config = load_config(config_file)
-    plain = dataclasses.replace(config, augment=AugmentConfig(), modalities=ModalityConfig(a=0, v=0, av=1))
-    data = TrainingSet(dataclasses.replace(plain, augment=AugmentConfig(spliced=1.0)), tiny_tokenizer())
-    all_words = [utterance.text.split() for _, utterance in data.entries]  # of one speaker
-    changed = 0
-    for epoch in range(6):
-        for index, own in enumerate(all_words):
-            example = data[epoch, (index,)]
-            words = example.text.split()
-            assert any(words == own[:n] + other[n:] for other in all_words for n in range(1, len(own)))
-            changed += words != own
-            assert len(example.changes["spliced"]) == 1
-            # Sound, lips and word times were cut at the same place: each word shows and sounds as it does alone.
-            assert (
-                example.lips is not None and len(example.lips) == len(example.presence) == len(example.samples) // 640
-            )
-            columns = example.lips[:, 30:60].mean(axis=1)
-            spectra = np.abs(np.fft.rfft(example.samples[: len(example.lips) * 640].reshape(-1, 640)))
-            heard, seen = spectra.argmax(axis=1) * 25 / 300 - 1, (columns.argmax(axis=1) + 4 - 10) // 12
-            for slot in np.flatnonzero((columns.max(axis=1) > 200) & (spectra.max(axis=1) > 60)):
-                assert heard[slot] == seen[slot] and WORDS[seen[slot]] in words
-            spoken = [int(target) for target in example.frame_targets if target != len(WORDS)]
-            in_order = [WORDS[unit] for n, unit in enumerate(spoken) if n == 0 or unit != spoken[n - 1]]
-            assert in_order == [word for n, word in enumerate(words) if n == 0 or word != words[n - 1]]
-    assert changed
-
-
-def test_an_optional_split_may_be_missing(config_file: Path) -> None:
-    content = yaml.safe_load(config_file.read_text())
-    content["train"].insert(0, {**content["train"][0], "split": "train_other", "optional": True})
-    config_file.write_text(yaml.safe_dump(content))
-    assert len(TrainingSet(load_config(config_file), tiny_tokenizer()).entries) == 4
-
-
-def test_modality_dropout_shares(config_file: Path) -> None:
-    config = dataclasses.replace(load_config(config_file), augment=AugmentConfig())
-    data = TrainingSet(config, tiny_tokenizer())
-    kinds = [(e.heard, bool(e.presence.any())) for e in (data[epoch, (0,)] for epoch in range(120))]
-    assert (False, False) not in kinds
-    assert 0.1 < kinds.count((True, False)) / 120 < 0.4
-    assert 0.1 < kinds.count((False, True)) / 120 < 0.4
-    assert 0.35 < kinds.count((True, True)) / 120 < 0.65
 
 
 def test_ctc_loss_ignores_padding_and_counts_a_unit() -> None:
@@ -228,6 +93,7 @@ def test_interrupted_equals_uninterrupted(config_file: Path, tmp_path: Path) -> 
     overrides = [f"output={tmp_path / 'halves'}"]
     with pytest.raises(Interruption):
         training_run.train(config_file, overrides, on_message=stop_after_second_epoch)
+    assert finished_checkpoint(tmp_path / "halves") is None and epoch_checkpoints(tmp_path / "halves")
     messages: list[str] = []
     halves = training_run.train(config_file, overrides, on_message=messages.append)
     assert any(message.startswith("resuming from") for message in messages)
@@ -265,6 +131,7 @@ def test_a_run_says_what_will_happen_and_leaves_its_record(config_file: Path, tm
         path.name for path in run.iterdir()
     }
     assert load_checkpoint(run / "model")[0].config.trained == ("a", "v", "av")
+    assert finished_checkpoint(run) == run / "model"
     with pytest.raises(ConfigError, match="another configuration: got seed 2 instead of 1; give another output"):
         training_run.train(config_file, ["optimizer.epochs=1", "seed=2"], on_message=quietly)
     with pytest.raises(ConfigError, match="another length.*cannot be changed: got optimizer.epochs 2 instead of 1"):
@@ -294,15 +161,6 @@ def test_epochs_without_measurement_claim_none() -> None:
     assert training_run.describe({"dev/wer_a": 1.0, "dev/wer_a_noisy": 2.0}) == "dev WER A 1.0 %, A at 0 dB 2.0 %"
 
 
-def test_wrong_lips_where_nobody_else_has_any(config_file: Path, manifest: Path, tmp_path: Path) -> None:
-    utterances = [u for u in read_manifest(manifest) if u.split == "train"][:1]
-    write_manifest(manifest.parent / "single.jsonl", utterances)
-    overrides = [f"train=[{{manifest: {manifest.parent / 'single.jsonl'}}}]", "augment={wrong_lips: 1.0}"]
-    config = build(TrainConfig, _overridden(config_file, overrides), "here")
-    data = TrainingSet(config, tiny_tokenizer())
-    assert all(data[epoch, (0,)].read == (data[epoch, (0,)].lips is not None) for epoch in range(6))
-
-
 def test_a_batch_that_teaches_nothing_is_survived(config_file: Path) -> None:
     overrides = [
         "modalities={a: 0, v: 1, av: 0}",
@@ -310,9 +168,9 @@ def test_a_batch_that_teaches_nothing_is_survived(config_file: Path) -> None:
         "loss={fused: 1.0}",
         "optimizer.epochs=1",
     ]
-    config = build(TrainConfig, _overridden(config_file, overrides), "here")
+    config = build(TrainConfig, overridden(config_file, overrides), "here")
     data = TrainingSet(config, tiny_tokenizer())
-    taught = {bool(data[epoch, (0,)].presence.mean() > 0.5) for epoch in range(20)}
+    taught = {bool(data[epoch, (0,)].present.mean() > 0.5) for epoch in range(20)}
     assert taught == {True, False}
     module = TrainingModule(config, Network(config.model), tiny_tokenizer(), data)
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
@@ -320,7 +178,7 @@ def test_a_batch_that_teaches_nothing_is_survived(config_file: Path) -> None:
         batch = collate([data[epoch, (0,)]])
         loss = module.training_step(batch, 0)
         loss.backward()
-        assert (loss > 0) == bool(batch.presence.float().mean() > 0.5)
+        assert (loss > 0) == bool(batch.present.float().mean() > 0.5)
 
 
 NO_LIPS = ("model.visual_encoder=null", "seed=4")
@@ -429,7 +287,8 @@ def test_a_small_model_learns_its_corpus(config_file: Path, manifest: Path) -> N
     ]
     folder = training_run.train(config_file, overrides, on_message=quietly)
     config = load_config(config_file)
-    from avsr.training.data import Corpus, EvaluationSet
+    from avsr.training.data import EvaluationSet
+    from avsr.training.items import Corpus
 
     network, tokenizer = load_checkpoint(folder)
     data = TrainingSet(dataclasses.replace(config, augment=AugmentConfig()), tokenizer)

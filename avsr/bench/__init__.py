@@ -1,1 +1,1 @@
-"""Measurements of this machine: speed of transcription, latency of streams."""
+"""Measurements of speed and latency on this machine: of each step of a transcription, and of live sessions."""

@@ -1,12 +1,12 @@
-"""How long a live session takes to say a word, and where the time goes.
+"""The latency of a live session: from the end of a word to its caption, and the share of each step.
 
-Time is simulated, so that a clip takes as long as its computing: sound arrives in blocks of 20 ms when their last
-sample was spoken, lips when they were found, and a session begins with what arrived when it is done with what came
-before. What it takes for that is measured. So the figures are those of this machine in real time, with sound and faces
-each on a core of its own and nothing else to do.
+Time is simulated, so that a clip takes no longer than its computing. Sound arrives in blocks of 20 ms, each when its
+last sample was spoken. A lip crop arrives when it was found. The session works on one arrival after the other; the time
+of this work is measured and added to the simulated clock. The result is the latency of this machine in real time if
+sound and faces each have a core of their own and nothing else runs.
 
-A word is said with the first partial or final that has it at the place where the final has it. Its end is that of the
-corpus where the manifest has word times and the word is right, else what the final itself says.
+A word is emitted by the first partial or final that has it at the place at which the final has it. The end of a word is
+the corpus's word time if the manifest has word times and the word is right, else the end that the final itself gives.
 """
 
 from __future__ import annotations
@@ -42,71 +42,107 @@ BIN_MS = 40
 
 
 class TimedWord(NamedTuple):
-    """A word of the reference, in media seconds."""
+    """A word of the reference."""
 
     word: str
+
     start: float
+    """Media seconds."""
+
     end: float
+    """Media seconds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LiveClip:
-    """What a session is fed with. pictures: lip crops as they arrive, None to hear alone. words: None where not known.
-    finding_s, finding_cpu_s: what finding the lips took, None where they were there already."""
+    """The input of a session."""
 
     samples: NDArray[np.float32]
+
     pictures: tuple[Picture, ...] | None = None
+    """Lip crops with the times of their arrival; None for sound alone."""
+
     words: tuple[TimedWord, ...] | None = None
+    """The reference; None if it is not known."""
+
     finding_s: float | None = None
+    """Time it took to find the lips; None if the corpus has them."""
+
     finding_cpu_s: float = 0.0
+    """CPU time of finding the lips, decoding of the video included."""
 
     @property
     def seconds(self) -> float:
+        """Duration of the sound."""
         return len(self.samples) / SAMPLE_RATE_HZ
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Clips at one chunk size; times in milliseconds.
-
-    algorithm_ms: `Session.latency_ms`. compute_ms: of each step of the network, decoding included. word_ms: from the
-    end of each word to when it is said. last_word_ms: those of the last words of utterances, whose percentiles are the
-    PR50 and PR90 of the literature (partial recognition latency). first_partial_ms: from the beginning of the first
-    word to the first partial. final_ms: from the end of the last word to the final, where a pause ended it. words: of
-    all finals; changed: words of partials that were taken back. media_s, busy_s, cpu_s, finding_s, finding_cpu_s: how
-    long clips are, and what recognising them, and finding the lips, took.
-    """
+    """The latencies of all clips at one chunk size."""
 
     chunk_ms: int
+
     look_ahead_ms: int
+
     modality: str
+    """Modality: "av" if any clip has lips and the model uses them, else "a"."""
+
     algorithm_ms: float
+    """`Session.latency_ms`: the latency if computing took no time."""
+
     compute_ms: tuple[float, ...]
+    """Time of each step of the network, decoding included."""
+
     word_ms: tuple[float, ...]
+    """From the end of each word to its emission."""
+
     last_word_ms: tuple[float, ...]
+    """`word_ms` of the last words of utterances.
+
+    The percentiles of these are the PR50 and PR90 of the literature (partial recognition latency).
+    """
+
     first_partial_ms: tuple[float, ...]
+    """From the beginning of the first word to the first partial."""
+
     final_ms: tuple[float, ...]
+    """From the end of the last word to the final, for finals that follow a pause."""
+
     words: int
+    """Words of all finals."""
+
     changed: int
+    """Words of partials that a later partial took back."""
+
     media_s: float
+    """Duration of all clips."""
+
     busy_s: float
+    """Time of recognition."""
+
     cpu_s: float
+    """CPU time of recognition."""
+
     finding_s: float | None
+    """Time of finding the lips; None if the corpus has them."""
+
     finding_cpu_s: float
+    """CPU time of finding the lips."""
 
     @property
     def real_time_factor(self) -> float:
-        """Of recognising alone."""
+        """Time of recognition by duration."""
         return self.busy_s / self.media_s
 
     @property
     def with_faces(self) -> float | None:
-        """The factor of recognising and finding the lips one after the other."""
+        """Time of recognition and of finding the lips together, by duration."""
         return None if self.finding_s is None else (self.busy_s + self.finding_s) / self.media_s
 
     @property
     def cpu_share(self) -> float:
-        """Of one core, in real time."""
+        """The share of one core that a stream in real time uses."""
         return (self.cpu_s + self.finding_cpu_s) / self.media_s
 
     def document(self) -> dict[str, Any]:
@@ -131,12 +167,16 @@ class Latency:
 
 
 def percentiles(values: Sequence[float]) -> dict[int, float | None]:
-    """The median, 90th and 99th percentile, None where there is nothing."""
+    """The median, the 90th and the 99th percentile; None for each without values."""
     return {p: round(float(np.percentile(values, p)), 1) if len(values) else None for p in PERCENTILES}
 
 
 def clip_of_file(path: str | PathLike[str], *, lips: bool, face: str = "auto") -> LiveClip:
-    """A whole file. Finds its lips where it has a picture and `lips` are wanted, and notes when each was found."""
+    """A whole file, with its lips, each when face finding in real time finds it.
+
+    lips: find lips, if the file has video.
+    face: which face to choose.
+    """
     samples = read_audio(path)
     if not lips or probe(path).video is None:
         return LiveClip(samples=samples)
@@ -159,12 +199,15 @@ def clip_of_file(path: str | PathLike[str], *, lips: bool, face: str = "auto") -
             found(lips_of_slots)
             last_s, step_s = frame.time_s, min(max(frame.time_s - last_s, 0.001), 0.2)
         found([*(lips for slot in tracker.finish(last_s + step_s) for lips in choice.push(slot)), *choice.finish()])
-    cpu_s = time.process_time() - started_cpu_s  # decoding the pictures is part of it
+    cpu_s = time.process_time() - started_cpu_s  # with the decoding of the video
     return LiveClip(samples=samples, pictures=tuple(pictures), finding_s=total_s, finding_cpu_s=cpu_s)
 
 
 def clip_of_utterance(utterance: Utterance, root: Path, *, lips: bool) -> LiveClip:
-    """A clip of a prepared corpus, whose lips arrive when the next slot begins, as they do from pictures."""
+    """A clip of a prepared corpus. Each lip crop arrives when the next slot begins, as crops from video do.
+
+    lips: use the lips, if the clip has any.
+    """
     crops, present = load_lips(utterance, root)
     pictures = None
     if lips and len(crops):
@@ -177,9 +220,14 @@ def clip_of_utterance(utterance: Utterance, root: Path, *, lips: bool) -> LiveCl
 def measure(
     recognizer: Recognizer, clips: Iterable[LiveClip], *, chunk_ms: int, look_ahead_ms: int = 0, **options: Any
 ) -> Latency:
-    """Each clip through a session of its own. options: others of `Session`. Raises what it does."""
+    """The latencies of clips, each in a session of its own.
+
+    chunk_ms, look_ahead_ms: of the session.
+    options: further options of `Session`.
+    Raises the errors of `Recognizer.stream`.
+    """
     compute_ms: list[float] = []
-    said = _Said()
+    emissions = _Emissions()
     media_s = busy_s = cpu_s = finding_s = finding_cpu_s = algorithm_ms = 0.0
     finds = reads = False
 
@@ -197,7 +245,7 @@ def measure(
         )
         algorithm_ms = session.latency_ms
         reads = reads or session.video
-        said.begin(clip)
+        emissions.begin(clip)
         now_s = 0.0
         used_s = time.process_time()
         for item in in_order(blocks([clip.samples]), clip.pictures or ()):
@@ -209,13 +257,13 @@ def measure(
             taken_s = time.perf_counter() - started_s
             busy_s += taken_s
             now_s = max(now_s, item.arrival_s) + taken_s
-            said.add(events, now_s)
+            emissions.add(events, now_s)
         started_s = time.perf_counter()
         events = session.finish()
         taken_s = time.perf_counter() - started_s
         busy_s += taken_s
-        said.add(events, max(now_s, clip.seconds) + taken_s)
-        said.end()
+        emissions.add(events, max(now_s, clip.seconds) + taken_s)
+        emissions.end()
         cpu_s += time.process_time() - used_s
         media_s += clip.seconds
         finds = finds or clip.finding_s is not None
@@ -226,12 +274,12 @@ def measure(
         modality="av" if reads else "a",
         algorithm_ms=algorithm_ms,
         compute_ms=tuple(compute_ms),
-        word_ms=tuple(said.word_ms),
-        last_word_ms=tuple(said.last_word_ms),
-        first_partial_ms=tuple(said.first_partial_ms),
-        final_ms=tuple(said.final_ms),
-        words=said.words,
-        changed=said.changed,
+        word_ms=tuple(emissions.word_ms),
+        last_word_ms=tuple(emissions.last_word_ms),
+        first_partial_ms=tuple(emissions.first_partial_ms),
+        final_ms=tuple(emissions.final_ms),
+        words=emissions.words,
+        changed=emissions.changed,
         media_s=max(media_s, 1e-9),
         busy_s=busy_s,
         cpu_s=cpu_s,
@@ -242,13 +290,13 @@ def measure(
 
 class _Final(NamedTuple):
     words: tuple[Word, ...]
-    emissions_s: tuple[float, ...]  # of each word
+    emissions_s: tuple[float, ...]  # when each word was emitted
     emitted_s: float
     reason: str
 
 
-class _Said:
-    """Collects what is said of one clip after the other, and when."""
+class _Emissions:
+    """Collects the words of one clip after the other, with the times at which they were emitted."""
 
     def __init__(self) -> None:
         self.word_ms: list[float] = []
@@ -258,12 +306,14 @@ class _Said:
         self.words = self.changed = 0
 
     def begin(self, clip: LiveClip) -> None:
+        """Start a clip."""
         self._clip = clip
         self._finals: list[_Final] = []
-        self._shown: list[tuple[tuple[str, ...], float]] = []  # of the present utterance
-        self._first: tuple[float, float] | None = None  # beginning of the first word, and when there was any
+        self._shown: list[tuple[tuple[str, ...], float]] = []  # words and time of each event since the last final
+        self._first: tuple[float, float] | None = None  # beginning of the first word, time of the first partial
 
     def add(self, events: Iterable[Event], now_s: float) -> None:
+        """Add the events that a session returned at simulated time `now_s`."""
         for event in events:
             if event.event not in ("partial", "final"):
                 continue
@@ -277,7 +327,7 @@ class _Said:
                 self._shown = []
 
     def end(self) -> None:
-        """The clip is over."""
+        """Add the latencies of the clip to the lists."""
         ends_s = self._ends_s()
         reference = self._clip.words
         if self._first is not None:
@@ -294,16 +344,16 @@ class _Said:
                     self.word_ms.append(1000 * (emission_s - end_s))
             last_s = known_s[-1]
             if last_s is None or (reference and number < len(self._finals) - 1):
-                continue  # a sentence of the corpus has one last word, however it was cut
+                continue  # an utterance of the corpus has one last word, even if pauses cut it into several finals
             self.last_word_ms.append(1000 * (final.emissions_s[-1] - last_s))
-            if final.reason == "pause":  # the end of a clip says nothing about how long a final takes
+            if final.reason == "pause":  # the end of a clip forces a final, with no latency of its own
                 self.final_ms.append(1000 * (final.emitted_s - last_s))
 
     def _first_with(self, place: int, word: str) -> float:
         return next(now_s for words, now_s in self._shown if len(words) > place and words[place] == word)
 
     def _ends_s(self) -> list[float | None]:
-        """When each word of the finals ended; None where it is not in the reference."""
+        """The end of each word of the finals; None for a word that is not in the reference."""
         words = [word for final in self._finals for word in final.words]
         if self._clip.words is None:
             return [word.end for word in words]
@@ -329,7 +379,7 @@ def latency_figure(results: Sequence[Latency]) -> Figure:
     low = min(0.0, float(np.floor(np.percentile(everything, 0.5) / BIN_MS)) * BIN_MS)
     edges = np.arange(low, float(np.percentile(everything, 99.5)) + 2 * BIN_MS, BIN_MS)
     for panel, result in zip(panels, shown, strict=True):
-        values = np.clip(result.word_ms, edges[0], edges[-1] - 1e-6)  # the rare ones beyond stand in the last bar
+        values = np.clip(result.word_ms, edges[0], edges[-1] - 1e-6)  # the last bar holds the few values beyond it
         counts, _ = np.histogram(values, edges)
         panel.bar(edges[:-1], counts / max(1, len(values)), BIN_MS, align="edge", color="#8fb4e3", linewidth=0)
         panel.axvline(0, color="#333333", lw=0.8)

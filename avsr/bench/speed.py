@@ -1,4 +1,4 @@
-"""How long each step takes on a file, as a share of its length."""
+"""The time of each step of a transcription on a file."""
 
 from __future__ import annotations
 
@@ -25,21 +25,29 @@ if TYPE_CHECKING:
     from avsr.offline.transcribe import ModalityChoice
     from avsr.recognizer import Recognizer
 
-_PIECE_S = 3  # of the input is kept to be repeated
+_PIECE_S = 3  # the part of the input that `repeat` repeats
 
 
 @dataclasses.dataclass(frozen=True)
 class StepTime:
-    """One step by itself. name: "decode", picture and sound; "faces", with the decoding of the pictures, to lip crops;
-    "network", features and decoding of words included; "whole", a transcription. wall_s, cpu_s: seconds."""
+    """The time of one step."""
 
     name: str
+    """The step.
+
+    "decode": video and sound of the file.
+    "faces": from the file to lip crops, decoding of the video included.
+    "network": from samples and crops to words, features included.
+    "whole": a transcription.
+    """
+
     wall_s: float
+
     cpu_s: float
 
 
 def time_steps(recognizer: Recognizer, path: str | PathLike[str], *, modality: ModalityChoice) -> Iterator[StepTime]:
-    """Each step on a file, by itself and in order. Raises what `Recognizer.transcribe` does."""
+    """The time of each step on a file, measured one after the other. Raises the errors of `Recognizer.transcribe`."""
     info = probe(path)
     reads = modality in ("av", "v") or (modality == "auto" and "av" in recognizer.card.modalities)
     picture = info.video is not None and reads
@@ -83,14 +91,17 @@ def time_steps(recognizer: Recognizer, path: str | PathLike[str], *, modality: M
 
 
 def peak_memory_mib() -> float:
-    """The most memory that this process ever had."""
+    """The peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def repeat(source: str | PathLike[str], target: Path, seconds: float, size: tuple[int, int] | None) -> None:
-    """Write the first seconds of `source` over and over, as H.264 at 25 pictures a second, where it has any, and AAC.
+    """Write a file that repeats the first three seconds of another: H.264 at 25 fps, if there is video, and AAC.
 
-    size: of the pictures, None for their own.
+    source: file to read.
+    target: file to write.
+    seconds: duration to write.
+    size: width and height of the video; None for its own.
     """
     sound = np.concatenate([*iter_audio(source), np.zeros(1, np.float32)])[: _PIECE_S * SAMPLE_RATE_HZ]
     pictures: list[av.VideoFrame] = []

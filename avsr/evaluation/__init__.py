@@ -1,1 +1,1 @@
-"""How good a recogniser is, with how much certainty."""
+"""Error rates of recognisers under noise and damaged lips, with intervals, comparisons and reports."""

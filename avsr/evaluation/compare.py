@@ -1,4 +1,4 @@
-"""Two evaluations of the same utterances: what differs beyond chance."""
+"""Comparison of two evaluations of the same utterances: which differences are more than chance."""
 
 from __future__ import annotations
 
@@ -19,23 +19,34 @@ FEW = 20  # utterances
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One condition, all seeds together: WER of both in percent, B minus A with its 95 % interval, and how sure.
-
-    p: of this condition by itself. p_family: the chance that any of all conditions would differ so much if none did.
-    """
+    """B against A under one condition, all seeds together."""
 
     condition: Condition
+
     a: float
+    """Word error rate of A in percent."""
+
     b: float
+    """Word error rate of B in percent."""
+
     difference: float
+    """B minus A."""
+
     low: float
+    """Lower end of the 95 % interval of the difference."""
+
     high: float
+    """Upper end of the 95 % interval of the difference."""
+
     p: float
+    """Of this condition by itself."""
+
     p_family: float
+    """Probability that chance alone makes any of the conditions differ as much."""
 
     @property
     def verdict(self) -> str:
-        """What B is against A: "better", "worse", or "" where it may be chance."""
+        """Whether B is "better" or "worse" than A; "" if the difference may be chance."""
         if self.p_family > CHANCE:
             return ""
         return "better" if self.difference < 0 else "worse"
@@ -43,14 +54,15 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """conditions: those that both have. overall: all of them taken as one; its condition says nothing.
-
-    notes: what a reader should know, one line each.
-    """
+    """B against A under all conditions that both have."""
 
     conditions: tuple[Difference, ...]
+
     overall: Difference
+    """All conditions taken as one. Its own `condition` has no meaning."""
+
     notes: tuple[str, ...]
+    """What a reader should know, one line each."""
 
 
 def compare(
@@ -58,8 +70,8 @@ def compare(
 ) -> Comparison:
     """B against A in every condition that both have, paired by utterance.
 
-    modality_a, modality_b: compare these with each other, as sound alone with both, in place of like with like.
-    Raises DataError where the utterances differ or no condition is shared.
+    modality_a, modality_b: compare A by one modality with B by another; None compares each modality with itself.
+    Raises DataError if the utterances differ or no condition is shared.
     """
     require_same_utterances(a, b)
     groups_a = {c: g for c, g in a.by_condition().items() if modality_a in (None, c.modality)}
@@ -117,7 +129,12 @@ def compare(
 def test_groups(
     a: Results, groups_a: Sequence[Sequence[Condition]], b: Results, groups_b: Sequence[Sequence[Condition]]
 ) -> PairedTest:
-    """Paired tests of groups of conditions, the mean over each group. Both must hold the same utterances."""
+    """Paired tests of B against A, one for each pair of groups of conditions; each group counts as its mean.
+
+    groups_a: groups of conditions of `a`.
+    groups_b: the groups of `b` to compare them with, in the same order.
+    Both must hold the same utterances.
+    """
     places = {spoken.id: index for index, spoken in enumerate(b.utterances)}
     order = [places[spoken.id] for spoken in a.utterances]
     errors_a = np.stack([a.errors_of_each(group) / len(group) for group in groups_a])
@@ -126,7 +143,7 @@ def test_groups(
 
 
 def require_same_utterances(one: Results, other: Results) -> None:
-    """Raises DataError unless both hold the same utterances with the same references."""
+    """Raise DataError unless both evaluations have the same utterances with the same references."""
     texts = [{spoken.id: spoken.reference for spoken in results.utterances} for results in (one, other)]
     if texts[0] != texts[1]:
         differing = sorted(i for i in texts[0].keys() | texts[1].keys() if texts[0].get(i) != texts[1].get(i))
@@ -138,16 +155,16 @@ def require_same_utterances(one: Results, other: Results) -> None:
 
 
 def _compatible(one: Condition, other: Condition) -> bool:
-    """Whether two conditions of different modalities mean the same world: what one does not use does not matter."""
+    """Whether two conditions of different modalities have the same sound and lips, as far as both use them."""
     same_sound = UNUSED in (one.noise, other.noise) or (one.noise, one.snr_db) == (other.noise, other.snr_db)
     return same_sound and (UNUSED in (one.video, other.video) or one.video == other.video)
 
 
 def _joined(one: Condition, other: Condition) -> Condition:
-    """What is known of both."""
-    heard = other if one.noise == UNUSED else one
-    seen = other if one.video == UNUSED else one
-    return Condition(other.modality, heard.noise, heard.snr_db, seen.video, None)
+    """The condition of a comparison: the sound from the side that uses sound, the lips from the side that uses lips."""
+    with_sound = other if one.noise == UNUSED else one
+    with_lips = other if one.video == UNUSED else one
+    return Condition(other.modality, with_sound.noise, with_sound.snr_db, with_lips.video, None)
 
 
 def _some(groups: dict[Condition, list[Condition]]) -> str:

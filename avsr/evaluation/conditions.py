@@ -1,27 +1,28 @@
-"""What a recogniser is tested under: modality, noise and its level, what happened to the lips, seed.
+"""The conditions of an evaluation: modality, noise and its level, damage to the lips, seed.
 
-A condition of the lips is named by what happens and how much of it, as in `random-30` or `late-120`; see `FORMS`.
+A damage to the lips is named by its kind and amount, as in `random-30` or `late-120`; see `FORMS`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from avsr.arrays import Crops, Present
 from avsr.augment import video
 from avsr.errors import ConfigError, nearest
-from avsr.grid import CROP_PX, SLOT_MS
+from avsr.grid import CROP_PX, SLOT_MS, Modality
 from avsr.randomness import generator
 
-Modality = Literal["a", "v", "av"]
-
 MODALITIES: tuple[Modality, ...] = ("a", "v", "av")
+MODALITY_NAMES: dict[Modality, str] = {"a": "audio only", "v": "lips only", "av": "audio-visual"}
+"""How tables and figures call the modalities."""
+
 CLEAN = "clean"
-UNUSED = "unused"  # the noise of what only sees, the picture of what only hears
+UNUSED = "unused"  # the noise of a condition by lips only, the picture of a condition by audio only
 INTACT = "intact"
 ABSENT = "absent"
 
@@ -56,11 +57,15 @@ DEFAULT_PICTURES = (
 
 
 class Sound(NamedTuple):
-    """One condition of the sound: clean, or a kind of noise at an SNR, drawn with a seed."""
+    """One condition of the sound: clean, or a kind of noise at an SNR."""
 
     noise: str = CLEAN
+
     snr_db: float | None = None
+    """None for clean sound."""
+
     seed: int | None = None
+    """Of the draw; None if nothing about the sound is random."""
 
     def __str__(self) -> str:
         level = "" if self.snr_db is None else f" at {self.snr_db:g} dB"
@@ -68,64 +73,78 @@ class Sound(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """One condition of the lips; seed is None where nothing about it is random."""
+    """One condition of the lips."""
 
     name: str = INTACT
+
     seed: int | None = None
+    """Of the draw; None if nothing about the lips is random."""
 
 
 class Condition(NamedTuple):
-    """One cell of the grid: what a word error rate is measured under.
-
-    noise: "clean", a kind of noise, or "unused". snr_db: None where there is no noise. video: name of a condition of
-    the lips, or "unused". seed: None where nothing is random.
-    """
+    """One cell of the grid, for which a word error rate is measured."""
 
     modality: Modality
+
     noise: str
+    """Kind of noise, "clean" or "unused"."""
+
     snr_db: float | None
+    """None without noise."""
+
     video: str
+    """Name of a condition of the lips, or "unused"."""
+
     seed: int | None
+    """None if nothing is random."""
 
     @property
     def without_seed(self) -> Condition:
+        """The condition that all seeds share."""
         return self._replace(seed=None)
 
     def __str__(self) -> str:
         level = "" if self.snr_db is None else f" {self.snr_db:g} dB"
-        parts = [self.modality.upper()]
+        parts = [MODALITY_NAMES[self.modality]]
         parts += [self.noise + level] if self.noise != UNUSED else []
         parts += [f"lips {self.video}"] if self.video != UNUSED else []
         return ", ".join(parts)
 
 
 class Grid(NamedTuple):
-    """All conditions of an evaluation: every sound with every picture whose seed agrees, by each modality."""
+    """All conditions of an evaluation: by each modality, every sound with every picture.
+
+    A random sound meets only the random pictures of its own seed.
+    """
 
     modalities: tuple[Modality, ...]
     sounds: tuple[Sound, ...]
     pictures: tuple[Picture, ...]
 
     def heard(self, sound: Sound) -> Condition:
+        """A sound by audio only."""
         return Condition("a", sound.noise, sound.snr_db, UNUSED, sound.seed)
 
     def seen(self, picture: Picture) -> Condition:
+        """A picture by lips only."""
         return Condition("v", UNUSED, None, picture.name, picture.seed)
 
     def both(self, sound: Sound, picture: Picture) -> Condition:
+        """A sound and a picture together."""
         seed = picture.seed if sound.seed is None else sound.seed
         return Condition("av", sound.noise, sound.snr_db, picture.name, seed)
 
     def pictures_with(self, sound: Sound) -> list[Picture]:
+        """The pictures that a sound is combined with."""
         return [p for p in self.pictures if None in (p.seed, sound.seed) or p.seed == sound.seed]
 
     @property
     def visible_pictures(self) -> list[Picture]:
-        """Those that lips alone can be read from."""
+        """The pictures in which there are lips."""
         return [picture for picture in self.pictures if picture.name != ABSENT]
 
     def conditions(self) -> Iterator[Condition]:
-        """In the order of the results."""
+        """The cells, in the order of the results."""
         if "a" in self.modalities:
             yield from map(self.heard, self.sounds)
         if "v" in self.modalities:
@@ -145,11 +164,15 @@ def make_grid(
     *,
     clean_is_random: bool = False,
 ) -> Grid:
-    """The grid of these lists. An SNR of None is clean sound; without noises there is no other.
+    """The grid of these lists.
 
-    clean_is_random: clean sound too is another for another seed, as with random effects on it.
-
-    Raises ConfigError for names that do not exist and lists that say a thing twice or nothing.
+    modalities: some of "a", "v", "av".
+    noises: kinds of noise; without any, the sound is clean.
+    snrs_db: levels of the noise; None for clean sound.
+    pictures: names of conditions of the lips.
+    seeds: of everything random.
+    clean_is_random: clean sound depends on the seed too, because random effects are applied to it.
+    Raises ConfigError for an unknown name, an empty list, and a list that holds a value twice.
     """
     lists: list[tuple[str, Sequence[object]]] = [("noise", noises), ("SNR", snrs_db), ("picture", pictures)]
     for name, values in [*lists, ("seed", seeds), ("modality", modalities)]:
@@ -162,48 +185,57 @@ def make_grid(
     if None in snrs_db or not noises:
         sounds += [Sound(seed=seed) for seed in (seeds if clean_is_random else (None,))]
     sounds += [Sound(noise, snr_db, seed) for noise in noises for snr_db in levels for seed in seeds]
-    seen = [Picture(name, seed) for name in pictures for seed in (seeds if is_random(name) else (None,))]
-    grid = Grid(tuple(modalities), tuple(sounds), tuple(seen))
+    seeded = [Picture(name, seed) for name in pictures for seed in (seeds if is_random(name) else (None,))]
+    grid = Grid(tuple(modalities), tuple(sounds), tuple(seeded))
     if next(grid.conditions(), None) is None:
         raise ConfigError("nothing to evaluate: lips alone cannot be read where they are absent")
     return grid
 
 
-class _Form(NamedTuple):
-    """One kind of condition. amount: what the number in its name is, None without; fits: which numbers are right."""
+class Form(NamedTuple):
+    """One kind of damage to the lips."""
 
     amount: str | None
+    """Meaning of the number in the name; None if the name has no number."""
+
     fits: Callable[[float], bool]
+    """Whether a number is allowed."""
+
     random: bool = False
+    """Whether another seed gives other lips."""
 
 
-FORMS: dict[str, _Form] = {
-    INTACT: _Form(None, lambda _: True),
-    ABSENT: _Form(None, lambda _: True),
-    "lost-first-third": _Form(None, lambda _: True),
-    "lost-middle-third": _Form(None, lambda _: True),
-    "lost-last-third": _Form(None, lambda _: True),
-    "random": _Form("percent of the slots lost, 1 to 99", lambda n: 1 <= n <= 99, random=True),
-    "blur": _Form("deviation in pixels of the 96, more than 0", lambda n: n > 0),
-    "low-resolution": _Form("pixels a side in place of 96, a whole number", lambda n: 1 <= n < CROP_PX and n == int(n)),
-    "compressed": _Form("JPEG quality, 1 to 100", lambda n: 1 <= n <= 100 and n == int(n)),
-    "occluder": _Form("percent of the picture covered, 1 to 99", lambda n: 1 <= n <= 99, random=True),
-    "late": _Form(f"milliseconds, a multiple of {SLOT_MS}", lambda n: n > 0 and n % SLOT_MS == 0),
-    "early": _Form(f"milliseconds, a multiple of {SLOT_MS}", lambda n: n > 0 and n % SLOT_MS == 0),
-    "frozen": _Form(
-        "percent of the time, at the end, that the picture stands still, 1 to 100", lambda n: 1 <= n <= 100
-    ),
+FORMS: dict[str, Form] = {
+    INTACT: Form(None, lambda _: True),
+    ABSENT: Form(None, lambda _: True),
+    "lost-first-third": Form(None, lambda _: True),
+    "lost-middle-third": Form(None, lambda _: True),
+    "lost-last-third": Form(None, lambda _: True),
+    "random": Form("percent of the slots lost, 1 to 99", lambda n: 1 <= n <= 99, random=True),
+    "blur": Form("deviation in pixels of the 96, more than 0", lambda n: n > 0),
+    "low-resolution": Form("pixels a side in place of 96, a whole number", lambda n: 1 <= n < CROP_PX and n == int(n)),
+    "compressed": Form("JPEG quality, 1 to 100", lambda n: 1 <= n <= 100 and n == int(n)),
+    "occluder": Form("percent of the picture covered, 1 to 99", lambda n: 1 <= n <= 99, random=True),
+    "late": Form(f"milliseconds, a multiple of {SLOT_MS}", lambda n: n > 0 and n % SLOT_MS == 0),
+    "early": Form(f"milliseconds, a multiple of {SLOT_MS}", lambda n: n > 0 and n % SLOT_MS == 0),
+    "frozen": Form("percent of the time, at the end, that the picture stands still, 1 to 100", lambda n: 1 <= n <= 100),
 }
 _THIRDS = {"lost-first-third": 0, "lost-middle-third": 1, "lost-last-third": 2}
 
 
 def is_random(name: str) -> bool:
-    """Whether another seed gives another picture. Raises ConfigError for a name that does not exist."""
+    """Whether another seed gives other lips. Raises ConfigError for an unknown name."""
     return FORMS[_parse(name)[0]].random
 
 
 def change_picture(picture: Picture, crops: Crops, present: Present, utterance: str) -> tuple[Crops, Present]:
-    """Lips [T, 96, 96] and presence [T] under a condition; T stays as it is. The same for the same utterance id."""
+    """Lips under a condition.
+
+    crops: [T, 96, 96].
+    present: [T].
+    utterance: its id, on which random changes depend.
+    Returns crops and presence of the same shapes.
+    """
     kind, amount = _parse(picture.name)
     random = generator("evaluation lips", picture.seed, utterance, picture.name)
     T = len(crops)
@@ -233,7 +265,7 @@ def change_picture(picture: Picture, crops: Crops, present: Present, utterance: 
 
 
 def describe_pictures() -> str:
-    """The names that exist, for people."""
+    """The names of conditions of the lips, for an error message."""
     return ", ".join(name if form.amount is None else f"{name}-N" for name, form in FORMS.items())
 
 
@@ -248,7 +280,7 @@ def _parse(name: str) -> tuple[str, float]:
             amount = float(text)
         except ValueError:
             amount = math.nan
-        if text == f"{amount:g}" and form.fits(amount):  # one name for one thing
+        if text == f"{amount:g}" and form.fits(amount):  # 010 and 1e1 would be second names of 10
             return kind, amount
         raise ConfigError(f"condition of the lips {name!r}", got=text, expected=form.amount)
     if name in FORMS:

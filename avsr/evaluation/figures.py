@@ -1,4 +1,4 @@
-"""Figures of an evaluation: error rate against level of noise, and what each damage to the picture costs."""
+"""Figures of an evaluation: error rate against level of noise, and error rate by damage to the lips."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from avsr.errors import AvsrError
-from avsr.evaluation.conditions import CLEAN, INTACT, UNUSED, Condition
+from avsr.evaluation.conditions import CLEAN, INTACT, MODALITY_NAMES, UNUSED, Condition
+from avsr.evaluation.noise_mean import mean_conditions
 from avsr.evaluation.results import Rates, Results
 from avsr.grid import Modality
 
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 PNG_DPI = 110
 COLOURS: dict[Modality, str] = {"a": "#c2571a", "v": "#5b8c3e", "av": "#2a5d9f"}
+NOISY_COLOUR = "#8fb4e3"
 OTHERS = ("#8e4f9e", "#777777", "#b59a00", "#00908a")
 
 
 class Curve(NamedTuple):
-    """One recogniser by one modality, as it is drawn and named."""
+    """One recogniser by one modality."""
 
     results: Results
     modality: Modality
@@ -31,7 +33,7 @@ class Curve(NamedTuple):
 
 
 def check_matplotlib() -> None:
-    """Raises AvsrError with the remedy where matplotlib is missing."""
+    """Raise AvsrError with the remedy if matplotlib is missing."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -39,34 +41,18 @@ def check_matplotlib() -> None:
 
 
 def curves_of(results: Results, beside: Sequence[Results]) -> list[Curve]:
-    """The modalities of this evaluation, then those of the others."""
-    curves = [Curve(results, m, m.upper(), COLOURS[m]) for m in results.modalities]
+    """The curves of an evaluation, one a modality, then the curves of the evaluations beside it."""
+    curves = [Curve(results, m, MODALITY_NAMES[m], COLOURS[m]) for m in results.modalities]
     others = [(other, modality) for other in beside for modality in other.modalities]
     return curves + [
-        Curve(other, modality, f"{other.name} {modality.upper()}", OTHERS[index % len(OTHERS)])
+        Curve(other, modality, f"{other.name}, {MODALITY_NAMES[modality]}", OTHERS[index % len(OTHERS)])
         for index, (other, modality) in enumerate(others)
     ]
 
 
-def noises_of(results: Results) -> list[str]:
-    """The kinds of noise, in the order of the grid."""
-    return list(dict.fromkeys(c.noise for c in results.cells if c.noise not in (CLEAN, UNUSED)))
-
-
-def levels_of(results: Results) -> list[float]:
-    """The SNRs in dB, best first."""
-    return sorted({c.snr_db for c in results.cells if c.snr_db is not None}, reverse=True)
-
-
-def pictures_of(results: Results) -> list[str]:
-    """The conditions of the lips, in the order of the grid."""
-    longest = [c.video for c in results.cells if c.modality == "av"] or [c.video for c in results.cells]
-    return [picture for picture in dict.fromkeys(longest) if picture != UNUSED]
-
-
 def with_whole_lips(curve: Curve, noise: str, snr_db: float | None) -> list[Condition]:
-    """The conditions of a point of a curve; lips alone do not hear the noise."""
-    if curve.modality == "v":
+    """The conditions of one point of a curve, all seeds: one noise at one level, with intact lips."""
+    if curve.modality == "v":  # noise does not change the lips
         return curve.results.find("v", UNUSED, None, INTACT)
     return curve.results.find(curve.modality, noise, snr_db, UNUSED if curve.modality == "a" else INTACT)
 
@@ -76,31 +62,33 @@ def noise_figure(curves: Sequence[Curve]) -> Figure:
     from matplotlib.figure import Figure
 
     results = curves[0].results
-    noises, levels = noises_of(results) or [CLEAN], sorted(levels_of(results))
+    noises, levels_db = results.noises or (CLEAN,), sorted(results.levels_db)
     columns = min(3, len(noises))
     rows = math.ceil(len(noises) / columns)
     figure = Figure(figsize=(3.3 * columns + 0.4, 2.7 * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    places = [*range(len(levels)), len(levels)]
+    places = [*range(len(levels_db)), len(levels_db)]
     for panel, noise in zip(panels, noises, strict=False):
         for curve in curves:
             points = []
-            for place, snr_db in zip(places, [*levels, None], strict=True):
+            for place, snr_db in zip(places, [*levels_db, None], strict=True):
                 group = with_whole_lips(curve, CLEAN if snr_db is None else noise, snr_db)
                 if group:
                     points.append((place, curve.results.rates([group])[0]))
             _band(panel, points, curve)
         panel.set_title(noise, fontsize=10)
-        panel.set_xticks(places, [f"{snr_db:g}" for snr_db in levels] + [CLEAN], fontsize=8)
+        panel.set_xticks(places, [f"{snr_db:g}" for snr_db in levels_db] + [CLEAN], fontsize=8)
         panel.tick_params(axis="y", labelsize=8)
         panel.grid(alpha=0.25)
     panels[0].set_ylim(bottom=0)
     for panel in panels[len(noises) :]:
         panel.set_axis_off()
+    for panel in panels[max(0, len(noises) - columns) : len(noises)]:  # above an empty panel, too, levels are named
+        panel.tick_params(axis="x", labelbottom=True)
     figure.supxlabel("SNR, dB", fontsize=9)
     figure.supylabel("word error rate, %", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
-    if len(noises) < len(panels):
+    if len(noises) < len(panels):  # an empty panel has room for the legend
         panels[-1].legend(handles, labels, loc="center", frameon=False, fontsize=9)
     else:
         panels[0].legend(handles, labels, fontsize=8)
@@ -108,38 +96,45 @@ def noise_figure(curves: Sequence[Curve]) -> Figure:
 
 
 def picture_figure(results: Results) -> Figure | None:
-    """What each damage to the lips costs: lips alone, and both in clean sound and at low SNR. None without pictures."""
+    """WER by damage to the lips: lips only, and audio-visual in clean sound and at a low SNR.
+
+    None if there is only one condition of the lips.
+    """
     from matplotlib.figure import Figure
 
-    pictures = pictures_of(results)
+    pictures, levels_db = results.pictures, results.levels_db
     if len(pictures) < 2:
         return None
-    noises, levels = noises_of(results), levels_of(results)
-    shown: list[tuple[Modality, float | None, str, str]] = [("v", None, COLOURS["v"], "V")]
-    shown.append(("av", None, COLOURS["av"], "AV, clean"))
-    low = next((level for level in levels if level <= 0), levels[-1] if levels else None)
-    if low is not None:
-        shown.append(("av", low, "#8fb4e3", f"AV, {low:g} dB, mean of all noises"))
+    # One level of noise is shown: the best one at 0 dB or below, else the worst of all.
+    low_db = next((level_db for level_db in levels_db if level_db <= 0), levels_db[-1] if levels_db else None)
+    shown: list[tuple[Modality, float | None, str, str]] = [
+        ("v", None, COLOURS["v"], ""),
+        ("av", None, COLOURS["av"], ", clean"),
+    ]
+    if low_db is not None:
+        shown.append(("av", low_db, NOISY_COLOUR, f", {low_db:g} dB"))
     figure = Figure(figsize=(7.5, 0.24 * len(pictures) + 1.1), layout="constrained")
     panel = figure.subplots()
-    for offset, (modality, snr_db, colour, label) in zip((0.25, 0.0, -0.25), shown, strict=False):
+    for offset, (modality, snr_db, colour, where) in zip((0.25, 0.0, -0.25), shown, strict=False):
         points = []
         for place, picture in enumerate(pictures):
-            group = groups_over_noises(results, modality, noises, snr_db, picture)
+            group = mean_conditions(results, modality, snr_db, picture)
             if group:
                 points.append((len(pictures) - 1 - place + offset, results.rates([group])[0]))
         if not points:
             continue
         wer = [rate.wer for _, rate in points]
+        # The interval of a resampled rate may lie beside the rate itself; a bar has no negative length.
         spread = [
             [max(0.0, rate.wer - rate.low) for _, rate in points],
             [max(0.0, rate.high - rate.wer) for _, rate in points],
         ]
+        label = MODALITY_NAMES[modality] + where
         panel.errorbar(wer, [y for y, _ in points], xerr=spread, fmt="o", ms=4, lw=1, color=colour, label=label)
-        sound = groups_over_noises(results, "a", noises, snr_db, UNUSED)
+        sound = mean_conditions(results, "a", snr_db, UNUSED)
         if modality == "av" and sound:
-            heard = results.rates([sound])[0].wer
-            panel.axvline(heard, color=colour, ls="--", lw=1, label=label.replace("AV", "A, sound alone"))
+            audio_wer = results.rates([sound])[0].wer
+            panel.axvline(audio_wer, color=colour, ls="--", lw=1, label=MODALITY_NAMES["a"] + where)
     panel.set_yticks(range(len(pictures)), pictures[::-1], fontsize=8)
     panel.set_ylim(-0.7, len(pictures) - 0.3)
     panel.set_xlim(left=0)
@@ -147,17 +142,6 @@ def picture_figure(results: Results) -> Figure | None:
     panel.grid(alpha=0.25)
     figure.legend(fontsize=8, loc="outside upper center", ncols=3, frameon=False)
     return figure
-
-
-def groups_over_noises(
-    results: Results, modality: Modality, noises: Sequence[str], snr_db: float | None, picture: str
-) -> list[Condition]:
-    """The conditions of one level and one picture, over all kinds of noise."""
-    if modality == "v":
-        return results.find("v", UNUSED, None, picture)
-    if snr_db is None:
-        return results.find(modality, CLEAN, None, picture)
-    return [c for noise in noises for c in results.find(modality, noise, snr_db, picture)]
 
 
 def render(figure: Figure, form: str) -> bytes:

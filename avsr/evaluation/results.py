@@ -1,7 +1,7 @@
-"""What an evaluation found: results.json with every utterance, results.csv with one row a condition.
+"""The results of an evaluation: results.json with every utterance, results.csv with one row a condition.
 
-results.json, schema 1: `run` says what was evaluated and how to repeat it; `utterances` are ids and references, once;
-each of `cells` is a condition with its rates and, in the order of `utterances`, what came out for every one of them.
+results.json, schema 1: `run` is the record of the evaluation and how to repeat it; `utterances` are ids and references;
+each of `cells` is a condition with its rates and, in the order of `utterances`, the hypothesis of each utterance.
 latency_ms is the time the recogniser took for an utterance from prepared sound and lips, in batches on one thread.
 """
 
@@ -11,8 +11,6 @@ import csv
 import functools
 import io
 import json
-import os
-import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -24,63 +22,84 @@ import numpy as np
 from avsr.errors import DataError
 from avsr.evaluation.conditions import CLEAN, INTACT, UNUSED, Condition
 from avsr.evaluation.statistics import Array, ErrorCounts, count_errors, error_rate, intervals, resampling
+from avsr.files import write_text
 from avsr.grid import Modality
 
 SCHEMA = 1
 JSON_NAME, CSV_NAME = "results.json", "results.csv"
 COLUMNS = "modality noise snr_db video seed clips words wer wer_low wer_high cer latency_ms".split()
 
-# What AV-HuBERT calls N-WER (Shi et al., arXiv 2201.01763): the mean over these noises and levels.
+# AV-HuBERT's N-WER (Shi et al., arXiv 2201.01763) is the mean over these noises and levels.
 N_WER_NOISES = ("babble", "speech", "music", "noise")
 N_WER_SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0)
 
 
 class Spoken(NamedTuple):
-    """One utterance of the test set. reference: as it is scored. duration: seconds."""
+    """One utterance of the test set."""
 
     id: str
+
     reference: str
+    """The text to score against, after normalisation."""
+
     duration: float
+    """Seconds."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Every utterance under one condition, in the order of `Results.utterances`.
-
-    hypotheses: as they are scored. achieved_snr_db: None where there is no noise. latency_ms: time the recogniser took.
-    """
+    """Every utterance under one condition, in the order of `Results.utterances`."""
 
     hypotheses: tuple[str, ...]
+    """The recognised texts, after normalisation."""
+
     achieved_snr_db: tuple[float | None, ...]
+    """None without noise."""
+
     latency_ms: tuple[float, ...]
+    """The time the recogniser took."""
+
     counts: tuple[ErrorCounts, ...]
 
 
 class Rates(NamedTuple):
-    """Error rates in percent of one condition, or of several taken together (seeds, say)."""
+    """Error rates in percent of one condition, or of several taken as one, such as all seeds."""
 
     wer: float
+
     low: float
+    """Lower end of the 95 % interval of the word error rate."""
+
     high: float
+    """Upper end of the 95 % interval of the word error rate."""
+
     cer: float
+    """Character error rate."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """A whole evaluation. run: how it was made; cells: in the order of the grid."""
+    """A whole evaluation."""
 
     run: Mapping[str, Any]
+    """The record of the recogniser, the test set and the settings."""
+
     utterances: tuple[Spoken, ...]
+
     cells: Mapping[Condition, Cell]
+    """In the order of the grid."""
+
     weights_RN: Array = field(repr=False, compare=False)
+    """Of the bootstrap, R resamples of N utterances; see `resampling`."""
 
     @classmethod
     def make(cls, run: Mapping[str, Any], utterances: Sequence[Spoken], cells: Mapping[Condition, Cell]) -> Results:
+        """The results with their bootstrap drawn."""
         return cls(run, tuple(utterances), cells, resampling(len(utterances)))
 
     @property
     def name(self) -> str:
-        """Of the recogniser."""
+        """Name of the recogniser."""
         return str(self.run["system"]["name"])
 
     @functools.cached_property
@@ -90,25 +109,47 @@ class Results:
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
+        """In the order of the grid."""
         return tuple(dict.fromkeys(condition.modality for condition in self.cells))
 
+    @property
+    def noises(self) -> tuple[str, ...]:
+        """The kinds of noise, in the order of the grid."""
+        return tuple(dict.fromkeys(condition.noise for condition in self.cells if condition.snr_db is not None))
+
+    @property
+    def levels_db(self) -> tuple[float, ...]:
+        """The SNRs, best first."""
+        return tuple(sorted({c.snr_db for c in self.cells if c.snr_db is not None}, reverse=True))
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The names of the conditions of the lips, in the order of the grid."""
+        # By lips only, absent lips are no condition: the audio-visual cells have all of them.
+        names = [c.video for c in self.cells if c.modality == "av"] or [c.video for c in self.cells]
+        return tuple(name for name in dict.fromkeys(names) if name != UNUSED)
+
     def errors_of_each(self, conditions: Iterable[Condition]) -> Array:
-        """Word errors of each utterance, added up over conditions."""
+        """Word errors of each utterance, [N], added up over the conditions."""
         rows = [[count.errors for count in self.cells[condition].counts] for condition in conditions]
         return np.array(rows, np.float64).sum(axis=0)
 
     def by_condition(self) -> dict[Condition, list[Condition]]:
-        """The conditions that differ in nothing but their seed, by what they share."""
+        """Condition without a seed -> the conditions of all its seeds."""
         groups: dict[Condition, list[Condition]] = {}
         for condition in self.cells:
             groups.setdefault(condition.without_seed, []).append(condition)
         return groups
 
     def rates(self, groups: Sequence[Sequence[Condition]]) -> list[Rates]:
-        """Rates of groups of conditions, each taken as one; in intervals the seeds of an utterance stay together."""
+        """Rates of groups of conditions, each group taken as one.
+
+        A condition that is several times in a group weighs as much more. The bootstrap draws utterances, so all
+        conditions of an utterance stay together.
+        """
         if not groups:
             return []
-        # Mean errors of an utterance over the group, so that all groups have the same words.
+        # An utterance counts with its mean errors over the group, so that all groups have the same number of words.
         errors_CN = np.stack([self.errors_of_each(group) / len(group) for group in groups])
         words_N = self.words_of_each
         low_C, high_C = intervals(errors_CN, words_N, self.weights_RN)
@@ -121,28 +162,30 @@ class Results:
         return rates
 
     def find(self, modality: Modality, noise: str, snr_db: float | None, video: str) -> list[Condition]:
-        """The conditions of all seeds; none where that was not measured."""
+        """The conditions of all seeds; empty if they were not measured."""
         return [c for c in self.cells if (c.modality, c.noise, c.snr_db, c.video) == (modality, noise, snr_db, video)]
 
     def clean(self, modality: Modality) -> list[Condition]:
-        """Those without noise and with whole lips."""
+        """The conditions of clean sound and intact lips."""
         return self.find(modality, UNUSED if modality == "v" else CLEAN, None, UNUSED if modality == "a" else INTACT)
 
     def n_wer(self, modality: Modality) -> tuple[Rates, tuple[str, ...]] | None:
-        """The mean over noises and -10 to 10 dB with whole lips, as AV-HuBERT's N-WER, and the noises it is over.
+        """AV-HuBERT's N-WER: the mean over noises and -10 to 10 dB with intact lips; and the noises in it.
 
-        AV-HuBERT's own noises where all four are there, else all that there are. None where a level is missing.
+        The noises are AV-HuBERT's four if all were measured, else all measured ones. None if a level is missing.
         """
         video = UNUSED if modality == "a" else INTACT
-        there = tuple(dict.fromkeys(c.noise for c in self.cells if c.modality == modality and c.snr_db is not None))
-        noises = N_WER_NOISES if set(N_WER_NOISES) <= set(there) else there
+        all_noises = tuple(
+            dict.fromkeys(c.noise for c in self.cells if c.modality == modality and c.snr_db is not None)
+        )
+        noises = N_WER_NOISES if set(N_WER_NOISES) <= set(all_noises) else all_noises
         groups = [self.find(modality, noise, snr_db, video) for noise in noises for snr_db in N_WER_SNRS_DB]
         if not groups or not all(groups):
             return None
         return self.rates([[condition for group in groups for condition in group]])[0], noises
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One mapping an utterance and condition: everything that is known of it."""
+        """One mapping for each utterance under each condition, with texts and counts."""
         for condition, cell in self.cells.items():
             for index, spoken in enumerate(self.utterances):
                 counts = cell.counts[index]
@@ -213,7 +256,7 @@ def write_results(folder: Path, results: Results) -> None:
 
 
 def read_results(path: str | PathLike[str]) -> Results:
-    """The results in a folder, or of one results.json. Raises DataError where there are none, or of another schema."""
+    """The results in a folder, or in one results.json. Raises DataError if they are missing or of another schema."""
     path = Path(path)
     if path.is_dir():
         path = path / JSON_NAME
@@ -243,24 +286,6 @@ def make_cell(
     achieved_snr_db: Sequence[float | None],
     latency_ms: Sequence[float],
 ) -> Cell:
-    """A cell with its errors counted."""
+    """A cell with its errors counted. All arguments are in the order of the utterances."""
     counts = tuple(count_errors(u.reference, h) for u, h in zip(utterances, hypotheses, strict=True))
     return Cell(tuple(hypotheses), tuple(achieved_snr_db), tuple(latency_ms), counts)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Whole or not at all, also where several machines write the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = own_temporary_path(path)
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
-def own_temporary_path(path: Path) -> Path:
-    """Where to write what is to become `path`, another one for each process of each machine."""
-    return path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")

@@ -1,11 +1,10 @@
-"""The sound of each utterance under each condition: clean as it is, mixed as a noise plan says."""
+"""The sound of each utterance under each condition: clean, or mixed with noise as a noise plan says."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from avsr.arrays import Samples
 from avsr.datasets.manifest import Utterance
 from avsr.errors import DataError
 from avsr.evaluation.conditions import Sound
-from avsr.evaluation.results import own_temporary_path
+from avsr.files import write_whole
 from avsr.noise.folders import Part
 from avsr.noise.library import noise_hashes, open_library, require_disjoint
 from avsr.noise.plan import NoisePlan, PlanLine, describe_other_manifest, read_plan, write_plan
@@ -32,39 +31,53 @@ PLAN_NAME = "noise.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSource:
-    """Where noise comes from; see `plan_noise`.
-
-    training: folders of noise that the model was trained with, of which nothing may occur. plan: a plan that is there
-    already, in place of everything else.
-    """
+    """Where the noise of an evaluation comes from; see `plan_noise`."""
 
     protocol: str = "avsr"
+    """Name of a noise protocol."""
+
     folders: tuple[tuple[str, str], ...] = ()
+    """Pairs (kind of noise, folder of recordings)."""
+
     effects: str = ""
+    """Room, microphone and line, as `avsr.noise.effects` reads them."""
+
     part: Part = "test"
+    """Part of a noise collection."""
+
     voices: str | None = None
+    """Split that babble is made of; None for the evaluated split."""
+
     training: tuple[str, ...] = ()
+    """Folders of the noise that the model was trained with. Using a recording of them is an error."""
+
     plan: str | None = None
+    """File of an existing noise plan. It replaces all other settings."""
 
 
 class DefaultSounds(NamedTuple):
-    """What is used where nothing is named. seeds: empty for the usual ones.
-
-    clean_is_random: whether clean sound too depends on the seed, as it does with effects. left_out: kinds of noise that
-    would be used if there were recordings.
-    """
+    """The conditions of the sound that are used unless the user names others."""
 
     noises: tuple[str, ...]
+
     snrs_db: tuple[float | None, ...]
+    """None is clean sound."""
+
     seeds: tuple[int, ...]
+    """Empty for the usual seeds."""
+
     clean_is_random: bool
+    """Whether clean sound depends on the seed too, because random effects are applied to it."""
+
     left_out: tuple[str, ...]
+    """Kinds of noise of the protocol without recordings."""
 
 
 def default_sounds(source: NoiseSource) -> DefaultSounds:
-    """Those of the plan, or those of the protocol; of our own protocol only what there are recordings for.
+    """The sounds of the plan if there is one, else of the protocol.
 
-    Raises ConfigError for an unknown protocol, DataError for what is no plan.
+    Of the protocol "avsr", kinds of noise without recordings are left out.
+    Raises ConfigError for an unknown protocol, DataError if the file is no plan.
     """
     if source.plan is not None:
         plan = read_plan(source.plan)
@@ -94,10 +107,15 @@ def make_plan(
     workers: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> NoisePlan | None:
-    """The mixtures of these sounds for some utterances of a split; None where there is nothing to mix.
+    """The noise plan of these sounds for some utterances of a split; None if nothing is mixed.
 
-    Raises as `plan_noise`; DataError where a plan that is there already lacks a sound or an utterance, or where a
-    recording was used in training.
+    source: where the noise comes from.
+    sounds: conditions of the sound.
+    utterances: ids.
+    workers: processes; 0 plans in this one.
+    on_progress: called with the number of planned utterances and of all.
+    Raises as `plan_noise`; DataError if an existing plan lacks a sound or an utterance, or if a recording was used in
+    training.
     """
     mixed = [sound for sound in sounds if sound != Sound()]
     if not mixed or not utterances:
@@ -153,12 +171,12 @@ def make_plan(
 
 
 def planned_sounds(plan: NoisePlan) -> list[Sound]:
-    """The conditions of the sound that a plan is for, in its order."""
+    """The conditions of the sound in a plan, in its order."""
     return list(dict.fromkeys(_sound(plan, line) for line in plan.lines))
 
 
 def describe_plan(plan: NoisePlan) -> dict[str, Any]:
-    """What identifies a plan: its hash is over every recording, offset and gain, and not over where files lie."""
+    """The record of a plan, as JSON. Its hash covers every recording, offset and gain, but not where the files lie."""
     lines = "\n".join(json.dumps(asdict(line), sort_keys=True) for line in plan.lines)
     return {
         "protocol": plan.protocol,
@@ -174,15 +192,14 @@ def describe_plan(plan: NoisePlan) -> dict[str, Any]:
 
 
 def save_plan(folder: Path, plan: NoisePlan | None) -> None:
-    """Keep a plan beside the results, for those who want the same mixtures."""
+    """Write the plan into the folder of the results, whole or not at all, so that others can repeat the mixtures."""
     if plan is not None:
-        temporary = own_temporary_path(folder / PLAN_NAME)
-        write_plan(temporary, plan)
-        os.replace(temporary, folder / PLAN_NAME)
+        with write_whole(folder / PLAN_NAME) as temporary:  # shards on several machines may write it at once
+            write_plan(temporary, plan)
 
 
 class Sounds:
-    """Renders the sounds of an evaluation whose folder holds their plan, if there is any noise."""
+    """Renders the sounds of an evaluation by the noise plan in its folder; without a plan all sound is clean."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / PLAN_NAME
@@ -196,9 +213,10 @@ class Sounds:
             self._unusable = plan.unusable
 
     def render(self, utterance: Utterance, samples: Samples, sound: Sound) -> tuple[Samples, float | None]:
-        """Samples under a condition, and the SNR that was measured: None where there is no noise.
+        """Samples under a condition, and the achieved SNR in dB, None without noise.
 
-        Speech that no noise can be measured against, as digital silence, stays as it is: no utterance is dropped.
+        Noise cannot be measured against digital silence; such an utterance is returned unchanged, not dropped.
+        Raises DataError if the plan does not have the sound, or changes the length of the samples.
         """
         if sound == Sound() or utterance.id in self._unusable:
             return samples, None
@@ -211,7 +229,7 @@ class Sounds:
                 f"{utterance.id}: the plan changes the length of the sound",
                 got=f"{len(mixed)} samples",
                 expected=f"{len(samples)}, as the lips have",
-                remedy="leave out effects that do so",
+                remedy="leave out effects that change it",
             )
         return (mixed.astype(np.float32) / 32768).astype(np.float32), line.achieved_snr_db
 

@@ -1,6 +1,6 @@
-"""Error counts as jiwer defines them, their intervals, and whether two recognisers differ beyond chance.
+"""Error counts as jiwer defines them, their intervals, and tests of the difference between two recognisers.
 
-C conditions, N utterances, R resamples. Rates are in percent.
+Letters: C conditions, N utterances, R resamples. Rates are in percent.
 """
 
 from __future__ import annotations
@@ -16,26 +16,32 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 RESAMPLES = 2000  # enough for an interval to one decimal
-TEST_RESAMPLES = 10_000  # for p values, whose smallest is one in as many
+TEST_RESAMPLES = 10_000  # for p values: none can be smaller than 1 in 10 000
 
 
 class ErrorCounts(NamedTuple):
-    """How a hypothesis differs from its reference: words, then characters with spaces."""
+    """How a hypothesis differs from its reference."""
 
     hits: int
+    """Words that are right."""
+
     substitutions: int
     deletions: int
     insertions: int
+
     characters: int
+    """Characters of the reference, spaces among them."""
+
     character_errors: int
 
     @property
     def words(self) -> int:
-        """Of the reference."""
+        """Words of the reference."""
         return self.hits + self.substitutions + self.deletions
 
     @property
     def errors(self) -> int:
+        """Word errors."""
         return self.substitutions + self.deletions + self.insertions
 
 
@@ -55,7 +61,7 @@ def count_errors(reference: str, hypothesis: str) -> ErrorCounts:
 
 
 def aligned_words(reference: str, hypothesis: str) -> list[tuple[str, str]]:
-    """Pairs (word of the reference, word of the hypothesis) as jiwer aligns them; "" where one side has none."""
+    """Pairs (word of the reference, word of the hypothesis) as jiwer aligns them; "" for a missing word."""
     aligned = jiwer.process_words(reference, hypothesis)
     spoken, written = aligned.references[0], aligned.hypotheses[0]
     pairs = []
@@ -68,15 +74,19 @@ def aligned_words(reference: str, hypothesis: str) -> list[tuple[str, str]]:
 
 
 def error_rate(errors: int, units: int) -> float:
-    """Errors in percent of the units of all references. Without any unit each error counts as 100, as in jiwer."""
+    """Errors in percent of the units of all references. Without any unit, each error counts as 100, as in jiwer."""
     return 100.0 * errors / max(1, units)
 
 
 def resampling(utterances: int, resamples: int = RESAMPLES, seed: int = 1) -> Array:
     """How often each utterance is drawn in each resample: [R, N], rows add up to N.
 
-    Bootstrap over utterances (Bisani and Ney, ICASSP 2004): words of one utterance are not independent, utterances
-    are. Given to several conditions or recognisers alike, it keeps what is paired together.
+    Bootstrap over utterances (Bisani and Ney, ICASSP 2004): the words of one utterance are not independent, utterances
+    are. Use one array for all conditions and recognisers that are compared, so that they stay paired.
+
+    utterances: N.
+    resamples: R.
+    seed: of the draws.
     """
     if utterances == 0:
         return np.zeros((resamples, 0))
@@ -98,50 +108,59 @@ def intervals(errors_CN: Array, units_N: Array, weights_RN: Array) -> tuple[Arra
 
 
 class PairedTest(NamedTuple):
-    """Two recognisers on the same utterances, condition by condition; B minus A, in points of error rate.
-
-    difference, low, high: [C], with the 95 % interval. p: [C], two-sided, of one condition by itself. p_family: [C],
-    the chance that any of the C conditions would show so much if none differed.
-    """
+    """Two recognisers on the same utterances, condition by condition; B minus A, in points of error rate."""
 
     difference: Array
+    """[C]."""
+
     low: Array
+    """[C]: lower end of the 95 % interval of the difference."""
+
     high: Array
+    """[C]: upper end of the 95 % interval of the difference."""
+
     p: Array
+    """[C]: two-sided, of one condition by itself."""
+
     p_family: Array
+    """[C]: probability that chance alone makes any of the C conditions differ as much."""
 
 
 def paired_test(errors_a_CN: Array, errors_b_CN: Array, units_N: Array, weights_RN: Array) -> PairedTest:
     """Paired bootstrap over utterances of the difference in error rate.
 
-    p is the share of resamples whose difference, moved to a mean of zero, is as large as the one seen (Efron and
-    Tibshirani, An Introduction to the Bootstrap, 1993, section 16.4). p_family does so with the largest of all C
-    studentised differences (single-step max-T, Westfall and Young, Resampling-Based Multiple Testing, 1993), which
-    needs no independence of the conditions. Neither falls below 1 / (R + 1), nor for M utterances that differ at all
-    below 2^(1 - M), which is what a paired test gives when all of them differ in the same direction.
+    p is the share of resamples with a difference as large as the measured one, after all were shifted to a mean of
+    zero (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 16.4). p_family does the same with the
+    largest of all C studentised differences (single-step max-T, Westfall and Young, Resampling-Based Multiple Testing,
+    1993), which does not need independent conditions. Neither falls below 1 / (R + 1). If M utterances differ at all,
+    neither falls below 2^(1 - M), the p of a sign test in which all M differ in the same direction.
+
+    errors_a_CN, errors_b_CN: errors of each utterance.
+    units_N: words of each reference.
+    weights_RN: of `resampling`.
     """
     units = max(1.0, float(units_N.sum()))
     difference_C = 100.0 * (errors_b_CN - errors_a_CN).sum(axis=1) / units
     drawn_CR = resampled_rates(errors_b_CN - errors_a_CN, units_N, weights_RN)
     low_C, high_C = np.percentile(drawn_CR, [2.5, 97.5], axis=1)
     moved_CR = np.abs(drawn_CR - difference_C[:, None])
-    seen_C = np.abs(difference_C) - 1e-9  # sums of integers, divided: equal ones may differ in the last bit
+    measured_C = np.abs(difference_C) - 1e-9  # equal quotients of integer sums may differ in the last bit
     resamples = weights_RN.shape[0]
     differing_C = np.count_nonzero(errors_a_CN != errors_b_CN, axis=1)
-    p_C = (1 + (moved_CR >= seen_C[:, None]).sum(axis=1)) / (resamples + 1)
+    p_C = (1 + (moved_CR >= measured_C[:, None]).sum(axis=1)) / (resamples + 1)
     p_C = np.maximum(p_C, 2.0 ** np.minimum(0, 1 - differing_C))
     deviation_C = drawn_CR.std(axis=1)
-    differs_C = deviation_C > 0  # where all utterances differ equally, or none do, there is nothing to resample
+    differs_C = deviation_C > 0  # if all utterances differ equally, or none do, all resamples are the same
     scale_C = np.where(differs_C, deviation_C, 1.0)
     largest_R = np.sort((moved_CR[differs_C] / scale_C[differs_C, None]).max(axis=0, initial=0.0))
-    as_large_C = resamples - np.searchsorted(largest_R, seen_C / scale_C)
+    as_large_C = resamples - np.searchsorted(largest_R, measured_C / scale_C)
     p_family_C = np.maximum(p_C, (1 + as_large_C) / (resamples + 1))
     p_family_C[difference_C == 0] = p_C[difference_C == 0] = 1.0
     return PairedTest(difference_C, low_C, high_C, p_C, p_family_C)
 
 
 class WordErrorRate(NamedTuple):
-    """A word error rate in percent with its 95 % interval, and what it was measured on."""
+    """A word error rate with its 95 % interval, in percent, and the size of the test set."""
 
     percent: float
     low: float
@@ -158,7 +177,9 @@ def word_error_rate(
 ) -> WordErrorRate:
     """Errors of all utterances over words of all references, with a bootstrap interval over utterances.
 
-    Raises ValueError when there is nothing to measure.
+    references, hypotheses: texts in the same order.
+    resamples, seed: of the bootstrap.
+    Raises ValueError if there are no texts.
     """
     counts = [count_errors(r, h) for r, h in zip(references, hypotheses, strict=True)]
     if not counts:
@@ -171,18 +192,22 @@ def word_error_rate(
 
 
 def snr_gain_db(levels_db: Sequence[float], without: Sequence[float], with_: Sequence[float], at_db: float) -> float:
-    """How many dB lower the SNR may be with something for as many errors as without it at `at_db`.
+    """The effective SNR gain of an aid, such as lips, in dB (Potamianos et al., Proc. IEEE 91(9), 2003).
 
-    The effective SNR gain of Potamianos et al., Proc. IEEE 91(9), 2003. without, with_: error rates at the levels,
-    which rise; between levels they are interpolated. Where errors stay below
-    down to the lowest level, the gain is at least what is returned; it is negative where there are more errors.
-    Raises ValueError when `at_db` is no level.
+    It is the distance from `at_db` down to the level at which the error rate with the aid equals the error rate without
+    it at `at_db`. If the aid keeps errors below that down to the lowest level, the gain is at least the returned value.
+    It is negative if the aid makes errors more frequent.
+
+    levels_db: rising.
+    without: error rates at the levels without the aid.
+    with_: error rates at the levels with the aid, linearly interpolated between levels.
+    at_db: one of the levels; raises ValueError if it is not.
     """
     levels, rates = np.asarray(levels_db, float), np.asarray(with_, float)
     if at_db not in levels_db:
         raise ValueError(f"got {at_db:g} dB, expected one of the levels {list(levels_db)}")
     allowed = float(without[list(levels_db).index(at_db)])
-    above = np.flatnonzero(rates > allowed)  # levels at which there are more errors than that
+    above = np.flatnonzero(rates > allowed)  # levels at which the aid does not suffice
     if len(above) == 0:
         return float(at_db - levels[0])
     last = int(above[-1])

@@ -1,9 +1,8 @@
-"""What happens around the training steps: checkpoints and a record of what was measured."""
+"""Lightning callbacks of a training run: checkpoints, Ctrl-C, progress and the record of each epoch."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -18,63 +17,70 @@ from tqdm import tqdm
 
 from avsr.decoding.tokenizer import Tokenizer
 from avsr.families.own.checkpoint import save_checkpoint
+from avsr.families.own.run_folder import EPOCHS_NAME, RESUME_NAME, epoch_checkpoint, epoch_checkpoints
+from avsr.files import write_whole
 
 
 class KeepEpochWeights(lightning.Callback):
-    """After each epoch: everything needed to go on (`last.ckpt`), and the weights of the last few epochs."""
+    """Saves after each epoch what a resumed run needs (`last.ckpt`), and keeps the weights of the last epochs.
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, keep: int) -> None:
-        self.folder, self.tokenizer, self.keep = folder, tokenizer, keep
+    run_folder: the folder of the run; the checkpoints go into its folder `checkpoints`.
+    tokenizer: saved with the weights.
+    keep: of how many epochs the weights are kept.
+    """
+
+    def __init__(self, run_folder: Path, tokenizer: Tokenizer, keep: int) -> None:
+        self.run_folder, self.tokenizer, self.keep = run_folder, tokenizer, keep
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        epoch = trainer.current_epoch
-        save_checkpoint(
-            self.folder / f"epoch-{epoch:04d}", module.network, self.tokenizer, card="One epoch's weights.\n"
-        )
-        for old in sorted(self.folder.glob("epoch-*"))[: -self.keep]:
+        folder = epoch_checkpoint(self.run_folder, trainer.current_epoch)
+        save_checkpoint(folder, module.network, self.tokenizer, card="One epoch's weights.\n")
+        for old in epoch_checkpoints(self.run_folder)[: -self.keep]:
             shutil.rmtree(old)
-        temporary = self.folder / "last.partial"
-        trainer.save_checkpoint(temporary)
-        os.replace(temporary, self.folder / "last.ckpt")
+        with write_whole(self.run_folder / EPOCHS_NAME / RESUME_NAME) as temporary:
+            trainer.save_checkpoint(temporary)
 
 
 class StopBetweenBatches(lightning.Callback):
-    """Ctrl-C takes effect before the next batch.
+    """Makes Ctrl-C raise KeyboardInterrupt before the next batch; a second Ctrl-C raises it at once.
 
-    Raised wherever it strikes, it is lost when that is the tear-down of a worker process, at the end of each epoch. A
-    second Ctrl-C strikes at once.
+    An exception raised in the middle of the tear-down of a worker process, at the end of each epoch, would be lost.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self.previous: Any = None
 
     def __enter__(self) -> StopBetweenBatches:
-        if threading.current_thread() is threading.main_thread():  # only there can signals be handled
-            self.previous = signal.signal(signal.SIGINT, self._ask)
+        if threading.current_thread() is threading.main_thread():  # Python handles signals in no other thread
+            self.previous = signal.signal(signal.SIGINT, self._request)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.previous is not None:
             signal.signal(signal.SIGINT, self.previous)
 
-    def _ask(self, *_: object) -> None:
-        self.asked = True
+    def _request(self, *_: object) -> None:
+        self.requested = True
         signal.signal(signal.SIGINT, self.previous)
 
     def _check(self, *_: Any, **__: Any) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
 
     on_train_batch_start = on_validation_batch_start = _check
 
 
 class Narrator(lightning.Callback):
-    """Says how long it will take, shows progress on a terminal, and appends each epoch's figures to metrics.jsonl."""
+    """Reports an estimate of the duration and each epoch's figures; draws a progress bar if stderr is a terminal.
+
+    path: of metrics.jsonl, to which a line is appended after each epoch.
+    on_message: receives one line at a time.
+    estimate_after: the number of batches after which the duration is estimated.
+    """
 
     def __init__(self, path: Path, on_message: Callable[[str], None], estimate_after: int) -> None:
-        self.path, self.say, self.estimate_after = path, on_message, estimate_after
+        self.path, self.on_message, self.estimate_after = path, on_message, estimate_after
         self.bar: tqdm | None = None
         self.steps = 0
 
@@ -94,7 +100,7 @@ class Narrator(lightning.Callback):
         if self.steps == self.estimate_after:
             each = (time.monotonic() - self.epoch_started) / self.estimate_after
             left = trainer.num_training_batches * (self.epochs - trainer.current_epoch)
-            self.say(f"estimate: {each:.2f} s a batch, about {each * left / 60:.0f} min in all")
+            self.on_message(f"estimate: {each:.2f} s a batch, about {each * left / 60:.0f} min in all")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         from avsr.training.run import describe
@@ -114,4 +120,4 @@ class Narrator(lightning.Callback):
             f"{seconds:.0f} s",
             f"{left_min:.0f} min left",
         ]
-        self.say(f"epoch {epoch}/{self.epochs}: " + ", ".join(filter(None, facts)))
+        self.on_message(f"epoch {epoch}/{self.epochs}: " + ", ".join(filter(None, facts)))

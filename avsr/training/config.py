@@ -1,4 +1,4 @@
-"""What a training run is: model, data, augmentation, losses, optimiser."""
+"""The configuration of a training run: model, data, augmentation, losses, optimiser."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ Part = Literal["audio_encoder", "audio_head", "visual_encoder", "visual_trunk", 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """Utterances to train on.
-
-    manifest: path of a manifest, relative to the working directory. split: which of its splits. per_epoch: how many of
-    them to draw each epoch, other ones each time; None for all. optional: go on without where there is no such split.
-    max_duration_s: leave out longer utterances; None for none.
-    """
+    """Utterances of one corpus."""
 
     manifest: str
+    """Path of a manifest, relative to the working directory."""
+
     split: str = "train"
+    """Which split of the manifest."""
+
     per_epoch: int | None = None
+    """How many random utterances to use in each epoch; None for all."""
+
     optional: bool = False
+    """Train without this corpus if the manifest does not have the split."""
+
     max_duration_s: float | None = None
+    """Leave out longer utterances; None to leave out none."""
 
     def __post_init__(self) -> None:
         if self.per_epoch is not None and self.per_epoch < 1:
@@ -37,11 +41,16 @@ class CorpusConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModalityConfig:
-    """Modality dropout: how often an utterance that has both is heard only, seen only, or both."""
+    """Modality dropout: weights of what the network gets of an utterance that has sound and lips."""
 
     a: float = 0.25
+    """The sound alone."""
+
     v: float = 0.25
+    """The lips alone."""
+
     av: float = 0.5
+    """Both."""
 
     def __post_init__(self) -> None:
         if min(self.a, self.v, self.av) < 0 or self.a + self.v + self.av <= 0:
@@ -50,44 +59,73 @@ class ModalityConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How training data is varied; the defaults leave it as it is.
-
-    noise_folder: recordings to mix in (WAV, FLAC, OGG, MP3). babble: mix in other training voices too. noise_share:
-    share of utterances that get noise. snr_db: lowest and highest. speed: largest change, 0.1 for 0.9 to 1.1.
-    channel_db: depth of a random frequency response. effects: rooms, microphones, lines and pitch, as
-    `avsr.noise.effects` reads them, "reverb@0.3,opus=8..24@0.2". impulse_responses: recordings for reverb.
-    held_out_noise: noise plans or folders whose recordings must not be trained with; one that is in noise_folder or
-    impulse_responses too is an error. gain_db: range of loudness. mel_masks, mel_mask_bins,
-    time_masks, time_mask_share: SpecAugment (arXiv 1904.08779), the last as a share of the length. lips: strength of
-    geometric changes, 0 to 1. lip_effects: how often lips are blurred, covered, dropped and so on. hidden_slots:
-    longest stretch of lips taken away. offset_slots: largest shift of lips against sound. wrong_lips: share of well
-    audible utterances that get another utterance's lips, so that the fusion learns to doubt. spliced: share of
-    utterances that go on as another one of the speaker's from some word on, where words have times, so that nothing
-    can be known from having seen the beginning. joined: share of utterances that are joined to pairs, so that longer
-    recordings are known too.
-    """
+    """How training data is varied. The defaults change nothing."""
 
     noise_folder: str | None = None
+    """Recordings to mix in (WAV, FLAC, OGG, MP3)."""
+
     babble: bool = True
+    """Mix in other training voices too."""
+
     noise_share: float = 0.0
+    """Share of the utterances that get noise."""
+
     snr_db: tuple[float, float] = (-5.0, 20.0)
+    """Lowest and highest SNR."""
+
     speed: float = 0.0
+    """Largest change of the speed: 0.1 for 0.9 to 1.1."""
+
     channel_db: float = 0.0
+    """Depth of a random frequency response."""
+
     effects: str = ""
+    """Rooms, microphones, lines and pitch, as `avsr.noise.effects` reads them: "reverb@0.3,opus=8..24@0.2"."""
+
     impulse_responses: str | None = None
+    """Folder of recordings for reverb."""
+
     held_out_noise: tuple[str, ...] = ()
+    """Noise plans, or folders of noise, for tests only. A recording that is in training too is an error."""
+
     gain_db: float = 0.0
+    """Largest change of the level, up or down."""
+
     mel_masks: int = 0
+    """SpecAugment (arXiv 1904.08779): how many bands of the log-mel features are masked."""
+
     mel_mask_bins: int = 12
+    """SpecAugment: the widest band."""
+
     time_masks: int = 0
+    """SpecAugment: how many stretches of time are masked."""
+
     time_mask_share: float = 0.05
+    """SpecAugment: the longest stretch, as a share of the length."""
+
     lips: float = 0.0
+    """Strength of geometric changes of the lips, 0 to 1."""
+
     hidden_slots: int = 0
+    """Longest stretch of lips that is hidden, in slots."""
+
     offset_slots: int = 0
+    """Largest shift of the lips against the sound, in slots."""
+
     wrong_lips: float = 0.0
+    """Share of the clearly audible utterances that get another utterance's lips, so that the fusion learns to doubt."""
+
     lip_effects: LipEffects = field(default_factory=LipEffects)
+    """How often lips are blurred, covered, dropped and so on."""
+
     spliced: float = 0.0
+    """Share of the utterances that continue as another utterance of the same speaker from a random word on.
+
+    A model then cannot guess the end of a sentence from its beginning. Needs word times.
+    """
+
     joined: float = 0.0
+    """Share of the utterances that are joined to pairs, so that the model learns longer recordings too."""
 
     def __post_init__(self) -> None:
         for name in ("noise_share", "lips", "wrong_lips", "spliced", "joined", "time_mask_share"):
@@ -112,24 +150,37 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the CTC losses of the fused path and of each side.
-
-    word_times: share of each loss that is not CTC but frame-by-frame cross-entropy against the corpus's word times, at
-    the beginning and after `word_times_epochs`. With CTC from the start a small model recites the grammar at the end of
-    each utterance and never learns to listen; starting from word times avoids that, and keeping some keeps times true.
-    Units that are pieces of words share the frames of their word evenly.
-    word_times_live: whether they are taught in chunks too, where a frame does not know what comes: words then come out
-    before they are understood, and the wrong ones too. peak_first: weight of a term that makes words come out earlier
-    (`peak_first_loss`).
-    """
+    """Weights of the losses: CTC, mixed with word times, of the fused path and of each side."""
 
     fused: float = 1.0
+    """Weight of the fused path."""
+
     audio: float = 0.3
+    """Weight of the audio side."""
+
     visual: float = 0.3
+    """Weight of the visual side."""
+
     word_times: tuple[float, float] = (0.0, 0.0)
+    """Share of frame-wise cross-entropy against word times in each loss: at first, and after `word_times_epochs`.
+
+    The rest is CTC. With CTC from the start, a small model recites the grammar at the end of each utterance and never
+    learns from the sound; starting with word times avoids it, and keeping a share keeps the times of words right. If
+    a word has several units, they share its frames evenly.
+    """
+
     word_times_epochs: int = 20
+    """Over how many epochs the share changes, linearly."""
+
     word_times_live: bool = True
+    """Use word times in chunked passes too.
+
+    A frame in a chunk lacks the context that follows, so word times teach it to put out words too early, wrong ones
+    among them.
+    """
+
     peak_first: float = 0.0
+    """Weight of a term that makes words come out earlier (`peak_first_loss`)."""
 
     def __post_init__(self) -> None:
         for name in ("fused", "audio", "visual", "peak_first"):
@@ -141,22 +192,31 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay to zero.
-
-    learning_rate: the highest. warmup_epochs: to reach it. batch_size: utterances a step on the device; accumulate:
-    steps a weight update. clip: largest gradient norm. precision: "auto" is bf16 where the device is a GPU that has it.
-    average_last: how many of the last epochs' weights the final model is the mean of.
-    """
+    """AdamW with linear warm-up and cosine decay to zero."""
 
     epochs: int
+
     learning_rate: float = 1e-3
+    """The highest, reached after the warm-up."""
+
     weight_decay: float = 0.01
+
     warmup_epochs: float = 2.0
+
     batch_size: int = 16
+    """Utterances a step on the device."""
+
     accumulate: int = 1
+    """Steps a weight update."""
+
     clip: float = 5.0
+    """Largest norm of the gradient."""
+
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic: "auto" is bf16 on a GPU that has it, else fp32."""
+
     average_last: int = 5
+    """The final model is the mean of the weights of that many last epochs."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "average_last"):
@@ -172,29 +232,48 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run.
-
-    output: run folder. vocabulary: file with one word a line, or a SentencePiece model, NAME.model. model: what is
-    trained. train: its corpora. dev: manifest and split that WER is measured on after each `dev_every` epochs.
-    initialize: part -> checkpoint folder to take it from; "visual_trunk", where it is a ResNet-18, may be taken from
-    the `.pth` file of an Auto-AVSR model. freeze: parts that stay as they are. workers: processes that prepare batches.
-    seed: of everything random. Paths are relative to the working directory.
-    """
+    """One training run. Paths are relative to the working directory."""
 
     output: str
+    """The run folder."""
+
     vocabulary: str
+    """File with one word a line, or a SentencePiece model, NAME.model."""
+
     model: ModelConfig
+    """The model to train."""
+
     train: tuple[CorpusConfig, ...]
+    """The corpora to train on."""
+
     dev: CorpusConfig
+    """The corpus that word error rates are measured on."""
+
     optimizer: OptimizerConfig
+
     modalities: ModalityConfig = field(default_factory=ModalityConfig)
+
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
     loss: LossConfig = field(default_factory=LossConfig)
+
     initialize: dict[str, str] = field(default_factory=dict)
+    """Part -> checkpoint folder to take its weights from.
+
+    A "visual_trunk" that is a ResNet-18 may be taken from the `.pth` file of an Auto-AVSR model.
+    """
+
     freeze: tuple[Part, ...] = ()
+    """Parts that are not trained."""
+
     dev_every: int = 1
+    """Measure word error rates after every n-th epoch."""
+
     workers: int = 1
+    """Processes that prepare batches."""
+
     seed: int = 1
+    """Of everything random."""
 
     def __post_init__(self) -> None:
         if not self.train:
@@ -208,7 +287,8 @@ class TrainConfig:
             for part in chosen:
                 if part not in parts:
                     raise ValueError(f"{name}: got {part}, expected parts of this model: {', '.join(parts)}")
-        if set(parts) <= {*self.freeze, "visual_trunk"}:  # which is within the visual encoder
+        # The visual trunk is a part of the visual encoder, so freezing that freezes the trunk.
+        if set(parts) <= {*self.freeze, "visual_trunk"}:
             raise ValueError("freeze: got all parts, expected one at least to be trained")
         if self.model.visual_encoder is None and self.modalities.v + self.modalities.av > 0:
             raise ValueError(
@@ -219,28 +299,31 @@ class TrainConfig:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The parts that this model has."""
+        """The parts of this model that `initialize` and `freeze` may name."""
         return get_args(Part) if self.model.visual_encoder is not None else ("audio_encoder", "audio_head")
 
     def trained_model(self) -> ModelConfig:
-        """The model as this run trains it: what for, and whose heads. Raises ValueError when it trains none."""
+        """The model with the modalities that this run trains, and the heads that decode them.
+
+        Raises ValueError if no loss trains anything.
+        """
         odds, loss = self.modalities, self.loss
-        heard, read = odds.a + odds.av > 0, odds.v + odds.av > 0
+        with_audio, with_lips = odds.a + odds.av > 0, odds.v + odds.av > 0
         trained: list[Modality] = []
         if self.model.fusion is None:
-            # The only loss of such a model is that of its sound.
+            # A model without fusion has no loss but the audio side's.
             trained = ["a"] if loss.audio > 0 else []
             decodes: Literal["fused", "sides"] = "fused"
         elif loss.fused > 0:
-            # Sound by itself passes by the fusion: its own loss trains it too, or it came trained.
+            # The sound alone does not go through the fusion: the audio side's loss trains it, or it was trained before.
             comes_trained = {"audio_encoder", "audio_head"} <= set(self.freeze)
-            trained = ["a"] if odds.a > 0 or (heard and loss.audio > 0) or comes_trained else []
+            trained = ["a"] if odds.a > 0 or (with_audio and loss.audio > 0) or comes_trained else []
             trained += ["v"] if odds.v > 0 else []
             trained += ["av"] if odds.av > 0 else []
             decodes = "fused"
         else:
-            trained = ["a"] if heard and loss.audio > 0 else []
-            trained += ["v"] if read and loss.visual > 0 else []
+            trained = ["a"] if with_audio and loss.audio > 0 else []
+            trained += ["v"] if with_lips and loss.visual > 0 else []
             decodes = "sides"
         if not trained:
             raise ValueError(

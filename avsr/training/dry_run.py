@@ -1,4 +1,4 @@
-"""What a training run would take, measured on one of its own batches."""
+"""An estimate of the memory and time of a training run, measured on two of its own batches."""
 
 from __future__ import annotations
 
@@ -18,23 +18,29 @@ if TYPE_CHECKING:
     from avsr.training.data import Key, TrainingSet
 
 BYTES_A_WEIGHT = 4
-BYTES_A_TRAINED_WEIGHT = 16  # besides the weight its gradient and the two moments of AdamW, in float32
+BYTES_A_TRAINED_WEIGHT = 16  # the weight, its gradient and the two moments of AdamW, in float32
 
 
 class Step(NamedTuple):
-    """One batch: seconds to load it in one process, seconds to learn from it, its loss."""
+    """One training step."""
 
     load_s: float
+    """Time to load the batch in one process."""
+
     learn_s: float
+    """Time to compute the gradient and update the weights."""
+
     loss: float
 
 
 def dry_run(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *, on_message: Message) -> None:
-    """Make all that `train` would make, compute the smallest and the largest batch of the first epoch, and say sizes,
-    memory and time. Writes nothing.
+    """Report sizes, memory and time of a training run, from the smallest and the largest batch of its first epoch.
 
-    The time of an epoch follows from that of the largest batch and from the lengths of all; that of the development
-    set is not in it. Raises as `train` does, and AvsrError where the largest batch does not fit into the memory.
+    The time of an epoch is extrapolated from the largest batch by the lengths of all batches, without the development
+    set. Writes nothing. Raises as `train` does, and AvsrError if the largest batch does not fit into the memory.
+
+    config_path, overrides: as for `train`.
+    on_message: receives one line at a time.
     """
     ready = set_up(config_path, overrides)
     config, data = ready.config, ready.data
@@ -58,7 +64,7 @@ def dry_run(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), 
     on_message(f"memory: {held / 1e9:.2f} GB for weights, gradients and optimiser; {peak}")
     learn_s = step.learn_s * sum(padded_s) / padded_s[largest]
     load_s = step.load_s * sum(_spoken_s(data, batch) for batch in batches) / _spoken_s(data, batches[largest])
-    # Other processes load while this one learns.
+    # Worker processes load the next batches while this process computes.
     epoch_s = max(learn_s, load_s / config.workers) if config.workers else learn_s + load_s
     limit = "; loading is the limit: raise workers" if config.workers and epoch_s > learn_s else ""
     on_message(
@@ -68,7 +74,7 @@ def dry_run(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), 
 
 
 def _measure(ready: Ready, batches: Sequence[list[Key]], smallest: int, largest: int) -> tuple[Step, str]:
-    """The largest batch's step, and what memory was needed at most. The smallest goes first: first steps are slow."""
+    """The step of the largest batch, and the peak memory as a phrase."""
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -76,7 +82,7 @@ def _measure(ready: Ready, batches: Sequence[list[Key]], smallest: int, largest:
     module.on_train_epoch_start()
     optimizer = module.configure_optimizers()["optimizer"]
     try:
-        for index in (smallest, largest):
+        for index in (smallest, largest):  # the smallest warms up: a first step is slow
             step = _step(ready, optimizer, batches[index], index, device)
     except torch.OutOfMemoryError as error:
         raise AvsrError(
@@ -92,7 +98,7 @@ def _measure(ready: Ready, batches: Sequence[list[Key]], smallest: int, largest:
 def _step(ready: Ready, optimizer: torch.optim.Optimizer, keys: list[Key], index: int, device: torch.device) -> Step:
     import torch
 
-    from avsr.training.data import collate
+    from avsr.training.batches import collate
 
     started = time.perf_counter()
     batch = collate([ready.data[key] for key in keys])

@@ -1,4 +1,7 @@
-"""The Lightning module: losses, optimiser, and WER on the development set."""
+"""The Lightning module: losses, optimiser, and WER on the development set.
+
+Letters: B batch, F mel bins, T frames, U units of a text, V units of the vocabulary and the blank.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,9 @@ from avsr.nn.masks import valid_mask
 from avsr.nn.shape import AttentionContext
 from avsr.randomness import generator, stable_seed
 from avsr.sound.mel import LogMel
+from avsr.training.batches import IGNORED_FRAME, Batch, Example
 from avsr.training.config import AugmentConfig, TrainConfig
-from avsr.training.data import IGNORED_FRAME, Batch, Example, TrainingSet, training_batches
+from avsr.training.data import TrainingSet, training_batches
 
 
 class TrainingModule(lightning.LightningModule):
@@ -43,7 +47,7 @@ class TrainingModule(lightning.LightningModule):
     def train_dataloader(self) -> DataLoader[Example]:
         return training_batches(self.data, self.current_epoch, self.config.workers)
 
-    # Batches move themselves: Lightning does not look inside a dataclass.
+    # Lightning would leave the tensors inside a dataclass where they are.
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
 
@@ -61,8 +65,8 @@ class TrainingModule(lightning.LightningModule):
         return total
 
     def loss(self, batch: Batch, batch_index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one batch, and the losses that it is the weighted sum of."""
-        # Dropout depends on epoch and batch alone, so a resumed run equals one that was never interrupted.
+        """The loss of one batch, and its terms by name; the loss is their weighted sum."""
+        # The seed of dropout is a function of epoch and batch, so that a resumed run equals an uninterrupted one.
         torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, batch_index, "dropout"))
         mel, lengths = self.log_mel(batch.samples, batch.sample_counts)
         mel = mask_mel(mel, lengths, self.config.augment)
@@ -70,14 +74,14 @@ class TrainingModule(lightning.LightningModule):
         output = self.run(batch, mel, lengths, attention)
         losses = self.losses(batch, output, live=attention is not None and attention.chunk is not None)
         weights = self.config.loss
-        # Of a batch without sound whose lips are all hidden nothing can be learnt; the step still needs a gradient.
+        # A batch without sound and with all lips hidden has no losses; the step needs a gradient all the same.
         total = mel.new_zeros(()) if losses else 0.0 * output.log_probs.sum()
         for name, value in losses.items():
             total = total + getattr(weights, name) * value
         return total, losses
 
     def draw_attention(self, batch_index: int) -> AttentionContext | None:
-        """What a batch is trained with: each of the contexts that the model is for is as likely as its first."""
+        """A random attention context for one batch: whole utterances (None) or a chunk size, all equally likely."""
         choices = (None, *self.config.model.audio_encoder.attention_choices)
         drawn = generator(self.config.seed, self.current_epoch, batch_index, "attention").integers(len(choices))
         return choices[int(drawn)]
@@ -85,26 +89,35 @@ class TrainingModule(lightning.LightningModule):
     def run(
         self, batch: Batch, mel: Tensor, lengths: Tensor, attention: AttentionContext | None = None
     ) -> NetworkOutput:
-        """The network on a batch; sides that nobody in the batch has are not computed."""
-        lips = batch.lips[:, :, None].float() / 255 if bool(batch.presence.any()) else None
-        heard_any = bool(batch.heard.any())
+        """The network's output for a batch.
+
+        mel: [B, F, T].
+        lengths: int64 [B], of `mel`.
+        attention: context of the encoders; None for whole utterances.
+        """
+        # A side that no example of the batch has is not computed.
+        lips = batch.crops[:, :, None].float() / 255 if bool(batch.present.any()) else None
+        any_audio = bool(batch.has_audio.any())
         can_fuse = self.network.fusion is not None
         return self.network(
-            mel if heard_any or not can_fuse else None,
+            mel if any_audio or not can_fuse else None,
             lengths,
             lips if can_fuse else None,
-            batch.presence if lips is not None and can_fuse else None,
-            heard=batch.heard if can_fuse and heard_any else None,
+            batch.present if lips is not None and can_fuse else None,
+            heard=batch.has_audio if can_fuse and any_audio else None,
             attention=attention,
         )
 
     def losses(self, batch: Batch, output: NetworkOutput, *, live: bool = False) -> dict[str, Tensor]:
-        """CTC and word times of each path, over the utterances that it makes sense for. live: of a pass in chunks."""
+        """The loss of each path ("fused", "audio", "visual") over the utterances that have its inputs.
+
+        live: whether `output` was computed in chunks.
+        """
         weights = self.config.loss
-        readable = batch.read & (batch.presence.float().mean(1) > 0.5)
+        readable = batch.lips_match & (batch.present.float().mean(1) > 0.5)
         sides = {
-            "fused": (output.log_probs if self.network.fusion is not None else None, batch.heard | readable),
-            "audio": (output.audio_log_probs, batch.heard),
+            "fused": (output.log_probs if self.network.fusion is not None else None, batch.has_audio | readable),
+            "audio": (output.audio_log_probs, batch.has_audio),
             "visual": (output.visual_log_probs, readable),
         }
         first, last = weights.word_times
@@ -157,7 +170,7 @@ class TrainingModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
         suffix = ("", "_noisy")[dataloader_idx]
         for modality, hypotheses in self.transcribe(batch).items():
-            if suffix and modality == "v":  # lips do not hear the noise
+            if suffix and modality == "v":  # noise does not change the lips
                 continue
             pairs = self._dev_texts.setdefault(f"dev/wer_{modality}{suffix}", [])
             pairs.extend(zip(batch.texts, hypotheses, strict=True))
@@ -168,17 +181,17 @@ class TrainingModule(lightning.LightningModule):
             self.log(name, 100 * jiwer.wer(list(references), list(hypotheses)), batch_size=1)
 
     def transcribe(self, batch: Batch) -> dict[str, list[str]]:
-        """Greedy texts of a batch by sound, by lips and by both, as far as the losses train them."""
+        """Greedy texts of a batch by modality: those that the losses train."""
         texts: dict[str, list[str]] = {}
         weights = self.config.loss
         mel, lengths = self.log_mel(batch.samples, batch.sample_counts)
         if self.network.fusion is None:
             return {"a": self._texts(self.network(mel, lengths))}
-        lips = batch.lips[:, :, None].float() / 255
+        lips = batch.crops[:, :, None].float() / 255
         if weights.fused:
             texts["a"] = self._texts(self.network(mel, lengths))
-            texts["av"] = self._texts(self.network(mel, lengths, lips, batch.presence, heard=batch.heard))
-        output = self.network(None, lengths, lips, batch.presence)
+            texts["av"] = self._texts(self.network(mel, lengths, lips, batch.present, heard=batch.has_audio))
+        output = self.network(None, lengths, lips, batch.present)
         if not weights.fused and output.visual_log_probs is not None:
             output = output._replace(log_probs=output.visual_log_probs)
         texts["v"] = self._texts(output)
@@ -192,13 +205,24 @@ class TrainingModule(lightning.LightningModule):
 
 
 def targets_of_frames(targets_BT: Tensor, frames: int, subsampling: int) -> Tensor:
-    """What is known of every 80 ms, [B, T], for frames of `subsampling` times 10 ms: the target that each lies in."""
+    """Targets for frames of another length, [B, frames]: the target of the 80 ms that each frame's middle lies in.
+
+    targets_BT: one target for each 80 ms.
+    frames: how many frames there are.
+    subsampling: their length in 10 ms.
+    """
     middle = (torch.arange(frames, device=targets_BT.device) + 0.5) * subsampling / 8
     return targets_BT[:, middle.long().clamp(max=targets_BT.shape[1] - 1)]
 
 
 def ctc_loss(log_probs_BTV: Tensor, lengths: Tensor, tokens_BU: Tensor, token_counts: Tensor) -> Tensor:
-    """Mean over utterances of the CTC loss a unit; an utterance too short for its units counts as zero."""
+    """Mean over utterances of the CTC loss per unit; an utterance too short for its units counts as zero.
+
+    log_probs_BTV: the blank is the last unit.
+    lengths: int64 [B], frames.
+    tokens_BU: padded.
+    token_counts: int64 [B].
+    """
     loss_B = F.ctc_loss(
         log_probs_BTV.transpose(0, 1),
         tokens_BU,
@@ -212,8 +236,11 @@ def ctc_loss(log_probs_BTV: Tensor, lengths: Tensor, tokens_BU: Tensor, token_co
 
 
 def peak_first_loss(log_probs_BTV: Tensor, lengths: Tensor) -> Tensor:
-    """Mean over frames of KL(next frame || frame): each frame learns to say what the next one says now, so that words
-    come out earlier (peak-first regularization, Tian et al., arXiv 2211.03284, section 3.2)."""
+    """Mean over frames of KL(next frame || frame), which makes words come out earlier.
+
+    Each frame learns the next frame's distribution (peak-first regularization, Tian et al., arXiv 2211.03284, section
+    3.2).
+    """
     next_BTV = log_probs_BTV[:, 1:].detach()
     divergence_BT = (next_BTV.exp() * (next_BTV - log_probs_BTV[:, :-1])).sum(-1)
     valid_BT = valid_mask(lengths - 1, divergence_BT.shape[1])
@@ -221,7 +248,7 @@ def peak_first_loss(log_probs_BTV: Tensor, lengths: Tensor) -> Tensor:
 
 
 def mask_mel(mel_BFT: Tensor, lengths: Tensor, augment: AugmentConfig) -> Tensor:
-    """SpecAugment (Park et al., arXiv 1904.08779): bands and stretches set to the mean, zero."""
+    """Mel features with random bands and stretches of time set to zero, their mean: SpecAugment (arXiv 1904.08779)."""
     B, bins, frames = mel_BFT.shape
     keep_BFT = torch.ones_like(mel_BFT, dtype=torch.bool)
     for _ in range(augment.mel_masks):
@@ -233,7 +260,7 @@ def mask_mel(mel_BFT: Tensor, lengths: Tensor, augment: AugmentConfig) -> Tensor
 
 
 def _stretches(batch: int, size: int, longest: int, device: torch.device) -> Tensor:
-    """bool [batch, size]: one random stretch of 0 to `longest` positions each."""
+    """bool [batch, size]: True in one random stretch of 0 to `longest` positions for each item."""
     length = torch.randint(0, longest + 1, (batch, 1), device=device)
     start = (torch.rand(batch, 1, device=device) * (size - length + 1)).long()
     position = torch.arange(size, device=device)[None]
@@ -241,5 +268,5 @@ def _stretches(batch: int, size: int, longest: int, device: torch.device) -> Ten
 
 
 def trainable(parameters: Iterable[Tensor]) -> int:
-    """How many numbers training may change."""
+    """The number of weights that training may change."""
     return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)

@@ -24,7 +24,9 @@ from avsr.errors import AvsrError, ConfigError
 from avsr.families.own.auto_avsr_front_end import load_visual_trunk
 from avsr.families.own.checkpoint import load_checkpoint, read_weights, save_checkpoint
 from avsr.families.own.network import Network
+from avsr.families.own.run_folder import EPOCHS_NAME, MODEL_NAME, RESUME_NAME, epoch_checkpoints
 from avsr.families.own.visual_encoder import ResNetTrunk
+from avsr.files import write_text
 from avsr.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -36,11 +38,12 @@ Message = Callable[[str], None]
 
 
 def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *, on_message: Message) -> Path:
-    """Train as the YAML file says, or go on where an interrupted run of the same output folder stopped.
+    """The checkpoint folder of the trained model, `OUTPUT/model`. Resumes an interrupted run of the same output folder.
 
-    overrides: `key=value` with dotted keys. on_message: receives one line at a time on what happens. Returns the
-    folder of the trained checkpoint, `OUTPUT/model`. Raises ConfigError, DataError, ModelError; and AvsrError with the
-    install command when the training extra is missing.
+    config_path: the YAML file.
+    overrides: `key=value` with dotted keys.
+    on_message: receives one line at a time: data and sizes, progress, error rates.
+    Raises ConfigError, DataError, ModelError; and AvsrError with the install command if the training extra is missing.
     """
     ready = set_up(config_path, overrides)
     config, tokenizer, network, data, module = ready
@@ -51,7 +54,8 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
 
     output = Path(config.output)
     dev_loaders = _dev_loaders(config, module)
-    _claim(output, config, str(config_path))  # only now: a run that cannot start leaves nothing behind
+    # The folder is made only now, so that a run that cannot start leaves nothing behind.
+    _claim(output, config, str(config_path))
     announce(ready, on_message)
     steps = len(data.epoch(0))
     size = config.optimizer.batch_size
@@ -60,7 +64,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
         " after a few batches"
     )
 
-    keeper = KeepEpochWeights(output / "checkpoints", tokenizer, config.optimizer.average_last)
+    keeper = KeepEpochWeights(output, tokenizer, config.optimizer.average_last)
     with _without_chatter(), StopBetweenBatches() as stopper:
         trainer = lightning.Trainer(
             max_epochs=config.optimizer.epochs,
@@ -76,7 +80,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        resume = output / "checkpoints" / "last.ckpt"
+        resume = output / EPOCHS_NAME / RESUME_NAME
         if resume.is_file():
             on_message(f"resuming from {resume}")
         try:
@@ -85,7 +89,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
                 val_dataloaders=_dev_loaders(config, module),
                 ckpt_path=str(resume) if resume.is_file() else None,
             )
-        except SystemExit:  # how Lightning answers Ctrl-C
+        except SystemExit:  # Lightning turns Ctrl-C into it
             raise KeyboardInterrupt from None
         return _finish(
             config, output, network, tokenizer, lambda: trainer.validate(module, dev_loaders, verbose=False), on_message
@@ -93,7 +97,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
 
 
 class Ready(NamedTuple):
-    """All that a run needs, made and checked before anything is written."""
+    """What a run works with, made and checked before anything is written."""
 
     config: TrainConfig
     tokenizer: Tokenizer
@@ -103,7 +107,7 @@ class Ready(NamedTuple):
 
 
 def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Ready:
-    """Read and make what the configuration names. Raises as `train` does; writes nothing."""
+    """The configuration, and the tokenizer, network and data that it names. Writes nothing; raises as `train` does."""
     try:
         import lightning  # noqa: F401
         import tensorboard  # noqa: F401
@@ -139,42 +143,44 @@ def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Rea
     return Ready(config, tokenizer, network, data, TrainingModule(config, network, tokenizer, data))
 
 
-def announce(ready: Ready, say: Message) -> None:
-    """Say where it runs, on what data, and what sizes the model has."""
+def announce(ready: Ready, on_message: Message) -> None:
+    """Report the device, the data and the sizes of the model, a line at a time."""
     import torch
 
     from avsr.training.module import trainable
 
     config, _, network, data, _ = ready
     device = "GPU" if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    say(f"run {config.output}: model {config.model.name}, seed {config.seed}, {device}, precision {precision(config)}")
+    on_message(
+        f"run {config.output}: model {config.model.name}, seed {config.seed}, {device}, precision {precision(config)}"
+    )
     for corpus in data.corpora:
         hours = sum(utterance.duration for utterance in corpus.utterances) / 3600
         drawn = corpus.config.per_epoch or len(corpus.utterances)
         left_out = f", {corpus.too_long} longer ones left out" if corpus.too_long else ""
-        say(
+        on_message(
             f"data: {corpus.config.manifest} {corpus.config.split}: {len(corpus.utterances)} utterances, "
             f"{hours:.2f} h, {min(drawn, len(corpus.utterances))} an epoch{left_out}"
         )
     used = [corpus.config for corpus in data.corpora]
     for optional in (corpus for corpus in config.train if corpus not in used):
-        say(f"data: {optional.manifest} {optional.split}: there is none, left out")
+        on_message(f"data: {optional.manifest} {optional.split}: there is none, left out")
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     parts = ", ".join(f"{name} {size / 1e6:.2f} M" for name, size in sizes.items())
     total, trained = sum(sizes.values()) / 1e6, trainable(network.parameters()) / 1e6
-    say(f"parameters: {total:.2f} M ({parts}), {trained:.2f} M trained")
+    on_message(f"parameters: {total:.2f} M ({parts}), {trained:.2f} M trained")
 
 
 def _network(config: TrainConfig, config_path: str) -> Network:
     try:
         return Network(config.trained_model())
-    except (ValueError, RuntimeError, ZeroDivisionError) as error:  # what no check of the configuration has found
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:  # sizes that no check of the configuration covers
         raise ConfigError(f"{config_path}: model cannot be made", got=error) from None
 
 
 @contextlib.contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Lightning advertises on the console and warns of its own use of torch; our messages say what is needed."""
+    # Lightning advertises on the console and warns of its own use of torch.
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -192,12 +198,12 @@ def _finish(
     network: Network,
     tokenizer: Tokenizer,
     measure: Callable[[], Sequence[Mapping[str, float]]],
-    say: Message,
+    on_message: Message,
 ) -> Path:
-    """Average the last epochs, measure, save."""
+    """Average the weights of the last epochs, measure word error rates, save; returns the checkpoint folder."""
     import torch
 
-    epochs = sorted((output / "checkpoints").glob("epoch-*"))[-config.optimizer.average_last :]
+    epochs = epoch_checkpoints(output)[-config.optimizer.average_last :]
     sums: dict[str, torch.Tensor] = {}
     for folder in epochs:
         for name, tensor in read_weights(folder / "model.safetensors").items():
@@ -206,7 +212,7 @@ def _finish(
         {name: (total / len(epochs)).to(network.state_dict()[name].dtype) for name, total in sums.items()}
     )
     figures = {name: value for result in measure() for name, value in result.items()}
-    say(f"mean of the last {len(epochs)} epochs: " + describe(figures))
+    on_message(f"mean of the last {len(epochs)} epochs: " + describe(figures))
     lines = [f"- {name.removeprefix('dev/')}: {value:.2f} %" for name, value in sorted(figures.items())]
     card = "\n".join(
         [
@@ -218,13 +224,13 @@ def _finish(
             "",
         ]
     )
-    folder = save_checkpoint(output / "model", network, tokenizer, card=card)
-    say(f"wrote {folder}")
+    folder = save_checkpoint(output / MODEL_NAME, network, tokenizer, card=card)
+    on_message(f"wrote {folder}")
     return folder
 
 
 def describe(figures: dict[str, float]) -> str:
-    """WER figures as one phrase, empty without any."""
+    """The word error rates among Lightning's metrics as one phrase; empty without any."""
     names = {"dev/wer_a": "A", "dev/wer_v": "V", "dev/wer_av": "AV"}
     names |= {f"{name}_noisy": f"{short} at 0 dB" for name, short in names.items()}
     phrases = [f"{names[name]} {value:.1f} %" for name, value in sorted(figures.items()) if name in names]
@@ -232,10 +238,12 @@ def describe(figures: dict[str, float]) -> str:
 
 
 def _dev_loaders(config: TrainConfig, module: TrainingModule) -> list[Any]:
-    """The development set clean, and at 0 dB where noise is trained."""
+    """Loaders of the development set: clean, and at 0 dB if the run trains with noise and sound."""
     from torch.utils.data import DataLoader
 
-    from avsr.training.data import Corpus, EvaluationSet, collate
+    from avsr.training.batches import collate
+    from avsr.training.data import EvaluationSet
+    from avsr.training.items import Corpus
 
     corpus = Corpus(config.dev)
     sets = [EvaluationSet(corpus, module.tokenizer)]
@@ -245,17 +253,17 @@ def _dev_loaders(config: TrainConfig, module: TrainingModule) -> list[Any]:
 
 
 def check_output(output: Path, config: TrainConfig) -> bool:
-    """Whether the run folder is there already. Raises ConfigError where it is that of another configuration."""
+    """Whether the run folder exists. Raises ConfigError if it holds a run of another configuration."""
     record = output / "config.yaml"
     if record.exists():
-        # Read and not compared as text: settings that came later are not in older records.
+        # The record is parsed, not compared as text: an older record lacks settings that were added later.
         known = build(TrainConfig, read_yaml(record), str(record))
         if known == config:
             return True
         changed = ", ".join(_differences(as_mapping(known), as_mapping(config)))
         longer = dataclasses.replace(known.optimizer, epochs=config.optimizer.epochs)
         if dataclasses.replace(known, optimizer=longer) == config:
-            # Its learning rate has come down to zero by the old plan: going on would not be the longer run.
+            # The learning rate has fallen to zero by the old schedule: resuming would not equal the longer run.
             raise ConfigError(
                 f"{output} holds a run of another length, which cannot be changed",
                 got=changed,
@@ -270,7 +278,7 @@ def check_output(output: Path, config: TrainConfig) -> bool:
 
 
 def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
-    """Make the run folder, or check that it is a run of the same configuration."""
+    """Make the run folder with its record. Raises ConfigError if the folder holds a run of another configuration."""
     if check_output(output, config):
         return
     import torch
@@ -292,16 +300,14 @@ def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
         "platform": platform.platform(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    (output / "command.txt").write_text(shlex.join(sys.argv) + f"\n# configuration: {config_path}\n", encoding="utf-8")
-    (output / "versions.json").write_text(json.dumps(versions, indent=1) + "\n", encoding="utf-8")
-    record = output / "config.yaml"
-    temporary = record.with_suffix(".partial")
-    temporary.write_text(yaml.safe_dump(as_mapping(config), sort_keys=False), encoding="utf-8")
-    os.replace(temporary, record)
+    write_text(output / "command.txt", shlex.join(sys.argv) + f"\n# configuration: {config_path}\n")
+    write_text(output / "versions.json", json.dumps(versions, indent=1) + "\n")
+    # Written last: a folder with it is a run that can be resumed.
+    write_text(output / "config.yaml", yaml.safe_dump(as_mapping(config), sort_keys=False))
 
 
 def _differences(known: Any, given: Any, key: str = "") -> Iterator[str]:
-    """Each setting that two configurations do not share, as `key 3 instead of 2`."""
+    """The settings in which two configurations differ, each as `key 3 instead of 2`."""
     if isinstance(known, dict) and isinstance(given, dict):
         for name in dict.fromkeys((*known, *given)):
             yield from _differences(known.get(name), given.get(name), f"{key}.{name}" if key else str(name))
@@ -310,7 +316,10 @@ def _differences(known: Any, given: Any, key: str = "") -> Iterator[str]:
 
 
 def _initialize(network: Network, part: str, folder: Path) -> None:
-    """Take one part's weights from a checkpoint."""
+    """Copy the weights of one part from a checkpoint folder, or of the visual trunk from an Auto-AVSR file.
+
+    Raises ConfigError if the part is not there or has another shape.
+    """
     target = getattr(network, part, None)
     if part == "visual_trunk" and not folder.is_dir():
         if not isinstance(target, ResNetTrunk):
@@ -337,7 +346,7 @@ def _initialize(network: Network, part: str, folder: Path) -> None:
 
 
 def precision(config: TrainConfig) -> Any:
-    """As Lightning names it."""
+    """The precision of a run, as Lightning names it."""
     import torch
 
     match config.optimizer.precision:

@@ -1,0 +1,131 @@
+"""Training data: an epoch is a function of its seed and number, and augmentation does what is configured."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from avsr.config import build
+from avsr.datasets.manifest import read_manifest, write_manifest
+from avsr.training.config import AugmentConfig, ModalityConfig, TrainConfig
+from avsr.training.data import TrainingSet
+from tests.corpus import make_corpus
+from tests.tiny import WORDS, tiny_tokenizer
+from tests.trainings import load_config, overridden, write_config
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def config_file(manifest: Path, tmp_path: Path) -> Path:
+    return write_config(manifest, tmp_path)
+
+
+def test_an_epoch_is_a_function_of_seed_and_number(config_file: Path) -> None:
+    config = load_config(config_file)
+    first, again = TrainingSet(config, tiny_tokenizer()), TrainingSet(config, tiny_tokenizer())
+    assert first.epoch(3) == again.epoch(3)
+    assert first.epoch(3) != first.epoch(4)
+    keys = [key for batch in first.epoch(3) for key in batch]
+    reverse = {key: again[key] for key in reversed(keys)}
+    for key in keys:
+        one, other = first[key], reverse[key]
+        np.testing.assert_array_equal(one.samples, other.samples)
+        np.testing.assert_array_equal(one.present, other.present)
+        assert one.effects == other.effects
+        assert (one.crops is None) == (other.crops is None) == (not one.effects)
+        if one.crops is not None and other.crops is not None:
+            np.testing.assert_array_equal(one.crops, other.crops)
+        assert (one.text, one.has_audio, one.lips_match) == (other.text, other.has_audio, other.lips_match)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_every_utterance_comes_once_an_epoch_joined_or_not(config_file: Path, batch_size: int) -> None:
+    overrides = [f"optimizer.batch_size={batch_size}"]
+    data = TrainingSet(build(TrainConfig, overridden(config_file, overrides), "here"), tiny_tokenizer())
+    assert all(data.epoch(0))
+    indices = sorted(index for batch in data.epoch(0) for _, group in batch for index in group)
+    assert indices == [0, 1, 2, 3]
+    assert any(len(group) == 2 for batch in data.epoch(0) for _, group in batch)
+
+
+def test_word_times_follow_joining_and_speed(config_file: Path) -> None:
+    config = load_config(config_file)
+    config = dataclasses.replace(
+        config, augment=AugmentConfig(joined=1.0, speed=0.2), modalities=ModalityConfig(a=1, v=0, av=0)
+    )
+    data = TrainingSet(config, tiny_tokenizer())
+    for batch in data.epoch(0):
+        for key in batch:
+            example = data[key]
+            spoken = [int(target) for target in example.frame_targets if target != len(WORDS)]
+            in_order = [word for n, word in enumerate(spoken) if n == 0 or word != spoken[n - 1]]
+            assert [WORDS[word] for word in in_order] == example.text.split()
+            # Where a word is said, its tone sounds: the frame is louder than the floor.
+            frames = example.samples[: len(example.samples) // 1280 * 1280].reshape(-1, 1280)
+            loud = np.sqrt((frames**2).mean(1)) > 0.05
+            targets = example.frame_targets[: len(loud)] != len(WORDS)
+            agreement = [(np.roll(loud, shift) == targets).mean() for shift in (-1, 0, 1)]
+            assert agreement[1] > 0.7  # half a frame is lost at either end of a word
+            assert agreement[1] == max(agreement)
+
+
+def test_spliced_utterances_are_one_and_then_another(config_file: Path) -> None:
+    config = load_config(config_file)
+    plain = dataclasses.replace(config, augment=AugmentConfig(), modalities=ModalityConfig(a=0, v=0, av=1))
+    data = TrainingSet(dataclasses.replace(plain, augment=AugmentConfig(spliced=1.0)), tiny_tokenizer())
+    all_words = [utterance.text.split() for _, utterance in data.entries]  # of one speaker
+    changed = 0
+    for epoch in range(6):
+        for index, own in enumerate(all_words):
+            example = data[epoch, (index,)]
+            words = example.text.split()
+            assert any(words == own[:n] + other[n:] for other in all_words for n in range(1, len(own)))
+            changed += words != own
+            assert len(example.changes["spliced"]) == 1
+            # Sound, lips and word times were cut at the same place: each word shows and sounds as it does alone.
+            assert (
+                example.crops is not None and len(example.crops) == len(example.present) == len(example.samples) // 640
+            )
+            columns = example.crops[:, 30:60].mean(axis=1)
+            spectra = np.abs(np.fft.rfft(example.samples[: len(example.crops) * 640].reshape(-1, 640)))
+            heard, seen = spectra.argmax(axis=1) * 25 / 300 - 1, (columns.argmax(axis=1) + 4 - 10) // 12
+            for slot in np.flatnonzero((columns.max(axis=1) > 200) & (spectra.max(axis=1) > 60)):
+                assert heard[slot] == seen[slot] and WORDS[seen[slot]] in words
+            spoken = [int(target) for target in example.frame_targets if target != len(WORDS)]
+            in_order = [WORDS[unit] for n, unit in enumerate(spoken) if n == 0 or unit != spoken[n - 1]]
+            assert in_order == [word for n, word in enumerate(words) if n == 0 or word != words[n - 1]]
+    assert changed
+
+
+def test_an_optional_split_may_be_missing(config_file: Path) -> None:
+    content = yaml.safe_load(config_file.read_text())
+    content["train"].insert(0, {**content["train"][0], "split": "train_other", "optional": True})
+    config_file.write_text(yaml.safe_dump(content))
+    assert len(TrainingSet(load_config(config_file), tiny_tokenizer()).entries) == 4
+
+
+def test_modality_dropout_shares(config_file: Path) -> None:
+    config = dataclasses.replace(load_config(config_file), augment=AugmentConfig())
+    data = TrainingSet(config, tiny_tokenizer())
+    kinds = [(e.has_audio, bool(e.present.any())) for e in (data[epoch, (0,)] for epoch in range(120))]
+    assert (False, False) not in kinds
+    assert 0.1 < kinds.count((True, False)) / 120 < 0.4
+    assert 0.1 < kinds.count((False, True)) / 120 < 0.4
+    assert 0.35 < kinds.count((True, True)) / 120 < 0.65
+
+
+def test_wrong_lips_where_nobody_else_has_any(config_file: Path, manifest: Path, tmp_path: Path) -> None:
+    utterances = [u for u in read_manifest(manifest) if u.split == "train"][:1]
+    write_manifest(manifest.parent / "single.jsonl", utterances)
+    overrides = [f"train=[{{manifest: {manifest.parent / 'single.jsonl'}}}]", "augment={wrong_lips: 1.0}"]
+    config = build(TrainConfig, overridden(config_file, overrides), "here")
+    data = TrainingSet(config, tiny_tokenizer())
+    assert all(data[epoch, (0,)].lips_match == (data[epoch, (0,)].crops is not None) for epoch in range(6))
