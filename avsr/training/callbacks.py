@@ -103,8 +103,6 @@ class Narrator(lightning.Callback):
             self.on_message(f"estimate: {each:.2f} s a batch, about {each * left / 60:.0f} min in all")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        from avsr.training.run import describe
-
         if self.bar is not None:
             self.bar.close()
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -121,3 +119,11 @@ class Narrator(lightning.Callback):
             f"{left_min:.0f} min left",
         ]
         self.on_message(f"epoch {epoch}/{self.epochs}: " + ", ".join(filter(None, facts)))
+
+
+def describe(figures: dict[str, float]) -> str:
+    """The word error rates among Lightning's metrics as one phrase; empty without any."""
+    names = {"dev/wer_a": "A", "dev/wer_v": "V", "dev/wer_av": "AV"}
+    names |= {f"{name}_noisy": f"{short} at 0 dB" for name, short in names.items()}
+    phrases = [f"{names[name]} {value:.1f} %" for name, value in sorted(figures.items()) if name in names]
+    return "dev WER " + ", ".join(phrases) if phrases else ""

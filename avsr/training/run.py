@@ -229,14 +229,6 @@ def _finish(
     return folder
 
 
-def describe(figures: dict[str, float]) -> str:
-    """The word error rates among Lightning's metrics as one phrase; empty without any."""
-    names = {"dev/wer_a": "A", "dev/wer_v": "V", "dev/wer_av": "AV"}
-    names |= {f"{name}_noisy": f"{short} at 0 dB" for name, short in names.items()}
-    phrases = [f"{names[name]} {value:.1f} %" for name, value in sorted(figures.items()) if name in names]
-    return "dev WER " + ", ".join(phrases) if phrases else ""
-
-
 def _dev_loaders(config: TrainConfig, module: TrainingModule) -> list[Any]:
     """Loaders of the development set: clean, and at 0 dB if the run trains with noise and sound."""
     from torch.utils.data import DataLoader
