@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import safetensors.numpy
 from numpy.typing import NDArray
 
 from avsr.errors import ModelError
+from avsr.shipped import ASSETS
 
 
 def shipped_weights(name: str) -> dict[str, NDArray[Any]]:
     """The arrays in `assets/NAME` by name, as stored: mostly 16 bit. Raises ModelError if they are unreadable."""
-    path = Path(__file__).parent.parent / "assets" / name / "model.safetensors"
+    path = ASSETS / name / "model.safetensors"
     try:
         return safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:

@@ -19,7 +19,8 @@ class CorpusConfig:
 
     manifest: path of a manifest, relative to the working directory. split: which of its splits. per_epoch: how many of
     them to draw each epoch, other ones each time; None for all. optional: go on without where there is no such split.
-    max_duration_s: leave out longer utterances; None for none.
+    max_duration_s: leave out longer utterances; None for none. made_with: the command that makes the manifest, which
+    the error names when there is no manifest; "" for a prepared corpus.
     """
 
     manifest: str
@@ -27,6 +28,7 @@ class CorpusConfig:
     per_epoch: int | None = None
     optional: bool = False
     max_duration_s: float | None = None
+    made_with: str = field(default="", compare=False)  # advice: a run with other advice is the same run
 
     def __post_init__(self) -> None:
         if self.per_epoch is not None and self.per_epoch < 1:
@@ -174,11 +176,16 @@ class OptimizerConfig:
 class TrainConfig:
     """One training run.
 
-    output: run folder. vocabulary: file with one word a line, or a SentencePiece model, NAME.model. model: what is
-    trained. train: its corpora. dev: manifest and split that WER is measured on after each `dev_every` epochs.
-    initialize: part -> checkpoint folder to take it from; "visual_trunk", where it is a ResNet-18, may be taken from
-    the `.pth` file of an Auto-AVSR model. freeze: parts that stay as they are. workers: processes that prepare batches.
-    seed: of everything random. Paths are relative to the working directory.
+    output: run folder.
+    vocabulary: file with one word a line, or a SentencePiece model, NAME.model. A shipped one is found by its relative
+        path in any folder (data/grid/vocabulary.txt).
+    model: what is trained. train: its corpora.
+    dev: manifest and split that WER is measured on after each `dev_every` epochs.
+    initialize: part -> checkpoint folder or name of a shipped model to take it from; "visual_trunk", where it is a
+        ResNet-18, may be taken from the `.pth` file of an Auto-AVSR model.
+    freeze: parts that stay as they are. workers: processes that prepare batches. seed: of everything random.
+
+    Paths are relative to the working directory.
     """
 
     output: str

@@ -33,6 +33,7 @@ from avsr.noise.library import (
     sound_hash,
 )
 from avsr.randomness import generator
+from avsr.shipped import find_file
 from avsr.training.config import AugmentConfig, CorpusConfig, TrainConfig
 
 SLOT_SAMPLES = SAMPLE_RATE_HZ * SLOT_MS // 1000
@@ -106,6 +107,10 @@ class Corpus:
 
     def __init__(self, config: CorpusConfig) -> None:
         self.config = config
+        if not Path(config.manifest).exists():
+            # A word such as recipes/make_synthetic_voices.py becomes the path of the shipped file.
+            command = " ".join(str(find_file(word)) for word in (config.made_with or "avsr prepare").split())
+            raise DataError(f"{config.manifest}: no such manifest", remedy=f"make it with: {command}")
         self.root = Path(config.manifest).parent
         all_utterances = read_manifest(Path(config.manifest))
         in_split = [utterance for utterance in all_utterances if utterance.split == config.split]
@@ -419,7 +424,15 @@ def _example(
 
 def noise_bank(augment: AugmentConfig, corpora: Sequence[Corpus], seed: int) -> NoiseBank:
     """The noise to train with. Raises DataError naming a recording that is held out for tests."""
-    environment = read_noise_folder(Path(augment.noise_folder)) if augment.noise_folder and augment.noise_share else {}
+    environment: dict[str, NDArray[np.float32]] = {}
+    if augment.noise_folder and augment.noise_share:
+        if not Path(augment.noise_folder).is_dir():
+            raise DataError(
+                f"augment.noise_folder: got {augment.noise_folder}, which is no folder",
+                expected="a folder of noise recordings",
+                remedy="name yours with augment.noise_folder=DIR, or train without with augment.noise_folder=null",
+            )
+        environment = read_noise_folder(Path(augment.noise_folder))
     voices: dict[str, NDArray[np.float32]] = {}
     if augment.babble and augment.noise_share:
         spoken = [(corpus, u) for corpus in corpora for u in corpus.utterances if u.audio is not None]

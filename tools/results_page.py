@@ -1,10 +1,10 @@
 """The page of results of a model: word error rates by level and kind of noise, from its evaluations.
 
-    python scripts/results_page.py runs/test_seen runs/test_unseen --live runs/test_seen_320 runs/test_unseen_320 \\
+    python tools/results_page.py runs/test_seen runs/test_unseen --live runs/test_seen_320 runs/test_unseen_320 \\
         --late-fusion runs/late_seen runs/late_unseen > docs/results.md
 
 Each folder is what `avsr evaluate` wrote: of a whole grid, of chunks of 320 ms without noise, and of
-scripts/late_fusion.py as the recogniser. "Noise" is the mean of babble, environment noise and of white and pink
+experiments/late_fusion.py as the recogniser. "Noise" is the mean of babble, environment noise and of white and pink
 together, each a third; intervals are 95 %, of a bootstrap over utterances.
 """
 
@@ -27,7 +27,7 @@ NOISES = {"babble": 2, "environment": 2, "white": 1, "pink": 1}  # how often eac
 INTRODUCTION = (
     "In percent, with 95 % intervals of a bootstrap over utterances. A: by the sound, V: by the lips, AV: by both.",
     "Noise is the mean of babble, environment noise, and white and pink noise together.",
-    "Made by `scripts/results_page.py` from the evaluations in README.md.",
+    "Made by `tools/results_page.py` from the evaluations in README.md.",
 )
 
 
