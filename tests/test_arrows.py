@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nn": ARRAYS,
     "media": ARRAYS,
     "sound": {*ARRAYS, "nn"},
-    "lips": {*ARRAYS, "media", "nn", "shipped"},
+    "lips": {*ARRAYS, "media", "shipped"},
     "speakers": {*ARRAYS, "lips", "nn", "shipped", "sound"},
     "decoding": {*ARRAYS},
     "engine": {*ARRAYS, "decoding"},

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import avsr
+from avsr.cli.main import main
 from avsr.errors import AvsrError, ModelError
 from avsr.families.own.checkpoint import load_checkpoint, save_checkpoint
 from avsr.families.own.run_folder import epoch_checkpoint, epoch_checkpoints, finished_checkpoint
@@ -136,20 +135,9 @@ def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
     assert folder.exists()
 
 
-@pytest.fixture(scope="module")
-def averaging() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "average_models", Path(__file__).resolve().parents[1] / "scripts" / "average_models.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_mean_of_models(folder: Path, tmp_path: Path, averaging: ModuleType) -> None:
+def test_the_mean_of_models(folder: Path, tmp_path: Path) -> None:
     other = save_checkpoint(tmp_path / "other", tiny_network(seed=1), tiny_tokenizer(), card="# other\n")
-    assert averaging.main([f"{folder}=0.25", f"{other}=0.75", "--output", str(tmp_path / "mean")]) == 0
+    assert main(["average", f"{folder}=0.25", f"{other}=0.75", "--output-dir", str(tmp_path / "mean")]) == 0
     mean = load_checkpoint(tmp_path / "mean")[0].state_dict()
     ours, theirs = (load_checkpoint(path)[0].state_dict() for path in (folder, other))
     for name, tensor in mean.items():
@@ -158,9 +146,7 @@ def test_the_mean_of_models(folder: Path, tmp_path: Path, averaging: ModuleType)
     assert "0.75 of" in (tmp_path / "mean" / "README.md").read_text(encoding="utf-8")
 
 
-def test_what_has_no_mean(
-    folder: Path, tmp_path: Path, averaging: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_has_no_mean(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = tiny_network()
     other = save_checkpoint(
         tmp_path / "other",
@@ -176,9 +162,19 @@ def test_what_has_no_mean(
         ([f"{folder}=0.5", f"{other}=0.5"], "other: another model than"),
         ([f"{folder}=0.5", "nowhere=0.5"], "nowhere"),
     ):
-        assert averaging.main([*shares, "--output", str(tmp_path / "mean")]) == 1
+        assert main(["average", *shares, "--output-dir", str(tmp_path / "mean")]) == 1
         assert message in capsys.readouterr().err
         assert not (tmp_path / "mean").exists()
-    with pytest.raises(SystemExit):
-        averaging.main([str(folder), "--output", "x"])
+    assert main(["average", str(folder), "--output-dir", "x"]) == 2
     assert "expected FOLDER=SHARE" in capsys.readouterr().err
+
+
+def test_a_run_folder_is_a_model(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text("output: run\n")
+    shutil.copytree(folder, run / "checkpoints" / "epoch-0003")
+    with pytest.raises(ModelError, match="has not finished: expected .*run/model; .* one epoch: .*epoch-0003"):
+        avsr.load(run)
+    shutil.copytree(folder, run / "model")
+    assert avsr.load(run).name == "tiny"

@@ -12,8 +12,9 @@ import pytest
 from avsr.config import apply_overrides, as_mapping, build, read_yaml
 from avsr.errors import ConfigError
 from avsr.families.own.config import ModelConfig
+from avsr.shipped import find_configuration
 from avsr.training.config import TrainConfig
-from scripts.ablations import ABLATIONS, RUNS
+from experiments.ablations import ABLATIONS, RUNS
 from tests.tiny import tiny_config
 
 SHAPE = {"width": 32, "layers": 1, "heads": 4}
@@ -141,28 +142,25 @@ def test_ablations_are_valid_and_differ_from_what_they_change(name: str) -> None
 
 def test_each_step_of_the_recipe_begins_with_what_one_before_made(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[1]
-    for program in ("avsr", "python"):
-        (tmp_path / program).write_text(
-            f'#!/bin/sh\nprintf "%s\\t" {program} "$@" >> {tmp_path}/log; echo >> {tmp_path}/log\n'
-        )
-        (tmp_path / program).chmod(0o755)
-    script = root / "scripts" / "train_grid_tiny.sh"
+    (tmp_path / "avsr").write_text(f'#!/bin/sh\nprintf "%s\\t" "$@" >> {tmp_path}/log; echo >> {tmp_path}/log\n')
+    (tmp_path / "avsr").chmod(0o755)
+    script = root / "recipes" / "train_grid_tiny.sh"
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["bash", script, "workers=0"], check=True, cwd=tmp_path, env={**os.environ, "PATH": path})
     made: set[str] = set()
     runs = 0
     for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines():
         words = line.rstrip("\t").split("\t")
-        if words[:2] == ["avsr", "train"]:
-            content = read_yaml(root / words[2])
-            apply_overrides(content, words[3:])
-            config = build(TrainConfig, content, words[2])
+        if words[0] == "train":
+            content = read_yaml(find_configuration(words[1]))
+            apply_overrides(content, words[2:])
+            config = build(TrainConfig, content, words[1])
             assert set(config.initialize.values()) <= made, line
             assert config.workers == 0
             made.add(f"{config.output}/model")
             runs += 1
         else:
-            assert words[:2] == ["python", "scripts/average_models.py"]
-            assert {word.partition("=")[0] for word in words[2:] if "=" in word} <= made, line
-            made.add(words[words.index("--output") + 1])
+            assert words[0] == "average"
+            assert {word.partition("=")[0] for word in words[1:] if "=" in word} <= made, line
+            made.add(words[words.index("--output-dir") + 1])
     assert runs == 10 and "runs/grid-tiny-final/model" in made

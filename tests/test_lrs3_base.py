@@ -17,7 +17,6 @@ from avsr.config import build, read_yaml
 from avsr.datasets.manifest import read_manifest
 from avsr.errors import ConfigError
 from avsr.families.own.network import Network
-from tests.test_open_vocabulary import script as script  # a fixture
 
 pytest.importorskip("lightning", reason="training needs the extra 'train'")
 
@@ -49,7 +48,7 @@ SMALL_LIPS = [
 def commands() -> list[list[str]]:
     """What the comment says to type, word by word."""
     comment = "\n".join(line[2:] for line in CONFIG.read_text().splitlines() if line.startswith("# "))
-    blocks = re.findall(r"^  (?:avsr|python) .*(?:\n      .*)*", comment, re.MULTILINE)
+    blocks = re.findall(r"^  avsr .*(?:\n      .*)*", comment, re.MULTILINE)
     return [shlex.split(block.replace("\\\n", " ")) for block in blocks]
 
 
@@ -66,19 +65,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run_command(
-    workplace: Path, script: Callable[..., int], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., None]:
+def run_command(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     def run(words: list[str], *more: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(workplace)
             patch.setenv("HOME", str(workplace))
             words = [str(CONFIG) if word == "configs/lrs3-base.yaml" else word for word in words]
-            if words[0] == "python":
-                assert script.main([*words[2:], *more]) == 0  # type: ignore[attr-defined]
-            else:
-                words = [word.replace("~", str(workplace)) for word in words[1:]]
-                assert main([*words, *more]) == 0
+            words = [word.replace("~", str(workplace)) for word in words[1:]]
+            assert main([*words, *more]) == 0
 
     return run
 
@@ -180,7 +174,10 @@ def test_the_last_stage_needs_the_ones_before(prepared: Path, tmp_path: Path, mo
         training_run.train(CONFIG, [*commands()[-1][3:], *SMALL, *SMALL_LIPS], on_message=print)
 
 
-def test_missing_pieces_name_the_script_that_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pieces_name_the_command_that_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"vocabulary: got work/lrs3/pieces\.model, .*make_vocabulary\.py"):
+    with pytest.raises(
+        ConfigError,
+        match=r"got work/lrs3/pieces\.model, .*: avsr vocabulary MANIFEST -o work/lrs3/pieces",
+    ):
         training_run.train(CONFIG, [], on_message=print)

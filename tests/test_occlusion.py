@@ -25,7 +25,7 @@ from avsr.lips.quality import QualityRecord
 from avsr.lips.slots import LipSlot, Slot
 from avsr.lips.tracker import LipTracker, extract_lips, slots_of
 from avsr.media import VideoFrame, iter_frames
-from avsr.nn.shipped import shipped_weights
+from avsr.shipped import shipped_weights
 from avsr.training.occlusion import head_input, shipped_occlusion_head
 from tests.test_faces_lips import PlacedFaces, make_face
 

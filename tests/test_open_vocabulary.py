@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import jiwer
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 import yaml
 
 import avsr
+from avsr.cli.main import main
 from avsr.config import as_mapping, build
 from avsr.datasets.manifest import read_manifest, write_manifest
 from avsr.decoding.tokenizer import SentencePieceTokenizer, WordTokenizer, read_vocabulary
@@ -33,24 +32,14 @@ PIECES = 16
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    path = Path(__file__).resolve().parents[1] / "scripts" / "make_vocabulary.py"
-    spec = importlib.util.spec_from_file_location("make_vocabulary", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_corpus(tmp_path_factory.mktemp("corpus"), count=8)
 
 
 @pytest.fixture(scope="module")
-def vocabulary(script: ModuleType, manifest: Path) -> Path:
+def vocabulary(manifest: Path) -> Path:
     path = manifest.parent / "pieces.model"
-    assert script.main([str(manifest), str(path), "--pieces", str(PIECES)]) == 0
+    assert main(["vocabulary", str(manifest), "-o", str(path), "--pieces", str(PIECES)]) == 0
     return path
 
 
@@ -79,7 +68,7 @@ def quietly(_: str) -> None:
 
 
 def test_a_vocabulary_is_made_of_training_text_alone_and_repeats(
-    script: ModuleType, manifest: Path, vocabulary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    manifest: Path, vocabulary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = [
         dataclasses.replace(utterance, text="xylophone quiz") if utterance.split == "dev" else utterance
@@ -87,7 +76,7 @@ def test_a_vocabulary_is_made_of_training_text_alone_and_repeats(
     ]
     write_manifest(tmp_path / "manifest.jsonl", changed[::-1])
     again = tmp_path / "below" / "pieces.model"
-    assert script.main([str(tmp_path / "manifest.jsonl"), str(again), "--pieces", str(PIECES)]) == 0
+    assert main(["vocabulary", str(tmp_path / "manifest.jsonl"), "-o", str(again), "--pieces", str(PIECES)]) == 0
     assert again.read_bytes() == vocabulary.read_bytes()
     assert [path.name for path in again.parent.iterdir()] == ["pieces.model"]
     written = capsys.readouterr()
@@ -102,12 +91,33 @@ def test_a_vocabulary_is_made_of_training_text_alone_and_repeats(
 
 
 def test_texts_that_do_not_fit_in_their_time_are_counted(
-    script: ModuleType, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = [dataclasses.replace(utterance, duration=0.2) for utterance in read_manifest(manifest)]
     write_manifest(tmp_path / "manifest.jsonl", short)
-    assert script.main([str(tmp_path / "manifest.jsonl"), str(tmp_path / "p.model"), "--pieces", str(PIECES)]) == 0
+    files = [str(tmp_path / "manifest.jsonl"), "-o", str(tmp_path / "p.model")]
+    assert main(["vocabulary", *files, "--pieces", str(PIECES)]) == 0
     assert "6 texts have more than fit in frames of 80 ms" in capsys.readouterr().err
+
+
+def test_a_list_of_words_is_those_of_the_training_text(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = [
+        dataclasses.replace(utterance, text="xylophone quiz") if utterance.split == "dev" else utterance
+        for utterance in read_manifest(manifest)
+    ]
+    write_manifest(tmp_path / "manifest.jsonl", changed)
+    out = tmp_path / "words.txt"
+    assert main(["vocabulary", str(tmp_path / "manifest.jsonl"), "-o", str(out)]) == 0
+    spoken = {word for utterance in changed if utterance.split == "train" for word in utterance.text.split()}
+    assert out.read_text().splitlines() == sorted(spoken)
+    assert f"{len(spoken)} words of 6 texts: 1.00 a word" in capsys.readouterr().err
+    assert main(["vocabulary", str(manifest), "-o", str(tmp_path / "again.txt"), "--pieces", "9"]) == 1
+    assert "again.txt: a list of words has no pieces" in capsys.readouterr().err
+    assert main(["vocabulary", str(manifest), "-o", str(tmp_path / "pieces.bin")]) == 1
+    assert "pieces.bin: wrong name: expected NAME.model" in capsys.readouterr().err
+    assert not (tmp_path / "again.txt").exists() and not (tmp_path / "pieces.bin").exists()
 
 
 @pytest.mark.parametrize(
@@ -121,7 +131,6 @@ def test_texts_that_do_not_fit_in_their_time_are_counted(
     ],
 )
 def test_wrong_requests_say_what_would_be_right(
-    script: ModuleType,
     manifest: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -129,7 +138,7 @@ def test_wrong_requests_say_what_would_be_right(
     message: str,
 ) -> None:
     out = tmp_path / "pieces.model"
-    assert script.main([str(manifest), str(out), *arguments]) == 1
+    assert main(["vocabulary", str(manifest), "-o", str(out), *arguments]) == 1
     assert message in capsys.readouterr().err
     assert not out.exists()
 

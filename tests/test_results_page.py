@@ -1,4 +1,4 @@
-"""scripts/results_page.py: the numbers on the page are those of the evaluation."""
+"""tools/results_page.py: the numbers on the page are those of the evaluation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def results() -> Results:
 
 
 def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    path = Path(__file__).resolve().parents[1] / "scripts" / "results_page.py"
+    path = Path(__file__).resolve().parents[1] / "tools" / "results_page.py"
     spec = importlib.util.spec_from_file_location("results_page", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""The synthetic voices and the demo clip, and the scripts that make them."""
+"""The synthetic voices and the demo clip, and the recipes that make them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.corpus import make_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "avsr" / "assets" / "demo.mp4"
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "recipes"))
 
 import espeak  # noqa: E402
 import make_demo_clip  # noqa: E402
@@ -29,7 +29,7 @@ needs_espeak = pytest.mark.skipif(not espeak.available(), reason="libespeak-ng i
 
 def make_voices(folder: Path, *options: str) -> list[dict]:
     """Run the script for two utterances and read its manifest."""
-    script = ROOT / "scripts" / "make_synthetic_voices.py"
+    script = ROOT / "recipes" / "make_synthetic_voices.py"
     subprocess.run(
         [sys.executable, str(script), str(folder), "--count", "2", "--seed", "5", *options],
         check=True,

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from avsr.config import build
+from avsr.config import build, read_yaml
 from avsr.datasets.manifest import read_manifest, write_manifest
-from avsr.training.config import AugmentConfig, ModalityConfig, TrainConfig
+from avsr.errors import DataError
+from avsr.shipped import find_configuration, find_file
+from avsr.training.config import AugmentConfig, CorpusConfig, ModalityConfig, TrainConfig
 from avsr.training.data import TrainingSet
 from tests.corpus import make_corpus
 from tests.tiny import WORDS, tiny_tokenizer
@@ -26,6 +28,38 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config_file(manifest: Path, tmp_path: Path) -> Path:
     return write_config(manifest, tmp_path)
+
+
+def test_a_missing_manifest_names_the_command_that_makes_it(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(config_file.parent)
+    voices = read_yaml(find_configuration("grid-tiny-audio"))["train"][2]
+    assert voices["manifest"] == "work/voices/manifest.jsonl"
+    content = overridden(config_file, [f"train={[voices]}"])
+    with pytest.raises(DataError) as error:
+        TrainingSet(build(TrainConfig, content, "here"), tiny_tokenizer())
+    recipe = find_file("recipes/make_synthetic_voices.py")
+    assert recipe.is_file()
+    assert str(error.value) == (
+        f"work/voices/manifest.jsonl: no such manifest; make it with: python {recipe} work/voices --count 3000 --seed 1"
+        " --exclude work/grid/manifest.jsonl"
+    )
+    for corpus, command in (({"manifest": "none.jsonl"}, "avsr prepare"), (content["dev"], None)):
+        content["train"] = [corpus]
+        if command is None:
+            assert TrainingSet(build(TrainConfig, content, "here"), tiny_tokenizer()).entries
+        else:
+            with pytest.raises(DataError, match=f"^none.jsonl: no such manifest; make it with: {command}$"):
+                TrainingSet(build(TrainConfig, content, "here"), tiny_tokenizer())
+
+
+def test_the_command_that_makes_a_manifest_does_not_change_a_run() -> None:
+    assert CorpusConfig(manifest="m", made_with="avsr prepare") == CorpusConfig(manifest="m")
+
+
+def test_a_missing_noise_folder_names_the_setting(config_file: Path) -> None:
+    content = overridden(config_file, ["augment={noise_folder: nowhere, noise_share: 0.5}"])
+    with pytest.raises(DataError, match="augment.noise_folder: got nowhere, .*augment.noise_folder=DIR"):
+        TrainingSet(build(TrainConfig, content, "here"), tiny_tokenizer())
 
 
 def test_an_epoch_is_a_function_of_seed_and_number(config_file: Path) -> None:

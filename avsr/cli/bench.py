@@ -115,7 +115,7 @@ def _measure(
         import torch
 
         import avsr
-        from avsr.families import ASSETS
+        from avsr.shipped import ASSETS
 
         recognizer = avsr.load(arguments.model, device=arguments.device)
         inputs = arguments.inputs or [str(ASSETS / "demo.mp4")]

@@ -9,19 +9,19 @@ from avsr.cli.arguments import add_output_dir, add_quiet
 from avsr.cli.console import Console
 
 DESCRIPTION = (
-    "Train a model with the settings of the YAML file CONFIG; KEY=VALUE changes single settings. The same\n"
-    "command continues an interrupted run. Prints the folder of the trained model, which\n"
-    "avsr transcribe takes as --model.\n\n"
+    "Train a model with the settings of CONFIG, a YAML file or the name of a shipped one (avsr configs\n"
+    "lists them); KEY=VALUE changes single settings. The same command continues an interrupted run.\n"
+    "Prints the folder of the trained model, which avsr transcribe takes as --model.\n\n"
     "--dry-run prepares everything, computes two batches, one of them the largest, and prints how much\n"
     "memory and time the run would take. It writes nothing."
 )
-EXAMPLE = "avsr train configs/grid-tiny-audio.yaml --output-dir runs/mine optimizer.epochs=30"
+EXAMPLE = "avsr train grid-tiny-audio --output-dir runs/mine optimizer.epochs=30"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr train`."""
     add = parser.add_argument
-    add("config", metavar="CONFIG", help="configuration file")
+    add("config", metavar="CONFIG", help="configuration file, or the name of a shipped one")
     add("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="setting to change, as in optimizer.epochs=30")
     add_output_dir(parser, "folder of the run, the same as the setting output=DIR; default: the one in CONFIG")
     add("--dry-run", action="store_true", help="only print what the run would take: data, sizes, memory and time")

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError, ModelError, nearest
-
-ASSETS = Path(__file__).parent.parent / "assets"
+from avsr.shipped import ASSETS
 
 DTYPES = ("float32", "bfloat16", "float16")
 OTHER_DEVICES = ("mps", "meta", "xpu", "xla", "hpu", "mtia", "vulkan")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsr.arrays import Crops
-from avsr.nn.shipped import shipped_weights
+from avsr.shipped import shipped_weights
 
 INPUT_PX = 48
 """Side of the network's input: the whole lip crop at half its resolution."""

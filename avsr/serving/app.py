@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,6 +10,7 @@ from avsr import __version__
 from avsr.serving.access import Access
 from avsr.serving.connection import Connection, Live, Room
 from avsr.serving.limits import Limits
+from avsr.shipped import ASSETS
 
 FILES = {
     "/page.js": "text/javascript; charset=utf-8",
@@ -48,7 +47,7 @@ HEADERS = {
 def create_app(live: Live, *, limits: Limits, access: Access) -> ASGIApp:
     """The application, ready to be served."""
     room = Room(limits)
-    page = resources.files("avsr") / "assets" / "page"
+    page = ASSETS / "page"
     content = {path: (page / path[1:]).read_bytes() for path in FILES}
     index = (page / "index.html").read_bytes()
     app = FastAPI(title="avsr", docs_url=None, redoc_url=None, openapi_url=None)

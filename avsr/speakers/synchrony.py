@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avsr.grid import HOP_SAMPLES, SLOT_SAMPLES
-from avsr.nn.shipped import shipped_weights
+from avsr.shipped import shipped_weights
 from avsr.sound.mel import LogMel
 from avsr.sound.mel_config import MelConfig
 

@@ -19,6 +19,7 @@ from avsr.decoding.tokenizer import Tokenizer
 from avsr.families.own.checkpoint import save_checkpoint
 from avsr.families.own.run_folder import EPOCHS_NAME, RESUME_NAME, epoch_checkpoint, epoch_checkpoints
 from avsr.files import write_whole
+from avsr.training.metrics import describe
 
 
 class KeepEpochWeights(lightning.Callback):
@@ -119,11 +120,3 @@ class Narrator(lightning.Callback):
             f"{left_min:.0f} min left",
         ]
         self.on_message(f"epoch {epoch}/{self.epochs}: " + ", ".join(filter(None, facts)))
-
-
-def describe(figures: dict[str, float]) -> str:
-    """The word error rates among Lightning's metrics as one phrase; empty without any."""
-    names = {"dev/wer_a": "A", "dev/wer_v": "V", "dev/wer_av": "AV"}
-    names |= {f"{name}_noisy": f"{short} at 0 dB" for name, short in names.items()}
-    phrases = [f"{names[name]} {value:.1f} %" for name, value in sorted(figures.items()) if name in names]
-    return "dev WER " + ", ".join(phrases) if phrases else ""

@@ -32,6 +32,9 @@ class CorpusConfig:
     max_duration_s: float | None = None
     """Leave out longer utterances; None to leave out none."""
 
+    made_with: str = field(default="", compare=False)  # advice: a run with other advice is the same run
+    """The command that makes the manifest, which the error names if there is none; "" for a prepared corpus."""
+
     def __post_init__(self) -> None:
         if self.per_epoch is not None and self.per_epoch < 1:
             raise ValueError(f"per_epoch: got {self.per_epoch}, expected 1 or more")
@@ -238,7 +241,10 @@ class TrainConfig:
     """The run folder."""
 
     vocabulary: str
-    """File with one word a line, or a SentencePiece model, NAME.model."""
+    """File with one word a line, or a SentencePiece model, NAME.model.
+
+    A shipped one is found by its relative path in any folder (data/grid/vocabulary.txt).
+    """
 
     model: ModelConfig
     """The model to train."""
@@ -258,7 +264,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     initialize: dict[str, str] = field(default_factory=dict)
-    """Part -> checkpoint folder to take its weights from.
+    """Part -> checkpoint folder, or name of a shipped model, to take its weights from.
 
     A "visual_trunk" that is a ResNet-18 may be taken from the `.pth` file of an Auto-AVSR model.
     """

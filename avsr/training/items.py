@@ -17,6 +17,7 @@ from avsr.arrays import Crops, Present, Samples
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
 from avsr.errors import DataError
 from avsr.grid import CROP_PX, SLOT_MS, SLOT_SAMPLES
+from avsr.shipped import find_file
 from avsr.training.config import CorpusConfig
 
 MAX_CUT_SLOTS = 5
@@ -53,6 +54,10 @@ class Corpus:
 
     def __init__(self, config: CorpusConfig) -> None:
         self.config = config
+        if not Path(config.manifest).exists():
+            # A word such as recipes/make_synthetic_voices.py becomes the path of the shipped file.
+            command = " ".join(str(find_file(word)) for word in (config.made_with or "avsr prepare").split())
+            raise DataError(f"{config.manifest}: no such manifest", remedy=f"make it with: {command}")
         self.root = Path(config.manifest).parent
         all_utterances = read_manifest(Path(config.manifest))
         in_split = [utterance for utterance in all_utterances if utterance.split == config.split]

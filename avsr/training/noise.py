@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from avsr.arrays import Samples
 from avsr.datasets.manifest import load_samples
+from avsr.errors import DataError
 from avsr.noise.folders import find_noises
 from avsr.noise.library import (
     NoiseBank,
@@ -33,7 +34,15 @@ def noise_bank(augment: AugmentConfig, corpora: Sequence[Corpus], seed: int) -> 
     seed: of the choice of voices, if there are more than 200.
     Raises DataError naming the recording if one is held out for tests.
     """
-    environment = read_noise_folder(Path(augment.noise_folder)) if augment.noise_folder and augment.noise_share else {}
+    environment: dict[str, Samples] = {}
+    if augment.noise_folder and augment.noise_share:
+        if not Path(augment.noise_folder).is_dir():
+            raise DataError(
+                f"augment.noise_folder: got {augment.noise_folder}, which is no folder",
+                expected="a folder of noise recordings",
+                remedy="name yours with augment.noise_folder=DIR, or train without with augment.noise_folder=null",
+            )
+        environment = read_noise_folder(Path(augment.noise_folder))
     voices: dict[str, Samples] = {}
     if augment.babble and augment.noise_share:
         spoken = [(corpus, u) for corpus in corpora for u in corpus.utterances if u.audio is not None]

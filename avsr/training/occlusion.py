@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avsr.lips.occlusion import CONTRAST_FLOOR, INPUT_PX, STRIDES
-from avsr.nn.shipped import shipped_weights
+from avsr.shipped import shipped_weights
 
 
 class OcclusionHead(nn.Module):

@@ -27,7 +27,9 @@ from avsr.families.own.network import Network
 from avsr.families.own.run_folder import EPOCHS_NAME, MODEL_NAME, RESUME_NAME, epoch_checkpoints
 from avsr.families.own.visual_encoder import ResNetTrunk
 from avsr.files import write_text
+from avsr.shipped import find_configuration, find_file
 from avsr.training.config import TrainConfig
+from avsr.training.metrics import describe
 
 if TYPE_CHECKING:
     from avsr.training.data import TrainingSet
@@ -40,7 +42,7 @@ Message = Callable[[str], None]
 def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *, on_message: Message) -> Path:
     """The checkpoint folder of the trained model, `OUTPUT/model`. Resumes an interrupted run of the same output folder.
 
-    config_path: the YAML file.
+    config_path: a YAML file, or the name of a shipped configuration.
     overrides: `key=value` with dotted keys.
     on_message: receives one line at a time: data and sizes, progress, error rates.
     Raises ConfigError, DataError, ModelError; and AvsrError with the install command if the training extra is missing.
@@ -118,17 +120,19 @@ def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Rea
     from avsr.training.data import TrainingSet
     from avsr.training.module import TrainingModule
 
-    content = read_yaml(config_path)
+    content = read_yaml(find_configuration(config_path))
     apply_overrides(content, overrides)
     config = build(TrainConfig, content, str(config_path))
-    if config.vocabulary.endswith(".model") and not Path(config.vocabulary).exists():
+    vocabulary = find_file(config.vocabulary)
+    if not vocabulary.exists():
+        kind = "a SentencePiece model" if vocabulary.suffix == ".model" else "a file with one word a line"
         raise ConfigError(
             f"{config_path}: vocabulary",
             got=f"{config.vocabulary}, which is not there",
-            expected="a SentencePiece model",
-            remedy="make one with scripts/make_vocabulary.py",
+            expected=kind,
+            remedy=f"make one with: avsr vocabulary MANIFEST -o {config.vocabulary}",
         )
-    tokenizer = read_vocabulary(Path(config.vocabulary))
+    tokenizer = read_vocabulary(vocabulary)
     if len(tokenizer) != config.model.vocabulary_size:
         raise ConfigError(
             f"{config_path}: model.vocabulary_size",
@@ -138,7 +142,7 @@ def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Rea
     torch.manual_seed(config.seed)
     network = _network(config, str(config_path))
     for part, folder in config.initialize.items():
-        _initialize(network, part, Path(folder))
+        _initialize(network, part, find_file(folder))
     data = TrainingSet(config, tokenizer)
     return Ready(config, tokenizer, network, data, TrainingModule(config, network, tokenizer, data))
 

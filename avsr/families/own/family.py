@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from avsr.config import as_mapping
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.engine import Card, Model
-from avsr.errors import ConfigError
+from avsr.errors import ConfigError, ModelError
 from avsr.families.own.checkpoint import CONFIG_NAME, load_checkpoint, read_config
 from avsr.families.own.config import ModelConfig
+from avsr.families.own.run_folder import MODEL_NAME, epoch_checkpoints, finished_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -26,21 +27,34 @@ if TYPE_CHECKING:
 
 
 def owns(target: str) -> bool:
-    """Whether `target` is a checkpoint folder."""
-    return os.path.isfile(os.path.join(target, CONFIG_NAME))
+    """Whether `target` is a checkpoint folder, or the folder of a training run."""
+    return os.path.isfile(os.path.join(target, CONFIG_NAME)) or finished_checkpoint(Path(target)) is not None
 
 
 def read_card(target: str) -> Card:
     """The card of a checkpoint folder, without its weights. Raises ModelError or ConfigError."""
-    folder = Path(target)
+    folder = _checkpoint(target)
     return make_card(read_config(folder), "own", whole_words=(folder / WordTokenizer.FILE_NAME).is_file())
 
 
 def open_model(target: str, device: str, dtype: str) -> Model:
     """The model in a checkpoint folder. Raises ModelError or ConfigError."""
     chosen = torch_device(device)
-    network, tokenizer = load_checkpoint(target)
+    network, tokenizer = load_checkpoint(_checkpoint(target))
     return make_model(network, tokenizer, device=chosen, dtype=torch_dtype(dtype))
+
+
+def _checkpoint(target: str) -> Path:
+    """The checkpoint folder of a target. Raises ModelError for a training run that has not finished."""
+    folder = Path(target)
+    finished = finished_checkpoint(folder)
+    if finished is None and (epochs := epoch_checkpoints(folder)):
+        raise ModelError(
+            f"{target}: this training run has not finished",
+            expected=f"{folder / MODEL_NAME}",
+            remedy=f"let it finish, or use the weights of one epoch: {epochs[-1]}",
+        )
+    return finished or folder
 
 
 def open_nemo(target: str, device: str, dtype: str) -> Model:

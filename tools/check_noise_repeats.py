@@ -1,6 +1,6 @@
 """Whether a noise plan and its mixtures are the same bytes for any number of workers, in another run and order.
 
-    python scripts/check_noise_repeats.py work/grid/manifest.jsonl --split dev \\
+    python tools/check_noise_repeats.py work/grid/manifest.jsonl --split dev \\
         --noise environment=work/corpora/noise/noise_train --noise rir=work/corpora/rir
 
 Plans with 0, 1 and 4 workers, with 0 again, and from a manifest in reverse order (compared line by line); renders with

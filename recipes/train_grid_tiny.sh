@@ -10,37 +10,37 @@ sound_from() { # the settings that begin with the sound of another model
 
 # The mean of a round and the one before keeps more of how others sound than the round that learnt the speaker.
 mean() { # mean NEW SHARE OLD SHARE OUTPUT
-    [ -e "$5" ] || python scripts/average_models.py "$1=$2" "$3=$4" --output "$5"
+    [ -e "$5" ] || avsr average "$1=$2" "$3=$4" --output-dir "$5"
 }
 
 # 1. The sound by itself, whole recordings.
-avsr train configs/grid-tiny-audio.yaml "$@"
+avsr train grid-tiny-audio "$@"
 
 # 2. In chunks too, for live use, in four rounds.
-avsr train configs/grid-tiny-audio-live.yaml "$@"
-avsr train configs/grid-tiny-audio-live.yaml output=$runs-audio-last seed=2 \
+avsr train grid-tiny-audio-live "$@"
+avsr train grid-tiny-audio-live output=$runs-audio-last seed=2 \
     optimizer.epochs=30 optimizer.learning_rate=1.0e-3 $(sound_from $runs-audio-live/model) "$@"
-avsr train configs/grid-tiny-audio-gentle.yaml "$@"
+avsr train grid-tiny-audio-gentle "$@"
 mean $runs-audio-gentle/model 0.6 $runs-audio-last/model 0.4 $runs-audio-mean/model
-avsr train configs/grid-tiny-audio-gentle.yaml output=$runs-audio-fifth seed=5 \
+avsr train grid-tiny-audio-gentle output=$runs-audio-fifth seed=5 \
     optimizer.learning_rate=8.0e-4 train.2.per_epoch=400 augment.noise_share=0.75 'augment.snr_db=[-12.0, 20.0]' \
     augment.channel_db=6.0 augment.speed=0.1 $(sound_from $runs-audio-mean/model) "$@"
 mean $runs-audio-fifth/model 0.6 $runs-audio-mean/model 0.4 $runs-audio-final/model
 
 # 3. The lips by themselves.
-avsr train configs/grid-tiny-visual.yaml "$@"
+avsr train grid-tiny-visual "$@"
 
 # 4. The fusion, for which the sound stays as it is: two rounds with gates, in which the lips go on learning; one without
 # gates, which begins with those lips and a new fusion; and a short one with more harm done to the lips.
-avsr train configs/grid-tiny.yaml model.fusion.gated=true "$@"
-avsr train configs/grid-tiny.yaml output=$runs-last seed=2 model.fusion.gated=true \
+avsr train grid-tiny model.fusion.gated=true "$@"
+avsr train grid-tiny output=$runs-last seed=2 model.fusion.gated=true \
     optimizer.epochs=20 optimizer.learning_rate=4.0e-4 augment.noise_share=0.8 $(sound_from $runs-audio-final/model) \
     initialize.visual_encoder=$runs/model initialize.visual_head=$runs/model initialize.fusion=$runs/model "$@"
-avsr train configs/grid-tiny.yaml output=$runs-joined seed=3 \
+avsr train grid-tiny output=$runs-joined seed=3 \
     optimizer.epochs=45 augment.noise_share=0.8 loss.word_times_epochs=5 'modalities={a: 0.0, v: 0.25, av: 0.75}' \
     $(sound_from $runs-audio-final/model) initialize.visual_encoder=$runs-last/model initialize.visual_head=$runs-last/model "$@"
 joined=$runs-joined/model
-avsr train configs/grid-tiny.yaml output=$runs-hidden seed=4 \
+avsr train grid-tiny output=$runs-hidden seed=4 \
     optimizer.epochs=7 optimizer.learning_rate=2.5e-4 optimizer.warmup_epochs=0.5 optimizer.average_last=3 \
     augment.noise_share=0.8 'loss.word_times=[0.1, 0.1]' augment.hidden_slots=30 augment.offset_slots=5 \
     augment.wrong_lips=0.3 augment.lip_effects.dropped=0.2 augment.lip_effects.occluder=0.2 \

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make a corpus of synthetic voices that speak random GRID sentences, to teach an audio encoder more than one talker.
 
-    python scripts/make_synthetic_voices.py work/voices --count 3000 --seed 1 --exclude work/grid/manifest.jsonl
+    python recipes/make_synthetic_voices.py work/voices --count 3000 --seed 1 --exclude work/grid/manifest.jsonl
 
 Writes OUT/audio/<id>.wav (16 kHz, mono, 16 bit, 3.0 s) and OUT/manifest.jsonl, the manifest of `avsr.datasets` plus the
 times of the words. An utterance depends on the seed and on its index only. Needs the eSpeak NG library, see espeak.py.
@@ -26,6 +26,7 @@ import espeak
 import numpy as np
 
 from avsr.errors import AvsrError, DataError
+from avsr.shipped import find_file
 
 GRAMMAR = (
     ("bin", "lay", "place", "set"),
@@ -210,12 +211,15 @@ def make_corpus(folder: Path, count: int, seed: int, excluded: Collection[str] =
 
 
 def read_excluded(path: Path) -> set[str]:
-    """The sentences of a text file, or those of a manifest that are kept for development and tests."""
+    """The sentences of a text file, or of a manifest's development and test splits.
+
+    data/grid/held_out.txt is found in any folder.
+    """
     if path.suffix == ".jsonl":
         from avsr.datasets.manifest import read_manifest
 
         return {u.text for u in read_manifest(path) if u.split.startswith(("dev", "test"))}
-    return {" ".join(line.split()) for line in path.read_text(encoding="utf-8").splitlines()}
+    return {" ".join(line.split()) for line in find_file(path).read_text(encoding="utf-8").splitlines()}
 
 
 def main() -> int:

@@ -1,11 +1,11 @@
 """The page of results of a model: word error rates by level and kind of noise, from its evaluations.
 
-    python scripts/results_page.py runs/test_seen runs/test_unseen --live runs/test_seen_320 runs/test_unseen_320 \\
+    python tools/results_page.py runs/test_seen runs/test_unseen --live runs/test_seen_320 runs/test_unseen_320 \\
         --late-fusion runs/late_seen runs/late_unseen > docs/results.md
 
 Each folder is what `avsr evaluate` wrote: of a whole grid, of chunks of 320 ms without noise, and of
-scripts/late_fusion.py as the recogniser. The mean over kinds of noise is the report's, `avsr.evaluation.noise_mean`;
-intervals are 95 %, of a bootstrap over utterances.
+experiments/late_fusion.py as the recogniser. The mean over kinds of noise is the report's,
+`avsr.evaluation.noise_mean`; intervals are 95 %, of a bootstrap over utterances.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from avsr.grid import Modality
 
 INTRODUCTION = (
     "In percent, with 95 % intervals of a bootstrap over utterances.",
-    "Made by `scripts/results_page.py` from the evaluations in README.md.",
+    "Made by `tools/results_page.py` from the evaluations in README.md.",
 )
 
 

@@ -1,6 +1,6 @@
 """Make a trained checkpoint ready to ship: 16-bit weights and a model card.
 
-python scripts/pack_model.py runs/grid-tiny-fusion/model avsr/assets/grid-tiny
+python recipes/pack_model.py runs/grid-tiny-fusion/model avsr/assets/grid-tiny
 """
 
 from __future__ import annotations

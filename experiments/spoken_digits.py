@@ -1,6 +1,6 @@
 """How well models tell digits said by people they never heard: a measure to choose by, where test speakers are few.
 
-    python scripts/spoken_digits.py work/corpora/digits runs/a/model runs/b/model
+    python experiments/spoken_digits.py work/corpora/digits runs/a/model runs/b/model
 
 The folder holds recordings of single digits and digits.jsonl with `file`, `speaker`, `words` and `split` of each, as of
 the Free Spoken Digit Dataset; the split `train` is used. Of the ten words, the one with the least CTC loss by the sound

@@ -1,6 +1,6 @@
 """A contact sheet of what augmentation can do to the lips of one utterance: look at it before you train.
 
-    python scripts/show_lip_effects.py work/grid/manifest.jsonl sheet.png --split dev
+    python experiments/show_lip_effects.py work/grid/manifest.jsonl sheet.png --split dev
 
 One row for each draw, eight pictures of the clip in order of time, black where presence is lost; what was drawn stands
 on the left.

@@ -1,7 +1,7 @@
 """Late fusion with a fixed weight: what the fusion transformer has to beat.
 
-    python scripts/late_fusion.py --noise work/corpora/noise/noise_train
-    LATE_FUSION_WEIGHT=0.4 avsr evaluate work/grid/manifest.jsonl --recognizer scripts/late_fusion.py:late_fusion ...
+    python experiments/late_fusion.py --noise work/corpora/noise/noise_train
+    LATE_FUSION_WEIGHT=0.4 avsr evaluate MANIFEST --recognizer experiments/late_fusion.py:late_fusion ...
 
 The log-probabilities of the model's two sides, each by its own CTC head, are added: those of the sound times the
 weight, those of the lips times the rest (decision fusion, Potamianos et al., Proc. IEEE 91(9), 2003). The first

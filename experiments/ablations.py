@@ -1,7 +1,7 @@
 """What each part of the recipe of grid-tiny is worth: short runs that differ in one thing, on the development split.
 
-    python scripts/ablations.py --noise work/corpora/noise/noise_train
-    python scripts/ablations.py --noise work/corpora/noise/noise_train --only gated concatenated --epochs 12
+    python experiments/ablations.py --noise work/corpora/noise/noise_train
+    python experiments/ablations.py --noise work/corpora/noise/noise_train --only gated concatenated --epochs 12
 
 The corpora must have been prepared (README, "Train your own"). Rows about the fusion train it anew for --epochs epochs
 between the encoders of the shipped model, others train a side from nothing, "from-scratch" both together, and "staged"
@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from avsr.config import read_yaml
 from avsr.datasets.manifest import read_manifest, write_manifest
+from avsr.shipped import find_configuration
 
 LEVELS_DB = ("clean", "5", "0", "-5", "-10")
 RUNS = Path("runs/ablations")
@@ -47,9 +48,7 @@ FOUR_TIMES = (
 )
 ENCODERS = (
     "initialize={"
-    + ", ".join(
-        f"{part}: avsr/assets/grid-tiny" for part in ("audio_encoder", "audio_head", "visual_encoder", "visual_head")
-    )
+    + ", ".join(f"{part}: grid-tiny" for part in ("audio_encoder", "audio_head", "visual_encoder", "visual_head"))
     + "}"
 )
 SHORT_ENCODERS = (
@@ -89,7 +88,7 @@ def run(words: Sequence[str]) -> None:
 
 def fewer_clips(config: str, share: float) -> list[str]:
     """The settings that train with a share of the speaker's clips, and as much less of what is drawn each epoch."""
-    corpora = read_yaml(config)["train"]
+    corpora = read_yaml(find_configuration(config))["train"]
     manifest = Path(corpora[0]["manifest"])
     fewer = manifest.with_name(f"train-{share:g}.jsonl")
     utterances = [u for u in read_manifest(manifest) if u.split == corpora[0].get("split", "train")]
@@ -112,8 +111,8 @@ def measure(name: str, epochs: int, noise: str) -> dict[str, list[str]]:
         passes = round(epochs / ablation.share)
         few = [f"optimizer.epochs={passes}", "optimizer.average_last=2", f"loss.word_times_epochs={passes // 2}"]
         if ablation.share < 1:
-            few += fewer_clips(f"configs/{ablation.config}.yaml", ablation.share)
-        run(["train", f"configs/{ablation.config}.yaml", f"output={folder}", *few, *ablation.changes])
+            few += fewer_clips(ablation.config, ablation.share)
+        run(["train", ablation.config, f"output={folder}", *few, *ablation.changes])
     results = folder / "dev" / "results.json"
     if not results.exists():
         grid = [

@@ -1,6 +1,6 @@
 """Train the occlusion head, which says whether something is before a mouth: avsr/assets/occlusion.
 
-    python scripts/train_occlusion.py work/grid/manifest.jsonl runs/occlusion
+    python recipes/train_occlusion.py work/grid/manifest.jsonl runs/occlusion
 
 The lip crops show three talkers: splits train, train_other and video_only_other. Each crop becomes another face: it is
 warped, bearded, made up, opened, given teeth. Drawn things cover its mouth or nearly so, and another camera takes the

@@ -1,6 +1,6 @@
 """Train the synchrony head, which finds the mouth that goes with the sound: avsr/assets/synchrony.
 
-    python scripts/train_synchrony.py work/grid/manifest.jsonl work/corpora/noise/noise_train runs/synchrony
+    python recipes/train_synchrony.py work/grid/manifest.jsonl work/corpora/noise/noise_train runs/synchrony
 
 For a stretch of sound it learns to choose the right mouth at the right moment among the mouths of other clips, other
 moments and mouths at rest; and the same with sound and mouth exchanged. It trains on the training split, and is judged

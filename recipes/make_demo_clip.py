@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the demo clip: a drawn face that says one GRID sentence with a synthetic voice, so that it belongs to nobody.
 
-    python scripts/make_demo_clip.py avsr/assets/demo.mp4
+    python recipes/make_demo_clip.py avsr/assets/demo.mp4
 
 640x480, 25 frames/s, H.264 and AAC. The sentence goes beside it, to the same name with the suffix .txt. The mouth
 follows the phonemes of the voice. Needs the eSpeak NG library, see espeak.py.
@@ -562,7 +562,7 @@ def make_clip(path: Path) -> None:
     portrait = Portrait()
     with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         container.metadata["title"] = DEMO_SENTENCE
-        container.metadata["comment"] = "Drawn face, synthetic voice: scripts/make_demo_clip.py"
+        container.metadata["comment"] = "Drawn face, synthetic voice: recipes/make_demo_clip.py"
         # One thread: with more, the bytes depend on the machine.
         video = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "slow", "threads": "1"})
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"

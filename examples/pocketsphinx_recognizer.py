@@ -1,12 +1,12 @@
 """PocketSphinx as another recogniser for `avsr evaluate`: how a recogniser of one's own is put into the same table.
 
     pip install pocketsphinx
-    avsr evaluate MANIFEST --recognizer scripts/pocketsphinx_recognizer.py:transcribe
-    avsr evaluate MANIFEST --recognizer scripts/pocketsphinx_recognizer.py:transcribe_grid
+    avsr evaluate MANIFEST --recognizer examples/pocketsphinx_recognizer.py:transcribe
+    avsr evaluate MANIFEST --recognizer examples/pocketsphinx_recognizer.py:transcribe_grid
 
 or, with PocketSphinx in an environment of its own:
 
-    avsr evaluate MANIFEST --command "other/bin/python scripts/pocketsphinx_recognizer.py"
+    avsr evaluate MANIFEST --command "other/bin/python examples/pocketsphinx_recognizer.py"
 
 It only hears. Its English acoustic and language models come inside its wheel. The second function allows the sentences
 of the GRID corpus only, as a model that was trained on them does.
