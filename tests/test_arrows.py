@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *ARRAYS, "datasets", "decoding", "engine", "evaluation", "files", "lips", "media", "offline", "streaming",
         "transcript",
     },
-    "serving": {*ARRAYS, "avsr", "engine", "lips", "processes", "streaming"},
+    "serving": {*ARRAYS, "avsr", "engine", "lips", "processes", "shipped", "streaming"},
     "avsr": {"errors", "families", "recognizer", "transcript"},
     "cli": {
         *ARRAYS, "avsr", "bench", "config", "datasets", "engine", "evaluation", "families", "files", "lips", "media",
