@@ -76,7 +76,7 @@ def load(
 
 
 def models() -> list[Card]:
-    """The models that come with the package: what each is called and can do."""
+    """The models that come with the package: their names and abilities."""
     from avsr.families import shipped
 
     return shipped()

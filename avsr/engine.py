@@ -97,7 +97,7 @@ class Engine(Protocol[AudioT, LipsT]):
 
 
 class FrameEngine(Engine[AudioT, LipsT], Protocol[AudioT, LipsT]):
-    """An engine whose result is a row of log-probabilities a frame.
+    """An engine that gives a row of log-probabilities for each frame.
 
     Its windows are joined frame by frame before the search, so that no word is lost or doubled where two windows meet.
     """
@@ -138,15 +138,15 @@ class StreamPlan(NamedTuple):
         return self.frame_ms * SAMPLE_RATE_HZ // 1000
 
     def edge(self, frames: int) -> int:
-        """The sample at which so many frames end."""
+        """The sample at which the first `frames` frames end."""
         return frames * self.frame_samples + self.edge_samples if frames else 0
 
     def samples_needed(self, frames: int) -> int:
-        """How many samples there must be to compute so many frames."""
+        """The number of samples needed to compute the first `frames` frames."""
         return self.edge(frames) + self.look_ahead_samples
 
     def slots_needed(self, frames: int) -> int:
-        """How many slots there must be to compute so many frames."""
+        """The number of slots needed to compute the first `frames` frames."""
         return frames * self.frame_ms // SLOT_MS + self.look_ahead_slots
 
     def slots_of(self, frame: int) -> range:
@@ -159,11 +159,11 @@ class StreamPlan(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """What a stream engine gets at a time: samples and slots that follow those of the step before."""
+    """One chunk of a stream: the samples and slots that follow the previous chunk."""
 
     frames: int
     samples: Samples
-    """All that came since the last chunk, up to `StreamPlan.samples_needed` of this chunk's end."""
+    """The samples since the last chunk, up to `StreamPlan.samples_needed` of this chunk's end."""
     crops: Crops
     present: Present
     """The slots since the last chunk, up to `StreamPlan.slots_needed`; empty in a session without lips."""
@@ -174,16 +174,16 @@ class Chunk(NamedTuple):
 
 
 class StreamEngine(Protocol[StateT]):
-    """Recognises one stream chunk by chunk. The engine keeps nothing: all that a stream remembers is in its state.
+    """Recognises one stream chunk by chunk. The engine keeps nothing; the memory of a stream is its state.
 
-    A step leaves the state that it is given as it was. So the beginning of a chunk can be shown, and the whole chunk be
-    computed later from the same state.
+    A step does not change the given state. So the beginning of a chunk can be shown, and the whole chunk be computed
+    later from the same state.
     """
 
     plan: StreamPlan
 
     def initial_state(self) -> StateT:
-        """A stream of which nothing has come yet."""
+        """The state before the first chunk."""
 
     def step(self, chunk: Chunk, state: StateT) -> tuple[LogProbs, StateT]:
         """Log-probabilities [frames, V + 1] of the chunk, and the state after it."""
@@ -207,9 +207,9 @@ class Model(NamedTuple):
     """The same engine, if its results are frames of log-probabilities."""
     stream: Streams | None = None
     in_chunks: Callable[[int], FrameEngine[Any, Any]] | None = None
-    """The engine that gives the results of a stream in chunks of so many ms, at the cost of one pass."""
+    """Makes an engine that gives the results of a stream in chunks of this many ms, at the cost of one pass."""
     identity: Callable[[], Mapping[str, str]] = dict
-    """SHA-256 of what was loaded, by name, for records of results. Computed when asked for: gigabytes take seconds."""
+    """SHA-256 of the loaded files, by name, for records of results. Computed when asked for: gigabytes take seconds."""
     device: str = "cpu"
     """Where it computes, such as "cuda:0"."""
     network: Any = None

@@ -25,7 +25,7 @@ FRAME_SAMPLES = FRAME_SLOTS * SLOT_SAMPLES
 """80 ms: the frame in which files are cut into windows, whatever the frames of a model are."""
 
 CROP_PX = 96
-"""Side of a lip crop, as the face finder cuts it and as it is stored."""
+"""Side of a lip crop, cut by the face finder and stored on disk."""
 
 LIP_INPUT_PX = 88
 """Side of what a visual encoder reads: the centre of the crop, or a random part of it in training."""

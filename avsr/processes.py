@@ -43,9 +43,9 @@ class Crew:
     workers: int
     """Processes; 0: none but this one."""
     threads: int | None = None
-    """Of torch in each process; None for a fair share of the cores. This process is left as it is."""
+    """Of torch in each process; None for a fair share of the cores. This process keeps its own."""
     explain: Callable[[Exception], AvsrError] | None = None
-    """Makes the outcome of an item whose work raised; None keeps AvsrErrors and names others. Picklable."""
+    """Makes an AvsrError of the error of an item; None keeps AvsrErrors and names others. Picklable."""
     around: Callable[[], AbstractContextManager[Any]] | None = None
     """Entered in each process around all its work, as for logging. Picklable."""
     finishes: bool = False
@@ -59,7 +59,7 @@ def run(
     *,
     on_report: Callable[[int, Any], None] | None = None,
 ) -> Generator[tuple[int, Result | AvsrError], None, None]:
-    """The outcome of each item as it comes: its index, and its result or why there is none.
+    """The outcome of each item as it comes: its index, and its result or the error.
 
     open_work: called once in each process; picklable.
     on_report: called with the index of an item and what its work reported.
@@ -169,7 +169,7 @@ def one_thread() -> Iterator[None]:
 
 
 def as_avsr_error(error: Exception) -> AvsrError:
-    """Any error as one of ours: an AvsrError as it is, others by their kind."""
+    """Any error as one of ours: an AvsrError unchanged, others named by their kind."""
     logger.debug("traceback", exc_info=error)
     return error if isinstance(error, AvsrError) else AvsrError(f"unexpected {type(error).__name__}", got=error)
 
@@ -190,7 +190,7 @@ class _Worker:
 
 
 class _ReportError(BaseException):
-    """Carries an error of the listener past the work, whose own errors are outcomes."""
+    """Carries an error of the listener past the work: errors of the work itself are outcomes."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -228,7 +228,7 @@ def _start(open_work: Callable[[], Any], crew: Crew) -> _Worker:
 
 
 def _serve(connection: Connection, open_work: Callable[[], Callable[[Any, Report], Any]], crew: Crew) -> None:
-    """Life of a process: open the work, then do what comes until told to stop or left alone."""
+    """Life of a process: open the work, then do items until told to stop or left alone."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     limit_threads(crew.threads or max(1, (os.cpu_count() or 1) // crew.workers))
     with crew.around() if crew.around else contextlib.nullcontext():
@@ -264,7 +264,7 @@ def _without_reports(open_work: Callable[[], Callable[[Item], Result]]) -> Calla
 
 
 def _ignore(index: int, value: Any) -> None:
-    """What is reported when nobody listens."""
+    """Takes reports when nobody listens."""
 
 
 def _death(process: BaseProcess) -> AvsrError:

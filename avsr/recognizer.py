@@ -50,11 +50,12 @@ class Recognizer:
         search: Search | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Transcript:
-        """What is said in a video or sound file, an open binary file, or samples.
+        """The transcript of a video or sound file, an open binary file, or samples.
 
         source: a path, a file opened with mode "rb", or samples as float32 [S] in [-1, 1], mono, 16 kHz.
         modality: "a" sound, "v" lips, "av" both, "auto" what the source offers and the model was trained for.
-        face: whose lips: "auto" who speaks, "largest", or the number of a face, as words have it.
+        face: the face to read lips from: "auto" the one that speaks, "largest", or the number of a face in the
+            transcript.
         search: how words are looked for; None for greedy search.
         on_progress: called with the media seconds done.
 
@@ -81,7 +82,7 @@ class Recognizer:
         on_log_probs: Callable[[LogProbs], None] | None = None,
         on_chunk: Callable[[Step], None] | None = None,
     ) -> Session:
-        """A live session; `avsr.Session` says what the options are. Raises ConfigError or ModelError as it does."""
+        """A live session; `avsr.Session` says what the options are. Raises ConfigError or ModelError."""
         return Session(
             self.model,
             chunk_ms=chunk_ms,
@@ -147,8 +148,8 @@ class Recognizer:
         present: bool [T_lip] of each utterance; None for all present.
         chunk_ms: compute what a stream in such chunks would, at the cost of one pass; None for the whole utterance.
 
-        Raises ModelError for what the model was not trained for, ConfigError for a model whose results are not frames,
-        ValueError when neither is given or their numbers or shapes are wrong.
+        Raises ModelError for a modality that the model was not trained for, ConfigError for a model that gives words
+        only, ValueError when neither side is given or their numbers or shapes are wrong.
         """
         if self.model.frames is None:
             raise ConfigError(f"model {self.name} gives words, not log-probabilities", remedy="use transcribe")

@@ -36,7 +36,7 @@ def find_configuration(name_or_path: str | PathLike[str]) -> Path:
     """The training configuration of this path or shipped name.
 
     An existing file wins. Otherwise "grid-tiny", "grid-tiny.yaml" and "configs/grid-tiny.yaml" all name the shipped
-    file. Raises ConfigError with the nearest name if there is none.
+    file. Raises ConfigError, with the nearest name, for an unknown one.
     """
     name = os.fsdecode(name_or_path)
     if os.path.isfile(name):

@@ -109,7 +109,7 @@ def _measure(
 ) -> int:
     """Load the model and run `measure` with it.
 
-    threads: of the arithmetic; None leaves the number as it is.
+    threads: of the arithmetic; None keeps the number.
     """
     with Console(quiet=arguments.quiet) as console:
         import torch

@@ -23,6 +23,6 @@ class Action(NamedTuple):
 
 
 def name_list(summaries: dict[str, str]) -> str:
-    """Names and what each does, in two columns, for a help text."""
+    """Names and summaries in two columns, for a help text."""
     width = max(len(name) for name in summaries)
     return "\n".join(f"  {name:{width}}  {summary}" for name, summary in summaries.items())

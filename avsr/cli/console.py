@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class UsageError(Exception):
-    """The command line is wrong; str() is one line that says what is wrong and what to write instead."""
+    """The command line is wrong; str() is one line with the mistake and the remedy."""
 
 
 class Console:
@@ -49,7 +49,7 @@ class Console:
         self._replace_bar("")
 
     def result(self, text: str) -> None:
-        """Write to standard output at once, so that a reader behind a pipe gets each result as it is ready.
+        """Write to standard output at once, so that a reader behind a pipe gets each finished result.
 
         Raises AvsrError if the text cannot be written, BrokenPipeError if the reader of a pipe has gone.
         """
@@ -180,7 +180,7 @@ def duration(seconds: float) -> str:
 
 
 def to_stderr(text: str) -> None:
-    """Write `text` as it is to standard error, at once."""
+    """Write `text` unchanged to standard error, at once."""
     # None if the program that started this one closed it; print() would then write to standard output.
     if sys.stderr is not None:
         sys.stderr.write(text)

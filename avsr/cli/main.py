@@ -49,7 +49,7 @@ COMMANDS = {
     "import": "a published .nemo model to a checkpoint folder",
     "models": "the models that come with this package",
 }
-"""Every command and what it does. The module of a command is imported only when that command runs."""
+"""Every command and its summary. The module of a command is imported only when that command runs."""
 
 EXAMPLE = "avsr transcribe talk.mp4 lectures/ --format srt,json --output-dir subtitles"
 
@@ -144,7 +144,7 @@ def _top_parser() -> argparse.ArgumentParser:
 def _parser(
     name: str, description: str, *, example: str, usage: str | None = None, before: str = "", after: str = ""
 ) -> argparse.ArgumentParser:
-    """A parser whose help ends with a list (`before`), an example, and a last line (`after`)."""
+    """A parser with a help text that ends with a list (`before`), an example, and a last line (`after`)."""
     return _Parser(
         name,
         usage=usage,
@@ -268,7 +268,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _discard_output() -> None:
-    """Send what is still buffered for a closed pipe nowhere; flushing it at exit would complain again."""
+    """Drop the text that is still buffered for a closed pipe; flushing it at exit would complain again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, sys.stdout.fileno())

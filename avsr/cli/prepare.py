@@ -1,4 +1,4 @@
-"""avsr prepare: a corpus as it was published to a folder that training reads."""
+"""avsr prepare: a published corpus to a folder that training reads."""
 
 from __future__ import annotations
 

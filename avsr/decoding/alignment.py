@@ -14,7 +14,7 @@ from avsr.decoding.greedy import AlignedUnit
 
 
 def align(log_probs_TV: LogProbs, units: list[int], blank_id: int) -> list[AlignedUnit]:
-    """The most likely frames of the units, which must be what is said.
+    """The most likely frames of units that are known to be spoken.
 
     log_probs_TV: natural logarithms, [T, V + 1]. units: ids without blanks. Time and memory grow with T times the
     number of units. Raises ValueError when there are too few frames for the units.

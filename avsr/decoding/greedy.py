@@ -41,7 +41,7 @@ class GreedyBeam(NamedTuple):
     frames: int
     """Number of the next frame."""
     quiet_from: int
-    """The frame from which there are only blanks up to now; `frames` if the last frame is none."""
+    """The frame from which there are only blanks up to now; `frames` if the last frame is no blank."""
     words: tuple[Spoken, ...]
     """Words that later frames cannot change."""
     units: tuple[AlignedUnit, ...]
@@ -66,7 +66,7 @@ class GreedySearch:
         self._frame_s = frame_s
 
     def initial_state(self, first_frame: int = 0) -> GreedyBeam:
-        """A beam of which no frame has come; times are counted from frame `first_frame`."""
+        """The beam before the first frame; `first_frame` is the number of that frame."""
         return GreedyBeam(first_frame, first_frame, (), (), None, first_frame, 0.0)
 
     def step(self, log_probs_TV: LogProbs, beam: GreedyBeam) -> GreedyBeam:

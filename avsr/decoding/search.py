@@ -18,7 +18,7 @@ class Search(NamedTuple):
 
 
 class Spoken(NamedTuple):
-    """One recognised word. Times are seconds from the beginning of what was decoded."""
+    """One recognised word. Times are seconds from the first decoded frame."""
 
     word: str
     start_s: float
@@ -28,19 +28,19 @@ class Spoken(NamedTuple):
 
 
 class FrameSearch(Protocol[BeamT]):
-    """A search that goes through frames once, in order. What it knows so far is its beam; the search keeps nothing."""
+    """A search that goes through frames once, in order. Its knowledge is the beam; the search itself keeps no state."""
 
     def initial_state(self, first_frame: int = 0) -> BeamT:
-        """A beam of which no frame has come. first_frame: the number of the first one, from which times are counted."""
+        """The beam before the first frame. first_frame: the number of that frame; times are counted from frame 0."""
 
     def step(self, log_probs_TV: LogProbs, beam: BeamT) -> BeamT:
-        """The beam after these frames. The one that is given stays as it was."""
+        """The beam after these frames. The given beam does not change."""
 
     def words(self, beam: BeamT) -> list[Spoken]:
         """The best words so far."""
 
     def pause(self, beam: BeamT) -> int:
-        """How many frames have passed since the last unit that was recognised; all of them if there was none."""
+        """The number of frames since the last recognised unit, or since the first frame without any unit."""
 
     def silence(self, log_probs_TV: LogProbs, where_T: Present) -> LogProbs:
         """The same rows, made certain of holding nothing `where_T`."""

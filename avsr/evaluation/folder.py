@@ -1,8 +1,8 @@
 """The folder of an evaluation: its settings, and the units that are done.
 
-OUT/settings.json    what is evaluated; a folder belongs to one evaluation
+OUT/settings.json    the evaluation; a folder belongs to one evaluation only
 OUT/noise.jsonl      the mixtures: a noise plan
-OUT/units/*.jsonl    what is done: a line for each unit of a batch
+OUT/units/*.jsonl    finished work: a line for each unit of a batch
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def read_units(output: Path, batches: Sequence[Sequence[int]], grid: Grid) -> di
     units: dict[tuple[int, int], Unit] = {}
     num_cells = sum(1 for _ in grid.conditions())
     for path in sorted((output / "units").glob("*.jsonl")):
-        lines = path.read_bytes().split(b"\n")[:-1]  # what comes after the last line break is half a line
+        lines = path.read_bytes().split(b"\n")[:-1]  # the rest after the last line break is half a line
         for number, line in enumerate(lines, start=1):
             try:
                 unit = json.loads(line)

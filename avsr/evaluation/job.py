@@ -1,4 +1,4 @@
-"""What is evaluated: the job, its utterances, and the batches they are recognised in."""
+"""The job of an evaluation, its utterances, and the batches they are recognised in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH_SECONDS = 120.0  # bounds the memory of long utterances
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated; may be sent to another process."""
+    """One evaluation; may be sent to another process."""
 
     manifest: str
     split: str

@@ -2,7 +2,7 @@
 
 Work is cut into batches of utterances that depend on the manifest alone. Numbers therefore do not depend on the number
 of processes, on shards, on their order or on interruptions: the same utterances meet in the same batches, on one thread
-each. `folder.py` says what is on the disk; when all of it is done, results.json and results.csv are written.
+each. `folder.py` describes the files; when all work is done, results.json and results.csv are written.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from avsr.processes import Crew, one_thread, run
 POOL_MIXTURES = 10_000  # fewer are planned before processes have started
 
 Progress = Callable[[float, str], None]
-"""Called with the share that is done, in [0, 1], and what is being done."""
+"""Called with the finished share, in [0, 1], and a text about the present step."""
 
 _PLANNING_SHARE = 0.03  # of the time, about
 
@@ -55,7 +55,7 @@ def evaluate(
     command: str = "",
     on_progress: Progress | None = None,
 ) -> Outcome:
-    """Do what is missing in `output`, and when nothing is, write the results.
+    """Do the missing work in `output`; then, if all is done, write the results.
 
     workers: processes; None for one a core, or one beside a GPU. Processes are spawned: a script that calls this needs
         the usual `if __name__ == "__main__":`.
@@ -120,7 +120,7 @@ def _check_modalities(opened: Opened, grid: Grid) -> None:
 
 
 class _Writer:
-    """Writes units as they are done, and reports the progress."""
+    """Writes each finished unit, and reports the progress."""
 
     def __init__(self, file: BinaryIO, total: int, on_progress: Progress | None) -> None:
         self._file, self._total, self._on_progress = file, total, on_progress

@@ -22,7 +22,7 @@ LIPS = -1
 """Number of the unit of a batch that is about the lips alone; other units have the number of their sound."""
 
 Unit = dict[str, Any]
-"""A part of a batch as it is written: batch, unit, achieved_snr_db of each utterance, and cells: a list of
+"""A part of a batch, as one line of a file: batch, unit, achieved_snr_db of each utterance, and cells: a list of
 [number of the condition, texts, milliseconds an utterance]."""
 
 

@@ -93,11 +93,11 @@ class _FunctionEngine:
         self.identity = {"sha256": hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""}
 
     def encode_audio(self, samples: Sequence[Samples]) -> Sequence[Samples]:
-        """The sounds as they are."""
+        """The same sounds."""
         return samples
 
     def encode_lips(self, crops: Sequence[Crops], present: Sequence[Present], audio: Any | None) -> ExternalLips:
-        """The lips as they are."""
+        """The same lips."""
         return ExternalLips(crops, present)
 
     def decode(self, audio: Sequence[Samples] | None, lips: ExternalLips | None, search: Search) -> list[list[Spoken]]:
@@ -144,7 +144,7 @@ class _CommandEngine:
         self.identity: dict[str, str] = {}
 
     def encode_audio(self, samples: Sequence[Samples]) -> Sequence[Samples]:
-        """The sounds as they are."""
+        """The same sounds."""
         return samples
 
     def encode_lips(self, crops: Sequence[Crops], present: Sequence[Present], audio: Any | None) -> Any:

@@ -1,6 +1,6 @@
 """The numbers that define blocks: how far attention reaches, how wide and deep a Conformer is.
 
-This module does not import torch, so that a configuration can be read where no network is built.
+This module does not import torch, so that a configuration can be read without building a network.
 """
 
 from __future__ import annotations

@@ -44,15 +44,15 @@ def transcribe(
     search: Search | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Transcript:
-    """What is said in a recording.
+    """The transcript of a recording.
 
     source: a path, an open binary file, or samples, as `open_source` takes them.
     modality: "a" sound, "v" lips, "av" both, "auto" what the recording offers and the model was trained for.
-    face: whose lips: "auto" who speaks, "largest", or the number of a face, as words have it.
+    face: the face to read lips from: "auto" the one that speaks, "largest", or the number of a face in the transcript.
     search: None for greedy search.
     on_progress: called with the media seconds done.
 
-    There are no words where neither sound nor lips are near. Raises MediaError when the recording cannot be read or
+    Silence without lips gives no words. Raises MediaError when the recording cannot be read or
     lacks what the modality needs or the face that was asked for, ModelError when the model cannot use it, ConfigError
     for an unknown modality or face, ValueError for an array that is no sound.
     """
@@ -109,7 +109,7 @@ def _what_to_use(card: Card, recording: Source, modality: ModalityChoice) -> _Us
     if sound and card.modalities == ("v",):
         if not picture:
             raise MediaError(f"{name}: has no video", remedy=f"use a model that hears; {card.name} only reads lips")
-        # Lips are all that this model knows, so the sound is left out, and that is said.
+        # This model knows lips only, so the sound is left out, with a warning.
         warning = f"recognised from the lips alone: model {card.name} was not trained for sound"
         return _Use(sound=False, picture=True, warnings=(warning,))
     if sound and picture and "av" not in card.modalities:  # trained for each alone: the sound is the better one
@@ -149,7 +149,7 @@ class _FrameJoiner:
 
 
 class _WordJoiner:
-    """Joins windows of an engine that gives words only: each word belongs to the window in whose core it begins."""
+    """Joins windows of an engine that gives words only: a word belongs to the window that decides on its beginning."""
 
     def __init__(self, engine: Engine[Any, Any], search: Search) -> None:
         self._engine, self._search = engine, search
@@ -163,7 +163,7 @@ class _WordJoiner:
         for word in words:
             start_s, end_s = word.start_s + first_s, word.end_s + first_s
             frames = reach[int(word.start_s / FRAME_S) : max(1, int(np.ceil(word.end_s / FRAME_S)))]
-            # The last window keeps all that is left. Words of silence are invented, as some models do.
+            # Some models invent words for silence; those are dropped.
             in_core = window.keep[0] <= start_s / FRAME_S < window.keep[1]
             if in_core and frames.any():
                 self._words.append(word._replace(start_s=start_s, end_s=end_s))
@@ -191,7 +191,7 @@ def window_log_probs(engine: FrameEngine[Any, Any], search: FrameSearch[Any], wi
 
 
 def _encode(engine: Engine[Any, Any], window: Window) -> tuple[Any, Any]:
-    """Encoded sound and lips of a window, None for what it lacks.
+    """Encoded sound and lips of a window; None for a missing side.
 
     Sound that is silent throughout counts as absent if there are lips: an engine makes noise of it.
     """
@@ -216,7 +216,7 @@ def _within_reach(window: Window) -> Present:
 
 
 class _Record:
-    """What was there to recognise from, slot by slot and frame by frame, small enough to keep for hours."""
+    """The sound and lips of a recording, slot by slot and frame by frame, small enough to keep for hours."""
 
     def __init__(self) -> None:
         self.spans: dict[int, tuple[int, int]] = {}

@@ -54,7 +54,7 @@ def windows(
     """The windows of a recording in order. Decoding, face finding and the caller's work run side by side.
 
     sound, picture: which streams to read; the recording must have them.
-    face: whose lips the windows hold, as `face_choice` takes it; with sound, "auto" is the face that speaks.
+    face: the face to read lips from, as `face_choice` takes it; with sound, "auto" is the face that speaks.
     core_s: the length that a window decides on; infinity for one window of the whole recording.
     margin_s: how much a window holds on either side of it.
     on_slot: called, in another thread, with the lips of all faces, slot by slot.
@@ -67,7 +67,7 @@ def windows(
     # The choice reads the sound a second time, in another thread and a second or two away; that costs 5 ms a second.
     audio_of_choice: Iterator[Samples] = iter(())
     if face == "auto" and sound and picture:
-        audio_of_choice = source.blocks(None)  # the other reader reports what is wrong
+        audio_of_choice = source.blocks(None)  # the other reader reports damage
         choice = SpeakingFace(audio_of_choice)
     slots: Iterator[LipSlot] = iter(())
     if picture:

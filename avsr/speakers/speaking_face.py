@@ -1,4 +1,4 @@
-"""The choice of the face that speaks: the face whose mouth goes with the sound."""
+"""The choice of the face that speaks: the face with the mouth that goes with the sound."""
 
 from __future__ import annotations
 

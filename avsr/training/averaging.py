@@ -20,7 +20,7 @@ def average_checkpoints(shares: Sequence[tuple[Path, float]], output: Path) -> P
     """Write the weighted mean of checkpoints as a checkpoint to the folder `output`, and return that folder.
 
     shares: checkpoint folders, each with its weight, above 0. The weights add up to 1. Buffers that are no floating
-        point numbers, such as counts of batches, are those of the first checkpoint.
+        point numbers, such as counts of batches, come from the first checkpoint.
 
     Raises ConfigError for wrong weights and for checkpoints of different configurations or vocabularies, ModelError for
     a folder that is no checkpoint.

@@ -33,7 +33,7 @@ class CorpusConfig:
     """Leave out longer utterances; None to leave out none."""
 
     made_with: str = field(default="", compare=False)  # advice: a run with other advice is the same run
-    """The command that makes the manifest, which the error names if there is none; "" for a prepared corpus."""
+    """The command that makes the manifest, for the error about a missing one; "" for a prepared corpus."""
 
     def __post_init__(self) -> None:
         if self.per_epoch is not None and self.per_epoch < 1:

@@ -41,7 +41,7 @@ class EncodedLips(NamedTuple):
 
     frames: LipFrames
     lengths: Tensor
-    """Frames of each item without padding, int64 [B]: as many as those of the sound they were encoded for."""
+    """Frames of each item without padding, int64 [B]: the same numbers as for the sound they were encoded for."""
     crops: Sequence[Crops]
     present: Sequence[Present]
 
