@@ -7,14 +7,12 @@ H W pixels, D width.
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import resnet18
-from torchvision.ops import Conv2dNormActivation
 
 from avsr.families.own.config import VisualEncoderConfig
 from avsr.grid import LIP_INPUT_PX
@@ -50,11 +48,8 @@ class LightTrunk(nn.Module):
         self.width = width
         stem, *later = channels
         sizes = [slots, stem, *later]
-        layers = [Conv2dNormActivation(slots, stem, 5, stride=4, padding=1)]
-        layers += [
-            Conv2dNormActivation(before, after, 3, stride=2, padding=1)
-            for before, after in zip(sizes[1:], sizes[2:], strict=False)
-        ]
+        layers = [_stage(slots, stem, kernel=5, stride=4)]
+        layers += [_stage(before, after, kernel=3, stride=2) for before, after in itertools.pairwise(sizes[1:])]
         self.stages = nn.Sequential(*layers)
         self.project = nn.Linear(later[-1] * 9, width)
 
@@ -74,6 +69,8 @@ class ResNetTrunk(nn.Module):
     width = 512
 
     def __init__(self, slots: int) -> None:
+        from torchvision.models import resnet18  # takes longer to import than a light model takes to run
+
         super().__init__()
         self.resnet = resnet18()
         self.resnet.conv1 = nn.Conv2d(slots, 64, 7, stride=2, padding=3, bias=False)
@@ -85,6 +82,11 @@ class ResNetTrunk(nn.Module):
 
     def forward(self, windows_NSHW: Tensor) -> Tensor:
         return self.resnet(windows_NSHW)
+
+
+def _stage(channels_in: int, channels_out: int, *, kernel: int, stride: int) -> nn.Sequential:
+    convolution = nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))
 
 
 def _trunk(config: VisualEncoderConfig) -> LightTrunk | ResNetTrunk:
@@ -123,6 +125,8 @@ class VisualEncoder(nn.Module):
     @property
     def mflop_per_slot(self) -> float:
         """Cost of the trunk for one slot, in millions of operations. A multiplication and an addition count as two."""
+        from torch.utils.flop_counter import FlopCounterMode
+
         trunk = copy.deepcopy(self.trunk).to("meta").eval()
         with FlopCounterMode(display=False) as counter:
             trunk(torch.empty(1, self.config.stem_slots, LIP_INPUT_PX, LIP_INPUT_PX, device="meta"))
