@@ -38,7 +38,9 @@ def main() -> int:
         unfinished.touch()
         print(f"avsr: installing into {environment}: about 6 GB, which takes some minutes", file=sys.stderr)
         pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
-        done = subprocess.run([*pip, "-c", "constraints.txt", "-e", ".[train,serve,dev]"], stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [*pip, "-c", "constraints.txt", "-e", ".[train,serve,dev,docs]"], stdin=subprocess.DEVNULL
+        )
         unfinished.unlink()
         if done.returncode:
             print("avsr: pip failed, as it says above; run the same command again", file=sys.stderr)
