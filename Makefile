@@ -1,6 +1,7 @@
 # make demo    transcribe the demo clip, offline, and show what comes out
 # make test    run the tests
 # make lint    check style and types
+# make docs    build the documentation with the API reference into site/
 #
 # Each installs avsr into .venv first, unless that is done: with the versions in constraints.txt. Other settings:
 #   make PYTHON=/path/to/python3.11   make VENV=/path/to/environment
@@ -16,7 +17,7 @@ ifneq ($(wildcard $(STAMP)),)
 $(shell $(VENV)/bin/python -c '' >/dev/null 2>&1 || rm -f $(STAMP))
 endif
 
-.PHONY: help demo test lint
+.PHONY: help demo test lint docs
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +35,9 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(STAMP)
+	$(VENV)/bin/mkdocs build --strict --quiet
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "avsr: no Python 3.10, 3.11 or 3.12 on the PATH; install one, or name it:" \
