@@ -3,7 +3,7 @@
     python experiments/ablations.py --noise work/corpora/noise/noise_train
     python experiments/ablations.py --noise work/corpora/noise/noise_train --only gated concatenated --epochs 12
 
-The corpora must have been prepared (README, "Train your own"). Rows about the fusion train it anew for --epochs epochs
+The corpora must have been prepared (docs/training.md). Rows about the fusion train it anew for --epochs epochs
 between the encoders of the shipped model, others train a side from nothing, "from-scratch" both together, and "staged"
 the fusion between sides of so short runs. Each is then evaluated with `avsr evaluate` in
 babble, white noise and recordings of the training folder, one seed: test noise is not touched. Runs lie in

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train grid-tiny as it was trained, from what README.md, "Train your own", prepares. Interrupted, it goes on where it
+# Train grid-tiny as it was trained, from the data that docs/training.md prepares. Interrupted, it goes on where it
 # was when started again. Further words go to each `avsr train`: --quiet, or settings such as optimizer.epochs=1.
 set -euo pipefail
 runs=runs/grid-tiny

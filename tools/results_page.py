@@ -26,7 +26,7 @@ from avsr.grid import Modality
 
 INTRODUCTION = (
     "In percent, with 95 % intervals of a bootstrap over utterances.",
-    "Made by `tools/results_page.py` from the evaluations in README.md.",
+    "Made by `tools/results_page.py` from the evaluations in docs/evaluation.md.",
 )
 
 
