@@ -295,5 +295,5 @@ class TestMistakes:
         monkeypatch.setitem(sys.modules, "sounddevice", None)
         assert main(["stream", "--mic"]) == 1
         assert capsys.readouterr().err == (
-            "avsr: the microphone needs the package sounddevice; pip install 'avsr[mic]'\n"
+            "avsr: the microphone needs the package sounddevice; pip install '.[mic]'\n"
         )

@@ -595,7 +595,7 @@ class TestCommand:
     ) -> None:
         monkeypatch.setitem(__import__("sys").modules, "fastapi", None)
         assert main(["serve", "--no-open"]) == 1
-        assert capsys.readouterr().err.endswith("; pip install 'avsr[serve]'\n")
+        assert capsys.readouterr().err.endswith("; pip install '.[serve]'\n")
 
     def test_files_of_the_page_are_in_the_package(self) -> None:
         page = Path(avsr.__file__).parent / "assets" / "page"

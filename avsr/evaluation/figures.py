@@ -37,7 +37,7 @@ def check_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise AvsrError(f"the report needs the package {error.name}", remedy="pip install 'avsr[report]'") from None
+        raise AvsrError(f"the report needs the package {error.name}", remedy="pip install '.[report]'") from None
 
 
 def curves_of(results: Results, beside: Sequence[Results]) -> list[Curve]:

@@ -232,7 +232,7 @@ def room_filter(reverberation_s: float, room: int) -> Filter:
         import pyroomacoustics
     except ImportError as error:
         raise ConfigError(
-            "rooms need pyroomacoustics", got=error, remedy="pip install 'avsr[rooms]', or use reverb with recordings"
+            "rooms need pyroomacoustics", got=error, remedy="pip install '.[rooms]', or use reverb with recordings"
         ) from error
     pyroomacoustics.constants.set("num_threads", 1)  # threads would add up in another order
     stream = hashlib.shake_128(f"room/{reverberation_s}/{room}".encode()).digest(36)

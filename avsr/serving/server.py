@@ -69,7 +69,7 @@ def require_extra() -> None:
         import uvicorn  # noqa: F401
         import websockets  # noqa: F401
     except ImportError as error:
-        raise AvsrError("avsr serve needs more packages", got=error, remedy="pip install 'avsr[serve]'") from error
+        raise AvsrError("avsr serve needs more packages", got=error, remedy="pip install '.[serve]'") from error
 
 
 def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:

@@ -47,7 +47,7 @@ class Microphone:
         try:
             import sounddevice
         except ImportError:
-            raise MediaError("the microphone needs the package sounddevice", remedy="pip install 'avsr[mic]'") from None
+            raise MediaError("the microphone needs the package sounddevice", remedy="pip install '.[mic]'") from None
         except OSError as error:
             raise MediaError(
                 "the microphone needs the PortAudio library",

@@ -114,7 +114,7 @@ def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Rea
         import lightning  # noqa: F401
         import tensorboard  # noqa: F401
     except ImportError as error:
-        raise AvsrError(f"training needs the package {error.name}", remedy="pip install 'avsr[train]'") from None
+        raise AvsrError(f"training needs the package {error.name}", remedy="pip install '.[train]'") from None
     import torch
 
     from avsr.training.data import TrainingSet
