@@ -294,6 +294,4 @@ class TestMistakes:
     ) -> None:
         monkeypatch.setitem(sys.modules, "sounddevice", None)
         assert main(["stream", "--mic"]) == 1
-        assert capsys.readouterr().err == (
-            "avsr: the microphone needs the package sounddevice; pip install '.[mic]'\n"
-        )
+        assert capsys.readouterr().err == ("avsr: the microphone needs the package sounddevice; pip install '.[mic]'\n")
