@@ -1,8 +1,8 @@
-"""The one pool of processes: the same work on many items, here or in several processes.
+"""The one pool of processes: the same work on many items, in this process or in several.
 
-Processes are started afresh ("spawn"), because MediaPipe, CUDA and ffmpeg threads hang or fail in forked ones. Each
-opens its work once and holds one item at a time, so memory does not grow with the number of items. A process that dies
-costs its item and no other; processes end with their parent, however it ends.
+Processes are spawned, because MediaPipe, CUDA and ffmpeg threads hang or fail in forked ones. Each process opens its
+work once and holds one item at a time, so memory does not grow with the number of items. If a process dies, its item is
+lost and all others are done. Processes end when their parent ends, even if it is killed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -29,7 +30,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Report = Callable[[Any], None]
-"""Tells the parent something while an item is being worked on: its progress, or a part of its result."""
+"""Sends the parent a value while an item is being worked on, such as its progress or a part of its result."""
 
 STOP_TIMEOUT_S = 2.0
 
@@ -41,15 +42,15 @@ class Crew:
     """How many processes work, and how."""
 
     workers: int
-    """Processes; 0: none but this one."""
+    """Number of processes; 0 to work in this process."""
     threads: int | None = None
-    """Of torch in each process; None for a fair share of the cores. This process keeps its own."""
+    """Threads of torch in each process; None for an equal share of the cores. Does not apply to this process."""
     explain: Callable[[Exception], AvsrError] | None = None
-    """Makes an AvsrError of the error of an item; None keeps AvsrErrors and names others. Picklable."""
+    """Turns an error of the work into the outcome of the item; None for `as_avsr_error`. Picklable."""
     around: Callable[[], AbstractContextManager[Any]] | None = None
-    """Entered in each process around all its work, as for logging. Picklable."""
+    """A context that each process enters before it opens its work, for example for logging. Picklable."""
     finishes: bool = False
-    """Whether processes finish their items when the work is stopped early, instead of being ended at once."""
+    """Whether processes finish the items they hold when the work is stopped early; False ends them at once."""
 
 
 def run(
@@ -59,13 +60,15 @@ def run(
     *,
     on_report: Callable[[int, Any], None] | None = None,
 ) -> Generator[tuple[int, Result | AvsrError], None, None]:
-    """The outcome of each item as it comes: its index, and its result or the error.
+    """The index and the outcome of each item, in the order in which they are done.
 
-    open_work: called once in each process; picklable.
-    on_report: called with the index of an item and what its work reported.
+    An outcome is the result, or an AvsrError if the work raised or its process died.
 
-    Closing the iterator, or an interrupt, ends all processes. Raises what `open_work` raises, and AvsrError when
-    processes die before they can work.
+    open_work: makes the work; called once in each process. Picklable, as are items, reports and results.
+    on_report: called in this process with the index of an item and a value that its work reported.
+
+    Closing the iterator, or an interrupt, ends all processes. Raises the error of `open_work`, which several processes
+    turn into an AvsrError; the error of `on_report`; and AvsrError if processes die before they can work.
     """
     report = on_report or _ignore
     if crew.workers == 0:
@@ -81,9 +84,10 @@ def run(
             for ready in wait([worker.connection for worker in busy]):
                 worker = next(worker for worker in busy if worker.connection is ready)
                 try:
-                    kind, value = worker.connection.recv()
-                except (EOFError, ConnectionError):
+                    message = worker.connection.recv_bytes()
+                except (EOFError, OSError):  # OSError: it died in the middle of a message
                     busy.remove(worker)
+                    worker.connection.close()
                     death = _death(worker.process)
                     if worker.index is not None:
                         yield worker.index, death
@@ -92,6 +96,7 @@ def run(
                     elif waiting and not busy:
                         raise death from None  # it died while opening its work, as another one would
                     continue
+                kind, value = pickle.loads(message)
                 if kind == "unusable":
                     raise value
                 if kind == "report":
@@ -114,20 +119,24 @@ def run(
             else:
                 worker.process.terminate()
         for worker in busy + leaving:
+            if crew.finishes:
+                worker.drain()
             worker.process.join(None if crew.finishes else STOP_TIMEOUT_S)
             if worker.process.is_alive():
                 worker.process.kill()
+                worker.process.join()
             worker.connection.close()
 
 
 def map_in_order(
     open_work: Callable[[], Callable[[Item], Result]], items: Sequence[Item], workers: int
 ) -> Generator[Result, None, None]:
-    """The result of each item, in order, while others are still being worked on.
+    """The result of each item, in the order of the items, while later items are still being worked on.
 
-    open_work: called once in each process; picklable. workers: processes; 0: none but this one.
+    open_work: makes the work; called once in each process. Picklable, as are items and results.
+    workers: number of processes; 0 to work in this process.
 
-    Raises what the work raises, and AvsrError when a process is killed. Closing the iterator ends all processes.
+    Raises AvsrError for the first item that failed. Closing the iterator ends all processes.
     """
     held: dict[int, Result] = {}
     upcoming = 0
@@ -143,7 +152,7 @@ def map_in_order(
 
 
 def limit_threads(count: int) -> None:
-    """Let torch compute on `count` threads in this process, whether it is imported already or later."""
+    """Let torch compute on `count` threads in this process. Torch may be imported before or after the call."""
     if "torch" in sys.modules:
         import torch
 
@@ -154,7 +163,7 @@ def limit_threads(count: int) -> None:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread inside the block, if it is imported by now."""
+    """Let torch compute on one thread inside the block. Does nothing if torch is not imported yet."""
     if "torch" not in sys.modules:
         yield
         return
@@ -169,28 +178,39 @@ def one_thread() -> Iterator[None]:
 
 
 def as_avsr_error(error: Exception) -> AvsrError:
-    """Any error as one of ours: an AvsrError unchanged, others named by their kind."""
+    """An AvsrError unchanged; any other error as an AvsrError that names its kind."""
     logger.debug("traceback", exc_info=error)
-    return error if isinstance(error, AvsrError) else AvsrError(f"unexpected {type(error).__name__}", got=error)
+    if isinstance(error, AvsrError):
+        return error
+    return AvsrError(f"unexpected {type(error).__name__}", got=error if str(error) else None)
 
 
 @dataclasses.dataclass
 class _Worker:
-    """A process, our end of the pipe to it, and the index of the item it holds, if any."""
+    """A process as its parent sees it."""
 
     process: BaseProcess
     connection: Connection
+    """The parent's end of the pipe."""
     index: int | None = None
+    """Of the item that the process holds; None if it holds no item."""
 
     def send(self, item: tuple[Any] | None) -> None:
+        """Give the process its next item, or None to let it end."""
         try:
             self.connection.send(item)
         except ConnectionError:
             logger.debug("process %s died before it could be given work", self.process.pid)  # the next wait() tells
 
+    def drain(self) -> None:
+        """Read until the process ends: a process that sends a large result waits for a reader."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self.connection.recv_bytes()
+
 
 class _ReportError(BaseException):
-    """Carries an error of the listener past the work: errors of the work itself are outcomes."""
+    """Carries an error of the listener through the work. Not an Exception: `_attempt` must not make it an outcome."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -228,7 +248,7 @@ def _start(open_work: Callable[[], Any], crew: Crew) -> _Worker:
 
 
 def _serve(connection: Connection, open_work: Callable[[], Callable[[Any, Report], Any]], crew: Crew) -> None:
-    """Life of a process: open the work, then do items until told to stop or left alone."""
+    """The main function of a process: open the work, then do items until the parent sends None or is gone."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     limit_threads(crew.threads or max(1, (os.cpu_count() or 1) // crew.workers))
     with crew.around() if crew.around else contextlib.nullcontext():
@@ -241,7 +261,10 @@ def _serve(connection: Connection, open_work: Callable[[], Callable[[Any, Report
             connection.send(("ready", None))
             while (item := connection.recv()) is not None:
                 outcome = _attempt(work, item[0], lambda value: connection.send(("report", value)), crew.explain)
-                connection.send(("outcome", outcome))
+                try:
+                    connection.send(("outcome", outcome))
+                except Exception as error:  # the result cannot be pickled, and nothing of it was sent
+                    connection.send(("outcome", (crew.explain or as_avsr_error)(error)))
         except (EOFError, ConnectionError):
             logger.debug("nobody waits for this process any more")
 
@@ -264,7 +287,7 @@ def _without_reports(open_work: Callable[[], Callable[[Item], Result]]) -> Calla
 
 
 def _ignore(index: int, value: Any) -> None:
-    """Takes reports when nobody listens."""
+    """A listener that does nothing."""
 
 
 def _death(process: BaseProcess) -> AvsrError:
@@ -278,7 +301,7 @@ def _death(process: BaseProcess) -> AvsrError:
 
 
 def _exit_with_parent() -> None:
-    """Wait for the parent to end, then end too: a parent that was killed cannot say so."""
+    """Wait until the parent has ended, then end this process: a killed parent cannot stop it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -130,7 +130,11 @@ def their_changes(folder: Path) -> dict[str, Change]:
             sources = {"reverb": {"ir_path": folder / "rir"}, "noise": {"sounds_path": folder / "noise"}}.get(step, {})
             transforms[step] = getattr(audiomentations, kind)(**options, **sources, p=1.0)
     composed = transforms | {"chain": audiomentations.Compose([transforms[step] for step in CHAIN])}
-    return {step: lambda samples, random, t=transform: t(samples, RATE) for step, transform in composed.items()}
+
+    def change(transform: Callable[[Samples, int], Samples]) -> Change:
+        return lambda samples, random: transform(samples, RATE)
+
+    return {step: change(transform) for step, transform in composed.items()}
 
 
 def measure(ours: Change, theirs: Change | None, speech: list[Samples], rounds: int) -> list[float]:

@@ -150,7 +150,8 @@ def nemo_passes(folder: Path, case: Case, width: int, layers: int) -> Callable[[
             return encoder(audio_signal=mel, length=torch.tensor([mel.shape[2]]))[0].transpose(1, 2)
 
         return whole
-    encoder.set_default_att_context_size([CACHE_FRAMES, case.right])
+    right = case.right
+    encoder.set_default_att_context_size([CACHE_FRAMES, right])
     encoder.setup_streaming_params()
     caches = list(encoder.get_initial_cache_state(batch_size=1))
     past: Any = None
@@ -159,7 +160,7 @@ def nemo_passes(folder: Path, case: Case, width: int, layers: int) -> Callable[[
         nonlocal past
         is_first = past is None
         if is_first:  # the first chunk has no past, and one mel frame more than whole encoder frames
-            mel = mel[:, :, : 8 * case.right + 1]
+            mel = mel[:, :, : 8 * right + 1]
             past = mel[:, :, :0]
         chunk = torch.cat((past, mel), dim=2)
         past = torch.nn.functional.pad(chunk, (9, 0))[:, :, -9:]
@@ -186,16 +187,17 @@ def our_passes(folder: Path, case: Case, width: int, layers: int, half: bool) ->
     archive = folder / f"{case.model}.nemo"
     if not archive.exists():
         write_archive(archive, case.model, width, layers, folder / f"{case.model}.ckpt")
-    encoder = avsr.load(archive, device="cpu", dtype=torch.bfloat16 if half else None).network.audio_encoder
+    encoder = avsr.load(archive, device="cpu", dtype="bfloat16" if half else "float32").model.network.audio_encoder
     if case.right is None:
         return lambda mel: encoder(mel, torch.tensor([mel.shape[2]]))[0]
-    context = AttentionContext(style="chunked", left=CACHE_FRAMES, right=case.right)
+    right = case.right
+    context = AttentionContext(style="chunked", left=CACHE_FRAMES, right=right)
     state = encoder.initial_state(1, torch.device("cpu"), torch.float32, context)
 
     def step(mel: Any) -> Any:
         nonlocal state
         if state.subsampling.past[0].shape[2] == 2:  # the first chunk
-            mel = mel[:, :, : 8 * case.right + 1]
+            mel = mel[:, :, : 8 * right + 1]
         out, _, state = encoder(mel, torch.tensor([mel.shape[2]]), state, context)
         return out
 
@@ -293,7 +295,8 @@ def compare(index: int, folder: Path, options: argparse.Namespace) -> str:
     for _ in range(turns):
         times.append((nemo.run()["seconds"], ours.run()["seconds"]))
     nemo_mib, our_mib = nemo.run("save")["mib"], ours.run("save")["mib"]
-    nemo.close(), ours.close()
+    nemo.close()
+    ours.close()
     first, second = torch.load(folder / "nemo.out"), torch.load(folder / "ours.out")
     difference = float((first - second[:, : first.shape[1]]).abs().max())
     nemo_s, our_s = (statistics.median(t[side] for t in times) for side in (0, 1))

@@ -23,6 +23,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ def product_flop(encoder: AudioEncoder, mel_frames: int, frames: int) -> float:
     time, bins = mel_frames, N_MELS
     for stage in subsampling.stages:
         time, bins = time // 2, (bins + 1) // 2
-        convolutions = [stage] if isinstance(stage, nn.Conv2d) else list(stage.children())
+        convolutions = [conv for conv in stage.modules() if isinstance(conv, nn.Conv2d)]
         total += sum(2.0 * conv.weight.numel() * time * bins for conv in convolutions)
     sight = Sight(attention, frames)
     for block in encoder.conformer.blocks:
@@ -127,7 +128,7 @@ def most_held_mib(run: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def measure(kind: str, seconds: int, width: int, layers: int, threads: int, runs: int, queue) -> None:
+def measure(kind: str, seconds: int, width: int, layers: int, threads: int, runs: int, queue: Queue[Row]) -> None:
     torch.set_num_threads(threads)
     encoder = build(kind, width, layers)
     mel, lengths = torch.randn(1, N_MELS, 100 * seconds), torch.tensor([100 * seconds])
@@ -167,7 +168,7 @@ def draw(rows: list[Row], path: Path) -> None:
         for panel, values in zip(panels, ("taken_s", "process_mib"), strict=True):
             numbers = [getattr(row, values) for row in of_kind]
             panel.plot([row.seconds for row in of_kind], numbers, marker="o", label=labels[kind])
-    for panel, title in zip(panels, ("time, s", "memory besides the weights, MiB"), strict=True):
+    for panel, title in zip(panels, ("time, s", "memory without the weights, MiB"), strict=True):
         panel.set(xscale="log", yscale="log", xlabel="seconds of sound", title=title)
         panel.grid(alpha=0.3)
     panels[0].legend()
@@ -182,7 +183,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=17)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5, help=f"one from {ONE_RUN_SECONDS} s on")
-    parser.add_argument("--rows", type=Path, help="JSON lines: what is there is not measured again, the rest is added")
+    parser.add_argument("--rows", type=Path, help="JSON lines: cases in it are not measured again, others are added")
     parser.add_argument("--plot", type=Path, help="a picture to draw")
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")

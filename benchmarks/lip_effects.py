@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -41,9 +43,11 @@ def effects_table(runs: int) -> None:
     names = [field.name for field in dataclasses.fields(LipEffects)]
     chances = {name: LipEffects(**{name: 1.0}) for name in names}
     chances["all of them"] = LipEffects(**dict.fromkeys(names, 1.0))
-    cases = {name: lambda r, e=effects: apply_effects(crops, presence, e, r) for name, effects in chances.items()}
-    cases["view (lips: 1.0)"] = lambda r: vary_lips(crops, 1.0, r)
-    cases["centre crop"] = lambda r: centre_crop(crops).copy()
+    cases: dict[str, Callable[[np.random.Generator], object]] = {
+        name: functools.partial(apply_effects, crops, presence, effects) for name, effects in chances.items()
+    }
+    cases["view (lips: 1.0)"] = functools.partial(vary_lips, crops, 1.0)
+    cases["centre crop"] = lambda random: centre_crop(crops).copy()
     times: dict[str, list[float]] = {name: [] for name in cases}
     for run in range(runs + 1):
         for name, work in cases.items():

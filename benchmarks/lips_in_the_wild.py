@@ -347,13 +347,15 @@ class OthersPreparation:
             shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         for detector in self._detectors:
             points = [self._points(detector, rgb) for rgb in shown]
-            known = [number for number, found in enumerate(points) if found is not None]
+            known = {number: found for number, found in enumerate(points) if found is not None}
             if known:
                 break
         else:
             raise RuntimeError("no face")
-        filled = np.stack([np.stack([np.interp(range(len(points)), known, [points[k][part, axis] for k in known])
-                                     for axis in (0, 1)], axis=-1) for part in range(4)], axis=1)  # fmt: skip
+        filled = np.empty((len(shown), 4, 2))
+        for part, axis in np.ndindex(4, 2):
+            values = [found[part, axis] for found in known.values()]
+            filled[:, part, axis] = np.interp(range(len(shown)), list(known), values)
         return np.stack([self._crop(rgb, filled, number) for number, rgb in enumerate(shown)])
 
     @staticmethod
@@ -410,8 +412,8 @@ def speed(media: Path, finder: FaceFinder, seconds: float = 30.0, runs: int = 4)
                 )
         best = {name: min(values) for name, values in walls.items()}
         print(f"speed: best of {runs}: {seconds / best['avsr']:.1f} x real time, other {seconds / best['other']:.1f} x")
-        for kind, used in (("time", walls), ("CPU time", cpus)):
-            ratios = [other / ours for ours, other in zip(used["avsr"], used["other"], strict=True)]
+        for kind, taken in (("time", walls), ("CPU time", cpus)):
+            ratios = [other / ours for ours, other in zip(taken["avsr"], taken["other"], strict=True)]
             print(
                 f"speed: other's {kind} over ours, run by run {', '.join(f'{ratio:.2f}' for ratio in ratios)}, "
                 f"median {np.median(ratios):.2f}"

@@ -20,6 +20,7 @@ import torch
 
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.families.own.config import AudioEncoderConfig, ModelConfig
+from avsr.families.own.family import make_model
 from avsr.families.own.network import Network
 from avsr.nn.shape import AttentionContext, ConformerShape
 from avsr.recognizer import Recognizer
@@ -37,7 +38,7 @@ def large_model() -> Recognizer:
         name="large", vocabulary_size=1000, mel=MelConfig(), audio_encoder=encoder, visual_encoder=None, fusion=None
     )
     torch.manual_seed(1)
-    return Recognizer(Network(config), WordTokenizer([f"w{index}" for index in range(1000)]))
+    return Recognizer(make_model(Network(config), WordTokenizer([f"w{index}" for index in range(1000)])))
 
 
 def main() -> None:
@@ -58,8 +59,7 @@ def main() -> None:
         if arguments.whole:
             with wave.open(str(path)) as file:
                 samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
-            frames = recognizer.log_probs([samples])[0].shape[1]
-            said = f"{frames} frames"
+            said = f"{len(recognizer.log_probs([samples])[0])} frames"
         else:
             said = f"{len(recognizer.transcribe(path).words)} words"
         taken = time.perf_counter() - started

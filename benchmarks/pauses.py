@@ -19,13 +19,12 @@ import numpy as np
 
 import avsr
 from avsr.datasets.manifest import load_lips, load_samples, read_manifest
-from avsr.decoding.greedy import greedy
-from avsr.errors import AvsrError, DataError
+from avsr.decoding.search import Search
+from avsr.errors import AvsrError, ConfigError, DataError
+from avsr.grid import SLOT_S, SLOT_SAMPLES
 from avsr.randomness import generator
 
 ROOM_RMS = 1e-4
-SLOT_S = 0.04
-SLOT_SAMPLES = 640
 
 
 def main() -> None:
@@ -37,8 +36,9 @@ def main() -> None:
     parser.add_argument("--chunk-ms", type=int, help="live, in such chunks; default whole recordings")
     arguments = parser.parse_args()
     recognizer = avsr.load(arguments.model)
-    if arguments.chunk_ms:
-        recognizer = recognizer.in_chunks(arguments.chunk_ms)
+    if recognizer.model.frames is None:
+        raise ConfigError(f"model {recognizer.name} gives words alone", remedy="use a model with log-probabilities")
+    search = recognizer.model.frames.frame_search(Search())
     utterances = [u for u in read_manifest(arguments.manifest) if u.split == arguments.split and u.audio and u.video]
     if not utterances:
         raise DataError("--split", got=arguments.split, expected="a split with clips that have sound and lips")
@@ -56,8 +56,9 @@ def main() -> None:
             seen = [np.pad(lips, ((slots, slots), (0, 0), (0, 0)), mode="edge")], [np.pad(presence, slots, mode="edge")]
             given: dict[str, Any] = {"a": (sound,), "v": (None, *seen), "av": (sound, *seen)}
             for modality, inputs in given.items():
-                log_probs, _ = recognizer.log_probs(*inputs)
-                texts[modality].append(recognizer.tokenizer.decode(greedy(log_probs[0], recognizer.network.blank_id)))
+                log_probs_TV = recognizer.log_probs(*inputs, chunk_ms=arguments.chunk_ms)[0]
+                words = search.words(search.step(log_probs_TV, search.initial_state()))
+                texts[modality].append(" ".join(word.word for word in words))
         cells = []
         for said in texts.values():
             counts = jiwer.process_words(references, said)

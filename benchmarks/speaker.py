@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 import avsr
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
-from avsr.grid import SLOT_SAMPLES
+from avsr.grid import SLOT_S, SLOT_SAMPLES
 from avsr.lips.faces import Face, FaceFinder
 from avsr.lips.slots import LipSlot, Slot
 from avsr.lips.tracker import LipTracker, extract_lips
@@ -41,7 +41,6 @@ from avsr.speakers.offset import estimate_offset, lag_evidence
 from avsr.speakers.speaking_face import SpeakingFace
 from avsr.speakers.synchrony import SynchronyStream, loud_slots, mouth_pixels
 
-SLOT_S = 0.04
 HEARD, SILENT = 0, 1
 
 
@@ -266,13 +265,13 @@ def measure_files(paths: Sequence[Path]) -> None:
     """Print offsets for videos of one talker each, and how often a mouth matches its own sound better than another."""
     towers = []
     for path in paths:
-        lips, samples = extract_lips(path), read_audio(path)
-        slots = len(lips.crops)
+        track, samples = extract_lips(path), read_audio(path)
+        slots = len(track.crops)
         samples = np.pad(samples, (0, max(0, slots * SLOT_SAMPLES - len(samples))))[: slots * SLOT_SAMPLES]
         film = Clip.__new__(Clip)
-        film.crops, film.present = lips.crops, lips.present
+        film.crops, film.present = track.crops, track.present
         towers.append((*embeddings(film, samples), loud_slots(samples)))
-        offset = estimate_offset(lag_evidence(towers[-1][0], lips.present, towers[-1][1]))
+        offset = estimate_offset(lag_evidence(towers[-1][0], track.present, towers[-1][1]))
         print(f"  {path.name}: offset {offset.ms:+.0f} ms, confidence {offset.confidence:.2f}")
     for count in (25, 50):
         wins = []

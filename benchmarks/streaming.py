@@ -33,8 +33,12 @@ import torch
 from numpy.typing import NDArray
 
 import avsr
+from avsr.arrays import Crops, LogProbs, Samples
 from avsr.datasets.manifest import Utterance, load_lips, load_samples, read_manifest
+from avsr.decoding.search import Search
+from avsr.errors import AvsrError, ConfigError
 from avsr.evaluation.statistics import count_errors, paired_test, resampling, word_error_rate
+from avsr.grid import SLOT_S, SLOT_SAMPLES
 from avsr.noise.library import read_noise_folder
 from avsr.noise.mixing import mix
 from avsr.processes import map_in_order
@@ -43,13 +47,9 @@ from avsr.recognizer import Recognizer
 from avsr.streaming import Session
 
 BLOCK = 320  # samples: 20 ms
-SLOT_S = 0.04
 SNRS_DB = (None, 5.0, 0.0, -5.0)
 BABBLE_VOICES = 8
 PARTS = ("equal", "chunks", "loss", "soak", "sessions")
-
-Crops = NDArray[np.uint8]
-Samples = NDArray[np.float32]
 
 
 class Shown(NamedTuple):
@@ -162,23 +162,27 @@ def load(manifest: Path, split: str, count: int | None) -> list[Clip]:
 
 
 def equal(recognizer: Recognizer, clips: Sequence[Clip]) -> None:
-    for chunk_ms in chunk_sizes(recognizer):
-        masked = recognizer.in_chunks(chunk_ms)
+    for chunk_ms in recognizer.card.chunks_ms:
         for video in (False, True):
             worst, same = 0.0, 0
             for clip in clips:
-                parts: list[torch.Tensor] = []
+                parts: list[LogProbs] = []
                 session = recognizer.stream(chunk_ms=chunk_ms, video=video, origin_s=0.0, on_log_probs=parts.append)
                 text = listen(session, clip.samples, as_filmed(clip.crops) if video else ())
-                whole, _ = masked.log_probs([clip.samples], [clip.crops] if video else None)
-                worst = max(worst, float((torch.cat(parts) - whole[0]).abs().max()))
-                same += text == " ".join(word for word, *_ in recognizer.words(whole[0]))
+                crops = [clip.crops] if video else None
+                whole_TV = recognizer.log_probs([clip.samples], crops, chunk_ms=chunk_ms)[0]
+                worst = max(worst, float(np.abs(np.concatenate(parts) - whole_TV).max()))
+                same += text == text_of(recognizer, whole_TV)
             modality = "av" if video else "a"
             print(f"equal: {chunk_ms} ms, {modality}: largest difference {worst:.1e}, texts {same} of {len(clips)}")
 
 
-def chunk_sizes(recognizer: Recognizer) -> list[int]:
-    return [frames * recognizer.config.frame_ms for frames in recognizer.config.chunk_contexts]
+def text_of(recognizer: Recognizer, log_probs_TV: LogProbs) -> str:
+    """The text that greedy search finds. Raises ConfigError for a model that has no log-probabilities."""
+    if recognizer.model.frames is None:
+        raise ConfigError(f"model {recognizer.name} gives words alone", remedy="use a model with log-probabilities")
+    search = recognizer.model.frames.frame_search(Search())
+    return " ".join(word.word for word in search.words(search.step(log_probs_TV, search.initial_state())))
 
 
 def chunks(recognizer: Recognizer, clips: Sequence[Clip]) -> None:
@@ -187,10 +191,10 @@ def chunks(recognizer: Recognizer, clips: Sequence[Clip]) -> None:
         modality = "av" if video else "a"
         offline = []
         for clip in clips:
-            whole, _ = recognizer.log_probs([clip.samples], [clip.crops] if video else None)
-            offline.append(" ".join(word for word, *_ in recognizer.words(whole[0])))
+            whole_TV = recognizer.log_probs([clip.samples], [clip.crops] if video else None)[0]
+            offline.append(text_of(recognizer, whole_TV))
         print(f"chunks: {modality}, whole recordings: WER {word_error_rate(references, offline)}")
-        for chunk_ms in chunk_sizes(recognizer):
+        for chunk_ms in recognizer.card.chunks_ms:
             texts = [
                 listen(
                     recognizer.stream(chunk_ms=chunk_ms, video=video, origin_s=0.0),
@@ -223,16 +227,18 @@ class LossWork:
         clip = self.clips[task.clip]
         samples = self._in_noise(clip, task)
         texts: dict[str, str] = {}
-        heard: list[torch.Tensor] = []
+        heard: list[LogProbs] = []
         session = self.recognizer.stream(chunk_ms=self.chunk_ms, video=False, origin_s=0.0, on_log_probs=heard.append)
         texts["sound"] = listen(session, samples)
         for name, pattern in PATTERNS.items():
             random = generator(task.seed, clip.utterance.id, name)
-            parts: list[torch.Tensor] = []
+            parts: list[LogProbs] = []
             session = self.recognizer.stream(chunk_ms=self.chunk_ms, origin_s=0.0, on_log_probs=parts.append)
             texts[name] = listen(session, samples, list(pattern(clip.crops, random)))
             if name == "never":
-                assert torch.equal(torch.cat(parts), torch.cat(heard)), "without pictures it is not the sound alone"
+                assert np.array_equal(np.concatenate(parts), np.concatenate(heard)), (
+                    "without pictures it is not the sound alone"
+                )
         return texts
 
     def _in_noise(self, clip: Clip, task: LossTask) -> Samples:
@@ -296,11 +302,13 @@ def soak(recognizer: Recognizer, clips: Sequence[Clip], seconds: float, chunk_ms
     while stream_s < seconds:
         clip = clips[index % len(clips)]
         slots = len(clip.crops)
-        samples = np.zeros(slots * 640, np.float32)
+        samples = np.zeros(slots * SLOT_SAMPLES, np.float32)
         samples[: min(len(clip.samples), len(samples))] = clip.samples[: len(samples)]
         for slot in range(slots):
             events = session.push_video(clip.crops[slot], stream_s + SLOT_S * slot)
-            events += session.push_audio(samples[640 * slot : 640 * (slot + 1)], stream_s + SLOT_S * slot)
+            events += session.push_audio(
+                samples[SLOT_SAMPLES * slot : SLOT_SAMPLES * (slot + 1)], stream_s + SLOT_S * slot
+            )
             finals += [(event.end, event.text, index, stream_s) for event in events if event.event == "final"]
         stream_s += SLOT_S * slots
         index += 1
@@ -368,7 +376,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--split", default="dev")
-    parser.add_argument("--clips", type=int, help="only so many, evenly spread")
+    parser.add_argument("--clips", type=int, help="number of clips, evenly spread; default all")
     parser.add_argument("--model", default="grid-tiny")
     parser.add_argument("--noise", type=Path, help="folder of recordings, for loss")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, joined by commas")
@@ -400,4 +408,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AvsrError as error:
+        sys.exit(f"streaming.py: {error}")

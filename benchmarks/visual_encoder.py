@@ -12,6 +12,7 @@ with the other memory layout, for comparison. Times are the process's CPU time w
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def main() -> None:
             encoder = encoders[trunk]
             windows = torch.rand(arguments.slots, encoder.config.stem_slots, LIP_INPUT_PX, LIP_INPUT_PX, device=device)
             last = windows.contiguous(memory_format=torch.channels_last)
-            plain[trunk].trunk.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            plain[trunk].trunk.to(memory_format=torch.contiguous_format)
 
             def files(model: VisualEncoder, inputs: torch.Tensor) -> None:
                 for piece in inputs.split(TRUNK_SLOTS):
@@ -73,13 +74,13 @@ def main() -> None:
 
             def stream(model: VisualEncoder) -> None:
                 state = model.initial_state(1, device, torch.float32)
-                _, _, state = model(first, presence, one, state)  # type: ignore[misc]
+                _, _, state = model(first, presence, one, state)
                 for _ in range(steps - 1):
-                    _, _, state = model(chunk, presence[:, :2], one, state)  # type: ignore[misc]
+                    _, _, state = model(chunk, presence[:, :2], one, state)
 
-            cases[trunk, "files"] = lambda m=encoder, x=last: files(m, x)
-            cases[trunk, "files, NCHW"] = lambda m=plain[trunk], x=windows: files(m, x)
-            cases[trunk, "stream"] = lambda m=encoder: stream(m)
+            cases[trunk, "files"] = functools.partial(files, encoder, last)
+            cases[trunk, "files, NCHW"] = functools.partial(files, plain[trunk], windows)
+            cases[trunk, "stream"] = functools.partial(stream, encoder)
         times: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
         for run in range(arguments.runs + 1):
             for case, work in cases.items():
