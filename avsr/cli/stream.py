@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from avsr.streaming.events import Event
     from avsr.streaming.faults import Faults
     from avsr.streaming.live import Live
-    from avsr.streaming.source import Clock, Picture, Sound
+    from avsr.streaming.source import Clock, LivePicture, LiveSound
 
 DESCRIPTION = (
     "Recognise speech live, from a microphone and a camera, or from a file as if it were live. Prints one\n"
@@ -182,8 +182,8 @@ def _reads_lips(recognizer: Recognizer, modality: str) -> bool:
 
 def _open(
     recognizer: Recognizer,
-    sound: Iterable[Sound | None],
-    pictures: Iterable[Picture | None] | None,
+    sound: Iterable[LiveSound | None],
+    pictures: Iterable[LivePicture | None] | None,
     arguments: argparse.Namespace,
     show: _Lines,
     *,

@@ -22,7 +22,7 @@ from typing import Protocol
 from avsr.arrays import Crops, Samples
 from avsr.errors import AvsrError
 from avsr.streaming.events import Event
-from avsr.streaming.source import Clock, Pace, Picture, Sound, in_order
+from avsr.streaming.source import Clock, LivePicture, LiveSound, Pace, in_order
 
 
 class LiveSession(Protocol):
@@ -51,8 +51,8 @@ class Live:
     def __init__(
         self,
         session: LiveSession,
-        sound: Iterable[Sound | None],
-        pictures: Iterable[Picture | None] | None = None,
+        sound: Iterable[LiveSound | None],
+        pictures: Iterable[LivePicture | None] | None = None,
         *,
         real_time: bool = False,
         clock: Clock | None = None,
@@ -158,12 +158,12 @@ class Live:
         for item in in_order(sound, pictures):
             if self._stop.is_set():
                 return
-            if isinstance(item, Sound):
+            if isinstance(item, LiveSound):
                 self.session.push_audio(item.samples, item.time_s)
             else:
                 self.session.push_video(item.rgb, item.time_s)
 
-    def _safe_pictures(self) -> Iterator[Picture | None]:
+    def _safe_pictures(self) -> Iterator[LivePicture | None]:
         """The pictures up to the first that cannot be read: the sound goes on without them."""
         try:
             yield from self._pictures or ()
