@@ -14,7 +14,8 @@ sample or its picture was taken) and the payload, all little-endian. A block of 
 
 Server to client, JSON texts, all with a name in "event":
 
-    hello       protocol, version, model, modalities, chunk_ms, look_ahead_ms, latency_ms (of the algorithm), video
+    hello       protocol, version, model, modalities, notice, chunk_ms, look_ahead_ms, latency_ms (of the algorithm),
+                video
     partial, final, mode, counters
                 as `Event.document()` of `avsr.streaming.events` has them; times are on the client's clock
     lips        what the model was given as lips: time (seconds from the beginning of the session), present, reason,
