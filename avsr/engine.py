@@ -72,6 +72,13 @@ class Card(NamedTuple):
         """Whether the model knows a limited set of words only, whatever is said."""
         return self.domain != "open"
 
+    @property
+    def notice(self) -> str | None:
+        """What a reader of the model's words must know about its domain, in one line; None for an open domain."""
+        if not self.is_closed:
+            return None
+        return f"model {self.name} knows only {self.domain}: other speech comes out as these"
+
 
 AudioT = TypeVar("AudioT")
 LipsT = TypeVar("LipsT")

@@ -17,7 +17,7 @@ from avsr.offline.transcribe import ModalityChoice
 from avsr.offline.transcribe import transcribe as transcribe_model
 from avsr.streaming.events import Event, Step
 from avsr.streaming.session import Session
-from avsr.streaming.source import Picture, Sound
+from avsr.streaming.source import LivePicture, LiveSound
 from avsr.transcript import Transcript
 
 
@@ -101,8 +101,8 @@ class Recognizer:
 
     def astream(
         self,
-        source: str | PathLike[str] | Samples | Iterable[Sound | None],
-        pictures: Iterable[Picture | None] | None = None,
+        source: str | PathLike[str] | Samples | Iterable[LiveSound | None],
+        pictures: Iterable[LivePicture | None] | None = None,
         *,
         chunk_ms: int = 320,
         look_ahead_ms: int = 0,
@@ -113,7 +113,7 @@ class Recognizer:
     ) -> AsyncIterator[Event]:
         """The events of a source, for `async for`. The work is done in threads, so the event loop stays free.
 
-        source: a file, samples, or sound as it comes (`avsr.streaming.source.Sound`).
+        source: a file, samples, or sound as it comes (`avsr.streaming.source.LiveSound`).
         pictures: as they come, beside sound as it comes; a file brings its own.
         video: whether lips are read; None for whether there are pictures and the model can.
         real_time: a file at the speed of life; else as fast as it goes.

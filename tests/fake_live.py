@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from avsr.engine import Card
 from avsr.errors import ConfigError
 from avsr.lips.slots import LipSlot
 from avsr.streaming.events import Event
@@ -97,9 +98,9 @@ class FakeRecognizer:
     """As many sessions as are wanted, all with the same manners."""
 
     name = "fake"
-    config = SimpleNamespace(modalities=("a", "v", "av"))
 
-    def __init__(self, **manners: Any) -> None:
+    def __init__(self, *, domain: str = "open", **manners: Any) -> None:
+        self.card = Card(self.name, "own", ("a", "v", "av"), domain=domain, chunks_ms=(320,))
         self._manners = manners
         self.sessions: list[FakeSession] = []
 

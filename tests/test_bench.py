@@ -16,7 +16,7 @@ from avsr.datasets.manifest import Utterance, save_lips, save_samples, write_man
 from avsr.grid import SLOT_S
 from avsr.streaming import Event
 from avsr.streaming.events import Step
-from avsr.streaming.source import Picture
+from avsr.streaming.source import LivePicture
 from avsr.transcript import Word
 from tests import fake_stream
 from tests.tiny import live_network, own_recognizer, random_samples, tiny_tokenizer
@@ -114,7 +114,7 @@ def test_percentiles_of_nothing_are_nothing() -> None:
 def test_every_step_is_measured_and_longer_chunks_are_fewer() -> None:
     recognizer = own_recognizer(live_network(), tiny_tokenizer())
     crops = np.random.default_rng(1).integers(0, 255, (50, 96, 96)).astype(np.uint8)
-    pictures = tuple(Picture(SLOT_S * (k + 1), SLOT_S * k, crop) for k, crop in enumerate(crops))
+    pictures = tuple(LivePicture(SLOT_S * (k + 1), SLOT_S * k, crop) for k, crop in enumerate(crops))
     clip = LiveClip(samples=random_samples(2.0), pictures=pictures)
     short, long = (measure(recognizer, [clip], chunk_ms=chunk_ms) for chunk_ms in (80, 640))
     assert (len(short.compute_ms), len(long.compute_ms)) == (25, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -24,7 +25,7 @@ import avsr
 from avsr.cli.main import main
 from tests import fake_stream
 from tests.fake_devices import FakeCapture, FakeInput
-from tests.tiny import own_recognizer, random_samples, tiny_network, tiny_tokenizer
+from tests.tiny import live_config, own_recognizer, random_network, random_samples, tiny_network, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = str(ROOT / "avsr/assets/demo.mp4")
@@ -108,6 +109,21 @@ class TestJson:
         in_real_time = [event["text"] for event in lines(capsys.readouterr().out)]
         assert main(["stream", sound]) == 0
         assert [event["text"] for event in lines(capsys.readouterr().out)] == in_real_time
+
+    def test_a_closed_domain_is_said_once_on_stderr(
+        self, sound: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = dataclasses.replace(live_config(), domain="the six words of a test")
+        recognizer = own_recognizer(random_network(config), tiny_tokenizer())
+        monkeypatch.setattr(avsr, "load", lambda name, *, device: recognizer)
+        notice = "avsr: model tiny knows only the six words of a test: other speech comes out as these\n"
+        assert main(["stream", sound]) == 0
+        out, err = capsys.readouterr()
+        assert err == notice and len(lines(out)) > 1
+        assert main(["stream", sound, "--captions"]) == 0
+        assert capsys.readouterr().err.startswith(notice)
+        assert main(["stream", sound, "--quiet"]) == 0
+        assert capsys.readouterr().err == ""
 
 
 class TestCaptions:

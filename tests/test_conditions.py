@@ -9,8 +9,8 @@ from avsr.errors import ConfigError
 from avsr.evaluation.conditions import (
     DEFAULT_PICTURES,
     Condition,
-    Picture,
-    Sound,
+    LipCondition,
+    SoundCondition,
     change_picture,
     is_random,
     make_grid,
@@ -23,7 +23,7 @@ def lips(slots: int = 30) -> tuple[np.ndarray, np.ndarray]:
 
 
 def changed(name: str, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    return change_picture(Picture(name, seed), *lips(), "s1/clip")
+    return change_picture(LipCondition(name, seed), *lips(), "s1/clip")
 
 
 @pytest.mark.parametrize("name", DEFAULT_PICTURES)
@@ -92,7 +92,7 @@ def test_grid_holds_each_condition_once() -> None:
 
 def test_zero_db_is_a_level_and_clean_is_none() -> None:
     grid = make_grid(("a",), ("white",), (0.0,), ("intact",), (7,))
-    assert grid.sounds == (Sound("white", 0.0, 7),)
+    assert grid.sounds == (SoundCondition("white", 0.0, 7),)
     assert [str(c) for c in grid.conditions()] == ["audio only, white 0 dB"]
 
 

@@ -163,6 +163,16 @@ class TestSession:
         counters = next(event for event in events if event["event"] == "counters")["counters"]
         assert counters["samples"] == 110 * 320
 
+    @pytest.mark.parametrize("domain", ["open", "the six words of a test"])
+    def test_the_limits_of_the_model_are_said_before_and_at_the_start(self, domain: str) -> None:
+        recognizer = FakeRecognizer(domain=domain)
+        words = "model fake knows only the six words of a test: other speech comes out as these"
+        notice = None if domain == "open" else words
+        with running(recognizer) as served:
+            assert json.loads(get(served, "/info")[2])["notice"] == notice
+            with open_socket(served) as client:
+                assert json.loads(client.recv(timeout=10))["notice"] == notice
+
     def test_lips_are_what_the_model_got(self, served: Prepared) -> None:
         with open_socket(served) as client:
             client.send(picture(0.0))

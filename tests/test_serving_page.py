@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ STATE = "document.documentElement.dataset.state"
 MODE = "document.documentElement.dataset.mode"
 START = "document.getElementById('start').click()"
 NOTICE = "document.getElementById('notice').innerText"
+DOMAIN = "document.getElementById('domain')"
 LINES = (
     "[...document.querySelectorAll('#log li')].map(item => [...item.querySelectorAll('.word')].map(w => w.textContent))"
 )
@@ -98,6 +100,80 @@ class TestPage:
 
             browser.run(START)  # once more
             browser.wait_for("document.getElementById('partial').innerText.includes('word0')", 15)
+
+    def test_captions_can_be_saved(self, devices: tuple[str, ...], tmp_path: Path) -> None:
+        """As text and as subtitles, made in the page from the final words; also after the session, until Clear."""
+        downloads = tmp_path / "downloads"
+        downloads.mkdir()
+
+        def save(kind: str, ending: str) -> str:
+            browser.run(f"document.getElementById('save-{kind}').click()")
+            end_s = time.monotonic() + 10
+            while not (files := list(downloads.glob(f"captions-*.{ending}"))):
+                assert time.monotonic() < end_s, "nothing was saved"
+                time.sleep(0.1)
+            content = files[0].read_text(encoding="utf-8")
+            files[0].unlink()
+            return content
+
+        def is_disabled(kind: str) -> bool:
+            return browser.run(f"document.getElementById('{kind}').disabled")
+
+        with served(FakeRecognizer()) as server, Browser(tmp_path / "profile", flags=devices) as browser:
+            browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
+            browser.open(server.url)
+            assert is_disabled("save-text") and is_disabled("save-srt")
+            browser.run(START)
+            browser.wait_for("document.getElementById('partial').innerText.includes('word1')", 15)
+            browser.run(START)
+            browser.wait_for(f"{STATE} === 'idle' && {LINES}.length === 1", 10)
+            (words,) = browser.run(LINES)
+            assert save("text", "txt") == " ".join(words) + "\n"
+            number, times, text = save("srt", "srt").splitlines()
+            assert (number, text) == ("1", " ".join(words))
+            assert re.fullmatch(r"\d\d:\d\d:\d\d,\d{3} --> \d\d:\d\d:\d\d,\d{3}", times)
+            browser.run("document.getElementById('clear').click()")
+            assert is_disabled("save-text") and is_disabled("save-srt")
+            assert browser.errors == []
+
+    def test_subtitles_fit_on_a_screen_and_do_not_overlap(self, tmp_path: Path) -> None:
+        """Two lines of 42 characters at most; 0.8 s at least, unless the next cue begins before."""
+        script = """import("./captions.js").then(({ toSrt }) => {
+          const later = ([word, start, end]) => ({ word, start: 100 + start, end: 100 + end });
+          const final = (...words) => ({ words: words.map(later) });
+          const long = Array.from({ length: 20 }, (_, i) => ["longword" + i, 3600 + i, 3600.5 + i]);
+          return toSrt([final(["yes", 1, 1.1]), final(["no", 1.5, 1.6]), final(["-->", 3, 3.2]), final(...long)], 100);
+        })"""
+        with served(FakeRecognizer()) as server, Browser(tmp_path / "profile") as browser:
+            browser.open(server.url)
+            cues = [cue.split("\n") for cue in browser.run(script).rstrip("\n").split("\n\n")]
+        assert [cue[0] for cue in cues] == ["1", "2", "3", "4", "5", "6"]
+        assert [cue[1:] for cue in cues[:3]] == [
+            ["00:00:01,000 --> 00:00:01,500", "yes"],
+            ["00:00:01,500 --> 00:00:02,300", "no"],
+            ["00:00:03,000 --> 00:00:03,800", "->"],
+        ]
+        assert max(len(line) for cue in cues for line in cue[2:]) <= 42
+        assert cues[3][1].startswith("01:00:00,000 --> ") and cues[-1][1].endswith(" --> 01:00:19,500")
+        assert " ".join(line for cue in cues[3:] for line in cue[2:]).split() == [f"longword{i}" for i in range(20)]
+
+    def test_a_closed_domain_is_said_all_the_time(self, devices: tuple[str, ...], tmp_path: Path) -> None:
+        notice = "Model fake knows only the six words of a test: other speech comes out as these."
+        recognizer = FakeRecognizer(domain="the six words of a test")
+        with served(recognizer) as server, Browser(tmp_path / "profile", flags=devices) as browser:
+            browser.open(server.url)
+            browser.wait_for(f"{DOMAIN}.innerText === '{notice}'", 10)
+            browser.run(START)
+            browser.wait_for("document.getElementById('partial').innerText.includes('word0')", 15)
+            assert notice in browser.text()
+            browser.run(START)
+            browser.wait_for(f"{STATE} === 'idle'", 10)
+            assert notice in browser.text()
+            recognizer.card = recognizer.card._replace(domain="open")
+        with served(recognizer) as server, Browser(tmp_path / "open", flags=devices) as browser:
+            browser.open(server.url)
+            browser.wait_for("!document.getElementById('model').hidden", 10)
+            assert browser.run(f"{DOMAIN}.hidden")
 
     def test_devices_change_while_it_runs(self, devices: tuple[str, ...], tmp_path: Path) -> None:
         recognizer = FakeRecognizer()

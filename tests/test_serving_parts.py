@@ -17,9 +17,9 @@ from avsr.serving.pictures import decode_jpeg, jpeg_size
 from avsr.serving.protocol import (
     CLOSE_CODES,
     Hello,
-    Picture,
+    PictureMessage,
     RefusalError,
-    Sound,
+    SoundMessage,
     read_hello,
     read_media,
     read_stop,
@@ -41,17 +41,17 @@ class TestMessages:
         samples = np.array([0.0, 0.5, -1.0], np.float32)
         for kind, payload in ((1, (samples * 32768).astype("<i2").tobytes()), (2, samples.tobytes())):
             sound = read_media(media(kind, 12.25, payload))
-            assert isinstance(sound, Sound)
+            assert isinstance(sound, SoundMessage)
             assert sound.time_s == 12.25
             assert sound.samples.dtype == np.float32
             assert sound.samples.tolist() == samples.tolist()
 
     def test_picture_is_not_looked_at(self) -> None:
-        assert read_media(media(3, -1.5, b"anything")) == Picture(-1.5, b"anything")
+        assert read_media(media(3, -1.5, b"anything")) == PictureMessage(-1.5, b"anything")
 
     def test_sound_beyond_full_scale_is_cut(self) -> None:
         sound = read_media(media(2, 0.0, np.array([3e38, -7.0], np.float32).tobytes()))
-        assert isinstance(sound, Sound)
+        assert isinstance(sound, SoundMessage)
         assert sound.samples.tolist() == [1.0, -1.0]
 
     @pytest.mark.parametrize(
@@ -140,10 +140,10 @@ class TestLimits:
         for step in range(3000):  # a minute in which it is held up for two seconds
             now[0] = 100 + 0.02 * step + (2 if 1000 <= step < 1100 else 0)
             meter.message(649, is_text=False)
-            meter.media(Sound(7 + 0.02 * step, samples))
+            meter.media(SoundMessage(7 + 0.02 * step, samples))
             if step % 2:
                 meter.message(60000, is_text=False)
-                meter.media(Picture(7 + 0.02 * step, b""))
+                meter.media(PictureMessage(7 + 0.02 * step, b""))
 
     @pytest.mark.parametrize(("size", "is_text"), [(256 * 1024 + 1, False), (4097, True)])
     def test_size(self, size: int, is_text: bool) -> None:
@@ -160,20 +160,20 @@ class TestLimits:
                 meter.message(10, is_text=False)
         with pytest.raises(RefusalError, match="pictures a second"):
             for _ in range(2000):
-                meter.media(Picture(0.0, b""))
+                meter.media(PictureMessage(0.0, b""))
         with pytest.raises(RefusalError, match="sound faster"):
             for _ in range(10):
-                meter.media(Sound(0.0, np.zeros(16000, np.float32)))
+                meter.media(SoundMessage(0.0, np.zeros(16000, np.float32)))
 
     def test_times_must_go_with_the_clock(self) -> None:
         meter, now = self.meter()
-        meter.media(Picture(500.0, b""))
+        meter.media(PictureMessage(500.0, b""))
         now[0] += 60
-        meter.media(Picture(560.0, b""))
-        meter.media(Picture(569.0, b""))
+        meter.media(PictureMessage(560.0, b""))
+        meter.media(PictureMessage(569.0, b""))
         for wrong in (571.0, 549.0):
             with pytest.raises(RefusalError, match="times .* off") as refusal:
-                meter.media(Picture(wrong, b""))
+                meter.media(PictureMessage(wrong, b""))
             assert refusal.value.code == "rate"
 
 
@@ -338,8 +338,8 @@ class TestStream:
         session = FakeSession(video=True)
         stream = self.open(session, hurry_s=10.0)
         for second in range(3):
-            stream.add(Sound(float(second), np.zeros(16000, np.float32)))
-            stream.add(Picture(float(second), jpeg()))
+            stream.add(SoundMessage(float(second), np.zeros(16000, np.float32)))
+            stream.add(PictureMessage(float(second), jpeg()))
         stream.finish()
         assert self.done.wait(10)
         assert self.failure is None
@@ -353,8 +353,8 @@ class TestStream:
     def test_slow_pictures_are_dropped_oldest_first_and_sound_is_not(self) -> None:
         stream = self.open(FakeSession(video=True, picture_s=0.05), queued_pictures=3)
         for number in range(50):
-            stream.add(Picture(number / 25, jpeg()))
-        stream.add(Sound(0.0, np.zeros(4800, np.float32)))
+            stream.add(PictureMessage(number / 25, jpeg()))
+        stream.add(SoundMessage(0.0, np.zeros(4800, np.float32)))
         stream.finish()
         assert self.done.wait(10)
         counters = self.events("counters")[0]["counters"]
@@ -364,10 +364,10 @@ class TestStream:
     def test_sound_that_is_behind_goes_before_pictures(self) -> None:
         stream = self.open(FakeSession(video=True, sound_s=0.02), hurry_s=0.5, queued_sound_s=4.0)
         for number in range(4):
-            stream.add(Sound(float(number), np.zeros(16000, np.float32)))
+            stream.add(SoundMessage(float(number), np.zeros(16000, np.float32)))
         time.sleep(0.05)
         for number in range(20):
-            stream.add(Picture(number / 25, jpeg()))
+            stream.add(PictureMessage(number / 25, jpeg()))
         stream.finish()
         assert self.done.wait(10)
         counters = self.events("counters")[0]["counters"]
@@ -377,7 +377,7 @@ class TestStream:
     def test_sound_of_a_machine_that_is_too_slow_is_bounded(self) -> None:
         stream = self.open(FakeSession(video=False, sound_s=0.02), queued_sound_s=2.0)
         for number in range(100):
-            stream.add(Sound(float(number), np.zeros(16000, np.float32)))
+            stream.add(SoundMessage(float(number), np.zeros(16000, np.float32)))
         stream.finish()
         assert self.done.wait(10)
         assert self.events("counters")[0]["counters"]["samples"] <= 4 * 16000
@@ -385,17 +385,17 @@ class TestStream:
     def test_failure_ends_it(self) -> None:
         session = FakeSession(video=False)
         stream = self.open(session)
-        stream.add(Sound(0.0, np.full(320, 0.5, np.float32)))
+        stream.add(SoundMessage(0.0, np.full(320, 0.5, np.float32)))
         assert self.done.wait(10)
         assert isinstance(self.failure, RuntimeError)
         assert session.is_closed
-        stream.add(Sound(1.0, np.zeros(320, np.float32)))  # of no use, and no harm
+        stream.add(SoundMessage(1.0, np.zeros(320, np.float32)))  # of no use, and no harm
 
     def test_a_broken_picture_is_left_out_and_many_end_it(self) -> None:
         stream = self.open(FakeSession(video=True))
         for number in range(4):
-            stream.add(Picture(float(number), b"broken"))
-        stream.add(Picture(9.0, jpeg()))
+            stream.add(PictureMessage(float(number), b"broken"))
+        stream.add(PictureMessage(9.0, jpeg()))
         stream.finish()
         assert self.done.wait(10)
         assert self.failure is None
@@ -403,14 +403,14 @@ class TestStream:
 
         stream = self.open(FakeSession(video=True), queued_pictures=100)
         for number in range(12):
-            stream.add(Picture(float(number), b"broken"))
+            stream.add(PictureMessage(float(number), b"broken"))
         assert self.done.wait(10)
         assert isinstance(self.failure, BrokenPicturesError)
 
     def test_closing_says_nothing_more(self) -> None:
         stream = self.open(FakeSession(video=False, sound_s=0.05))
         for number in range(5):
-            stream.add(Sound(float(number), np.zeros(16000, np.float32)))
+            stream.add(SoundMessage(float(number), np.zeros(16000, np.float32)))
         stream.close()
         said = len(self.said)
         assert self.done.wait(10)

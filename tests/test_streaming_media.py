@@ -17,7 +17,7 @@ from avsr.recognizer import Recognizer
 from avsr.streaming import Event
 from avsr.streaming.faults import Faults
 from avsr.streaming.live import Live
-from avsr.streaming.source import Picture, blocks
+from avsr.streaming.source import LivePicture, blocks
 from tests.media import shared_clip
 from tests.tiny import live_network, own_recognizer, random_samples, tiny_tokenizer
 
@@ -99,7 +99,7 @@ def test_half_a_minute_costs_no_memory_and_no_time_is_lost() -> None:
 def test_eight_at_once_say_what_one_says() -> None:
     recognizer = own_recognizer(live_network(), tiny_tokenizer())
     crops = np.random.default_rng(1).integers(0, 255, (75, 96, 96)).astype(np.uint8)
-    pictures = tuple(Picture(0.04 * (k + 1), 0.04 * k, crop) for k, crop in enumerate(crops))
+    pictures = tuple(LivePicture(0.04 * (k + 1), 0.04 * k, crop) for k, crop in enumerate(crops))
     clip = LiveClip(samples=random_samples(3.0, seed=3), pictures=pictures)
     alone = [(event.event, event.text, event.words) for event in listen(recognizer, clip, Faults(), chunk_ms=160)]
     together: dict[int, list[tuple]] = {}

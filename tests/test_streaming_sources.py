@@ -17,7 +17,7 @@ from avsr.streaming import Event
 from avsr.streaming.devices import Camera, Microphone
 from avsr.streaming.faults import Faults
 from avsr.streaming.live import Live
-from avsr.streaming.source import Clock, Picture, Sound, blocks, file_pictures, file_sound, in_order
+from avsr.streaming.source import Clock, LivePicture, LiveSound, blocks, file_pictures, file_sound, in_order
 from tests.fake_devices import FakeCapture, FakeInput
 from tests.tiny import live_network, own_recognizer, random_samples, tiny_tokenizer
 
@@ -30,18 +30,18 @@ def recognizer() -> Recognizer:
     return own_recognizer(live_network(), tiny_tokenizer())
 
 
-def sound() -> Iterator[Sound]:
+def sound() -> Iterator[LiveSound]:
     return blocks([random_samples(SECONDS, seed=3)])
 
 
-def pictures(count: int = round(25 * SECONDS)) -> Iterator[Picture]:
+def pictures(count: int = round(25 * SECONDS)) -> Iterator[LivePicture]:
     """Lip crops, so that no faces need to be found."""
     random = np.random.default_rng(4)
     for k in range(count):
-        yield Picture(0.04 * k, 0.04 * k, random.integers(0, 255, (96, 96)).astype(np.uint8))
+        yield LivePicture(0.04 * k, 0.04 * k, random.integers(0, 255, (96, 96)).astype(np.uint8))
 
 
-def times(items: Iterator[Picture] | Iterator[Sound]) -> list[tuple[float, float]]:
+def times(items: Iterator[LivePicture] | Iterator[LiveSound]) -> list[tuple[float, float]]:
     return [(round(item.arrival_s, 6), round(item.time_s, 6)) for item in items]
 
 
@@ -59,11 +59,11 @@ def finals(events: list[Event]) -> list[str]:
 def test_a_file_arrives_in_order_of_time() -> None:
     items = list(in_order(file_sound(DEMO), file_pictures(DEMO)))
     assert [item.arrival_s for item in items] == sorted(item.arrival_s for item in items)
-    heard = [item for item in items if isinstance(item, Sound)]
+    heard = [item for item in items if isinstance(item, LiveSound)]
     assert {len(block.samples) for block in heard[:-1]} == {320}
     assert [block.time_s for block in heard] == pytest.approx([0.02 * k for k in range(len(heard))])
     at_80_ms = [type(item) for item in items if item.arrival_s == pytest.approx(0.08)]
-    assert at_80_ms == [Picture, Sound]
+    assert at_80_ms == [LivePicture, LiveSound]
 
 
 def test_a_file_without_sound_or_pictures_says_so() -> None:
@@ -216,7 +216,7 @@ def test_stopped_in_the_middle_it_gives_what_is_known(recognizer: Recognizer) ->
 
 
 def test_pictures_that_break_off_leave_the_sound(recognizer: Recognizer) -> None:
-    def broken() -> Iterator[Picture]:
+    def broken() -> Iterator[LivePicture]:
         yield from pictures(10)
         raise MediaError("the picture is damaged")
 
@@ -229,7 +229,7 @@ def test_pictures_that_break_off_leave_the_sound(recognizer: Recognizer) -> None
 
 @pytest.mark.parametrize("real_time", [False, True])
 def test_sound_that_breaks_off_ends_it_in_order(recognizer: Recognizer, real_time: bool) -> None:
-    def broken() -> Iterator[Sound]:
+    def broken() -> Iterator[LiveSound]:
         for block in sound():
             if block.time_s >= 0.5:
                 raise MediaError("the microphone has gone")
@@ -252,7 +252,7 @@ def test_microphone_is_heard_on_the_clock_until_it_is_unplugged(
 ) -> None:
     monkeypatch.setattr(FakeInput, "rates", (rate,))
     clock = Clock()
-    heard: list[Sound] = []
+    heard: list[LiveSound] = []
     with Microphone(clock) as source:
         with pytest.raises(MediaError, match="the microphone has gone.*start again"):
             for block in source.sound():

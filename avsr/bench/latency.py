@@ -29,7 +29,7 @@ from avsr.lips.slots import LipSlot
 from avsr.lips.tracker import LipTracker
 from avsr.media import iter_frames, probe, read_audio
 from avsr.streaming.events import Event, Step
-from avsr.streaming.source import Picture, blocks, in_order
+from avsr.streaming.source import LivePicture, blocks, in_order
 from avsr.transcript import Word
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class LiveClip:
 
     samples: NDArray[np.float32]
 
-    pictures: tuple[Picture, ...] | None = None
+    pictures: tuple[LivePicture, ...] | None = None
     """Lip crops with the times of their arrival; None for sound alone."""
 
     words: tuple[TimedWord, ...] | None = None
@@ -181,13 +181,13 @@ def clip_of_file(path: str | PathLike[str], *, lips: bool, face: str = "auto") -
     if not lips or probe(path).video is None:
         return LiveClip(samples=samples)
     started_cpu_s = time.process_time()
-    pictures: list[Picture] = []
+    pictures: list[LivePicture] = []
     now_s = total_s = 0.0
     choice = face_choice(face)
     last_s, step_s = 0.0, SLOT_S
 
     def found(slots: Iterable[LipSlot]) -> None:
-        pictures.extend(Picture(now_s, SLOT_S * slot.index, slot.crop if slot.present else None) for slot in slots)
+        pictures.extend(LivePicture(now_s, SLOT_S * slot.index, slot.crop if slot.present else None) for slot in slots)
 
     with LipTracker() as tracker:
         for frame in iter_frames(path):
@@ -212,7 +212,9 @@ def clip_of_utterance(utterance: Utterance, root: Path, *, lips: bool) -> LiveCl
     pictures = None
     if lips and len(crops):
         shown = enumerate(zip(crops, present, strict=True))
-        pictures = tuple(Picture(SLOT_S * (k + 1), SLOT_S * k, crop if there else None) for k, (crop, there) in shown)
+        pictures = tuple(
+            LivePicture(SLOT_S * (k + 1), SLOT_S * k, crop if there else None) for k, (crop, there) in shown
+        )
     words = tuple(TimedWord(*word) for word in utterance.words) or None
     return LiveClip(samples=load_samples(utterance, root), pictures=pictures, words=words)
 
@@ -250,7 +252,7 @@ def measure(
         used_s = time.process_time()
         for item in in_order(blocks([clip.samples]), clip.pictures or ()):
             started_s = time.perf_counter()
-            if isinstance(item, Picture):
+            if isinstance(item, LivePicture):
                 events = session.push_video(item.rgb, item.time_s)
             else:
                 events = session.push_audio(item.samples, item.time_s)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from avsr.streaming.events import Event
     from avsr.streaming.faults import Faults
     from avsr.streaming.live import Live
-    from avsr.streaming.source import Clock, Picture, Sound
+    from avsr.streaming.source import Clock, LivePicture, LiveSound
 
 DESCRIPTION = (
     "Recognise speech live, from a microphone and a camera, or from a file as if it were live. Prints one\n"
@@ -117,12 +117,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _load(arguments: argparse.Namespace) -> Recognizer:
+def _load(arguments: argparse.Namespace, show: _Lines) -> Recognizer:
     import avsr
     from avsr.processes import limit_threads
 
     recognizer = avsr.load(arguments.model, device=arguments.device)
     limit_threads(arguments.threads)
+    if recognizer.card.notice is not None:
+        show.note(recognizer.card.notice)
     return recognizer
 
 
@@ -140,7 +142,7 @@ def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> N
         )
     if info.video is None and arguments.modality == "av":
         raise MediaError(f"{path}: has no video", expected="video for modality av", remedy="use modality a")
-    recognizer = _load(arguments)
+    recognizer = _load(arguments, show)
 
     def warn(line: str) -> None:
         live.warn(f"{path}: warning: {without_name(line, path)}")
@@ -157,7 +159,7 @@ def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:
     from avsr.streaming.devices import Camera, Microphone
     from avsr.streaming.source import Clock
 
-    recognizer = _load(arguments)
+    recognizer = _load(arguments, show)
     clock = Clock()
     name = arguments.mic_device
     number_or_name = int(name) if name is not None and name.isdigit() else name
@@ -182,8 +184,8 @@ def _reads_lips(recognizer: Recognizer, modality: str) -> bool:
 
 def _open(
     recognizer: Recognizer,
-    sound: Iterable[Sound | None],
-    pictures: Iterable[Picture | None] | None,
+    sound: Iterable[LiveSound | None],
+    pictures: Iterable[LivePicture | None] | None,
     arguments: argparse.Namespace,
     show: _Lines,
     *,

@@ -56,7 +56,7 @@ DEFAULT_PICTURES = (
 )
 
 
-class Sound(NamedTuple):
+class SoundCondition(NamedTuple):
     """One condition of the sound: clean, or a kind of noise at an SNR."""
 
     noise: str = CLEAN
@@ -72,7 +72,7 @@ class Sound(NamedTuple):
         return f"{self.noise}{level}" + ("" if self.seed is None else f" with seed {self.seed}")
 
 
-class Picture(NamedTuple):
+class LipCondition(NamedTuple):
     """One condition of the lips."""
 
     name: str = INTACT
@@ -118,28 +118,28 @@ class Grid(NamedTuple):
     """
 
     modalities: tuple[Modality, ...]
-    sounds: tuple[Sound, ...]
-    pictures: tuple[Picture, ...]
+    sounds: tuple[SoundCondition, ...]
+    pictures: tuple[LipCondition, ...]
 
-    def heard(self, sound: Sound) -> Condition:
+    def heard(self, sound: SoundCondition) -> Condition:
         """A sound by audio only."""
         return Condition("a", sound.noise, sound.snr_db, UNUSED, sound.seed)
 
-    def seen(self, picture: Picture) -> Condition:
+    def seen(self, picture: LipCondition) -> Condition:
         """A picture by lips only."""
         return Condition("v", UNUSED, None, picture.name, picture.seed)
 
-    def both(self, sound: Sound, picture: Picture) -> Condition:
+    def both(self, sound: SoundCondition, picture: LipCondition) -> Condition:
         """A sound and a picture together."""
         seed = picture.seed if sound.seed is None else sound.seed
         return Condition("av", sound.noise, sound.snr_db, picture.name, seed)
 
-    def pictures_with(self, sound: Sound) -> list[Picture]:
+    def pictures_with(self, sound: SoundCondition) -> list[LipCondition]:
         """The pictures that a sound is combined with."""
         return [p for p in self.pictures if None in (p.seed, sound.seed) or p.seed == sound.seed]
 
     @property
-    def visible_pictures(self) -> list[Picture]:
+    def visible_pictures(self) -> list[LipCondition]:
         """The pictures in which there are lips."""
         return [picture for picture in self.pictures if picture.name != ABSENT]
 
@@ -183,9 +183,9 @@ def make_grid(
         raise ConfigError("SNR", got=", ".join(map(str, levels)), expected="numbers in dB, or clean")
     sounds = []
     if None in snrs_db or not noises:
-        sounds += [Sound(seed=seed) for seed in (seeds if clean_is_random else (None,))]
-    sounds += [Sound(noise, snr_db, seed) for noise in noises for snr_db in levels for seed in seeds]
-    seeded = [Picture(name, seed) for name in pictures for seed in (seeds if is_random(name) else (None,))]
+        sounds += [SoundCondition(seed=seed) for seed in (seeds if clean_is_random else (None,))]
+    sounds += [SoundCondition(noise, snr_db, seed) for noise in noises for snr_db in levels for seed in seeds]
+    seeded = [LipCondition(name, seed) for name in pictures for seed in (seeds if is_random(name) else (None,))]
     grid = Grid(tuple(modalities), tuple(sounds), tuple(seeded))
     if next(grid.conditions(), None) is None:
         raise ConfigError("nothing to evaluate: lips alone cannot be read where they are absent")
@@ -228,7 +228,7 @@ def is_random(name: str) -> bool:
     return FORMS[_parse(name)[0]].random
 
 
-def change_picture(picture: Picture, crops: Crops, present: Present, utterance: str) -> tuple[Crops, Present]:
+def change_picture(picture: LipCondition, crops: Crops, present: Present, utterance: str) -> tuple[Crops, Present]:
     """Lips under a condition.
 
     crops: [T, 96, 96].

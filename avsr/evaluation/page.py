@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from avsr.datasets.manifest import load_lips, load_samples
-from avsr.evaluation.conditions import INTACT, MODALITY_NAMES, UNUSED, Condition, Picture, change_picture
+from avsr.evaluation.conditions import INTACT, MODALITY_NAMES, UNUSED, Condition, LipCondition, change_picture
 from avsr.evaluation.figures import Curve
 from avsr.evaluation.job import Evaluation, chosen_utterances
 from avsr.evaluation.media import lip_strip, mp3
@@ -211,7 +211,7 @@ def _media(evaluation: Evaluation, sounds: Sounds, utterance_id: str, condition:
         encoded = base64.b64encode(mp3(mixed)).decode()
         parts.append(f'<p><audio controls src="data:audio/mpeg;base64,{encoded}"></audio></p>')
     if utterance.video is not None and condition.modality != "a":
-        crops, present = change_picture(Picture(condition.video), *load_lips(utterance, root), utterance.id)
+        crops, present = change_picture(LipCondition(condition.video), *load_lips(utterance, root), utterance.id)
         if present.any():
             parts.append(_image("lips", lip_strip(crops, present), "jpeg", "strip"))
     return "".join(parts)

@@ -15,7 +15,7 @@ import numpy as np
 from avsr.arrays import Samples
 from avsr.datasets.manifest import Utterance
 from avsr.errors import DataError
-from avsr.evaluation.conditions import Sound
+from avsr.evaluation.conditions import SoundCondition
 from avsr.files import write_whole
 from avsr.noise.folders import Part
 from avsr.noise.library import noise_hashes, open_library, require_disjoint
@@ -101,7 +101,7 @@ def make_plan(
     source: NoiseSource,
     manifest: str,
     split: str,
-    sounds: tuple[Sound, ...],
+    sounds: tuple[SoundCondition, ...],
     utterances: Collection[str],
     *,
     workers: int,
@@ -117,7 +117,7 @@ def make_plan(
     Raises as `plan_noise`; DataError if an existing plan lacks a sound or an utterance, or if a recording was used in
     training.
     """
-    mixed = [sound for sound in sounds if sound != Sound()]
+    mixed = [sound for sound in sounds if sound != SoundCondition()]
     if not mixed or not utterances:
         return None
     if source.plan is not None:
@@ -170,7 +170,7 @@ def make_plan(
     return plan
 
 
-def planned_sounds(plan: NoisePlan) -> list[Sound]:
+def planned_sounds(plan: NoisePlan) -> list[SoundCondition]:
     """The conditions of the sound in a plan, in its order."""
     return list(dict.fromkeys(_sound(plan, line) for line in plan.lines))
 
@@ -204,7 +204,7 @@ class Sounds:
     def __init__(self, folder: Path) -> None:
         path = folder / PLAN_NAME
         self._renderer: Renderer | None = None
-        self._lines: dict[tuple[str, Sound], PlanLine] = {}
+        self._lines: dict[tuple[str, SoundCondition], PlanLine] = {}
         self._unusable: dict[str, str] = {}
         if path.exists():
             plan = read_plan(path)
@@ -212,13 +212,13 @@ class Sounds:
             self._lines = {(line.utterance, _sound(plan, line)): line for line in plan.lines}
             self._unusable = plan.unusable
 
-    def render(self, utterance: Utterance, samples: Samples, sound: Sound) -> tuple[Samples, float | None]:
+    def render(self, utterance: Utterance, samples: Samples, sound: SoundCondition) -> tuple[Samples, float | None]:
         """Samples under a condition, and the achieved SNR in dB, None without noise.
 
         Noise cannot be measured against digital silence; such an utterance is returned unchanged, not dropped.
         Raises DataError if the plan does not have the sound, or changes the length of the samples.
         """
-        if sound == Sound() or utterance.id in self._unusable:
+        if sound == SoundCondition() or utterance.id in self._unusable:
             return samples, None
         line = self._lines.get((utterance.id, sound))
         if line is None or self._renderer is None:
@@ -234,7 +234,7 @@ class Sounds:
         return (mixed.astype(np.float32) / 32768).astype(np.float32), line.achieved_snr_db
 
 
-def _sound(plan: NoisePlan, line: PlanLine) -> Sound:
+def _sound(plan: NoisePlan, line: PlanLine) -> SoundCondition:
     if line.noise is None:
-        return Sound(seed=line.seed if plan.effects else None)
-    return Sound(line.noise, line.snr_db, line.seed)
+        return SoundCondition(seed=line.seed if plan.effects else None)
+    return SoundCondition(line.noise, line.snr_db, line.seed)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from avsr.arrays import Crops, Present, Samples
 from avsr.datasets.manifest import Utterance, load_lips, load_samples
 from avsr.decoding.search import Search
-from avsr.evaluation.conditions import Condition, Grid, Picture, Sound, change_picture
+from avsr.evaluation.conditions import Condition, Grid, LipCondition, SoundCondition, change_picture
 from avsr.evaluation.job import Evaluation
 from avsr.evaluation.opened import Opened
 from avsr.evaluation.sounds import Sounds
@@ -68,13 +68,13 @@ class BatchWork:
 
     def _encode_lips(
         self, task: Task, clean: list[Samples] | None, report: Callable[[None], None]
-    ) -> dict[Picture, _Encoded | None]:
+    ) -> dict[LipCondition, _Encoded | None]:
         """The encoded lips under each condition that is needed; None if the utterances have no lips."""
         pictures = _pictures_needed(self._grid, task.missing)
         crops = [load_lips(utterance, self._root) for utterance in task.utterances] if pictures else []
         # The lips are encoded for the lengths of the sound. Noise does not change them, so clean sound will do.
         audio = self._engine.encode_audio(clean) if clean is not None and pictures and self._uses_sound else None
-        encoded: dict[Picture, _Encoded | None] = {}
+        encoded: dict[LipCondition, _Encoded | None] = {}
         for picture in pictures:
             encoded[picture] = None
             if task.utterances[0].video is not None:
@@ -97,7 +97,7 @@ class BatchWork:
         return bool({"a", "av"} & set(self._grid.modalities))
 
     def _sound_cells(
-        self, task: Task, clean: list[Samples] | None, sound: Sound, lips: dict[Picture, _Encoded | None]
+        self, task: Task, clean: list[Samples] | None, sound: SoundCondition, lips: dict[LipCondition, _Encoded | None]
     ) -> tuple[list[list[Any]], list[float | None]]:
         """All cells with one condition of the sound, and the SNR that was measured for each utterance."""
         audio = None
@@ -144,8 +144,8 @@ class _Encoded(NamedTuple):
     """Of lips: whether each utterance has any."""
 
 
-def _pictures_needed(grid: Grid, missing: Sequence[int]) -> list[Picture]:
-    needed: dict[Picture, None] = {}
+def _pictures_needed(grid: Grid, missing: Sequence[int]) -> list[LipCondition]:
+    needed: dict[LipCondition, None] = {}
     for unit in missing:
         if unit == LIPS:
             needed |= dict.fromkeys(grid.visible_pictures)

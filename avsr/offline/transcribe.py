@@ -304,9 +304,7 @@ def _check_face(record: _Record, recording: Source, face: str, use: _Use) -> Non
 
 def _warnings(card: Card, record: _Record, use: _Use, words: Sequence[Spoken]) -> list[str]:
     """What a reader of the transcript must know, one line each."""
-    lines = []
-    if card.is_closed:
-        lines.append(f"model {card.name} knows only {card.domain}: other speech comes out as these")
+    lines = [] if card.notice is None else [card.notice]
     if not card.has_times:
         lines.append(f"model {card.name} gives text alone: word times are spread evenly over the sound")
     if use.sound and not record.is_audible:

@@ -14,6 +14,7 @@ from avsr.shipped import ASSETS
 
 FILES = {
     "/page.js": "text/javascript; charset=utf-8",
+    "/captions.js": "text/javascript; charset=utf-8",
     "/page.css": "text/css; charset=utf-8",
     "/microphone.js": "text/javascript; charset=utf-8",
 }

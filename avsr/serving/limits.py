@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from avsr.serving.protocol import Picture, RefusalError, Sound
+from avsr.serving.protocol import PictureMessage, RefusalError, SoundMessage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +81,10 @@ class Meter:
         if not self._messages.take(1, self._clock()):
             raise RefusalError("rate", f"more than {self._limits.messages_per_s:.0f} messages a second")
 
-    def media(self, item: Sound | Picture) -> None:
+    def media(self, item: SoundMessage | PictureMessage) -> None:
         """Sound or a picture came."""
         now_s = self._clock()
-        if isinstance(item, Picture):
+        if isinstance(item, PictureMessage):
             if not self._pictures.take(1, now_s):
                 raise RefusalError("rate", f"more than {self._limits.pictures_per_s:.0f} pictures a second")
         elif not self._sound.take(item.seconds, now_s):

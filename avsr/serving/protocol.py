@@ -14,7 +14,8 @@ sample or its picture was taken) and the payload, all little-endian. A block of 
 
 Server to client, JSON texts, all with a name in "event":
 
-    hello       protocol, version, model, modalities, chunk_ms, look_ahead_ms, latency_ms (of the algorithm), video
+    hello       protocol, version, model, modalities, notice, chunk_ms, look_ahead_ms, latency_ms (of the algorithm),
+                video
     partial, final, mode, counters
                 as `Event.document()` of `avsr.streaming.events` has them; times are on the client's clock
     lips        what the model was given as lips: time (seconds from the beginning of the session), present, reason,
@@ -70,7 +71,7 @@ class RefusalError(Exception):
 
 
 @dataclass(frozen=True)
-class Sound:
+class SoundMessage:
     """A block of sound. time_s: of its first sample, on the client's clock. samples: float32 [S] in [-1, 1], 16 kHz."""
 
     time_s: float
@@ -82,7 +83,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PictureMessage:
     """A picture as it came. time_s: when it was taken, on the client's clock. jpeg: nobody has looked at it yet."""
 
     time_s: float
@@ -97,7 +98,7 @@ class Hello:
     video: bool
 
 
-def read_media(message: bytes) -> Sound | Picture:
+def read_media(message: bytes) -> SoundMessage | PictureMessage:
     """A binary message. Raises RefusalError."""
     if len(message) <= _HEADER.size:
         raise RefusalError(
@@ -108,7 +109,7 @@ def read_media(message: bytes) -> Sound | Picture:
         raise RefusalError("malformed", f"time {time_s}: expected seconds")
     payload = message[_HEADER.size :]
     if kind == JPEG_PICTURE:
-        return Picture(time_s, payload)
+        return PictureMessage(time_s, payload)
     if kind not in (INT16_SOUND, FLOAT32_SOUND):
         raise RefusalError("malformed", f"binary message of kind {kind}: expected 1, 2 (sound) or 3 (picture)")
     dtype = np.dtype("<i2" if kind == INT16_SOUND else "<f4")
@@ -121,7 +122,7 @@ def read_media(message: bytes) -> Sound | Picture:
         samples /= 32768.0
     elif not np.isfinite(samples).all():
         raise RefusalError("malformed", "block of sound with values that are not finite")
-    return Sound(time_s, np.clip(samples, -1.0, 1.0))
+    return SoundMessage(time_s, np.clip(samples, -1.0, 1.0))
 
 
 def read_hello(text: str) -> Hello:

@@ -99,6 +99,7 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
         description: dict[str, Any] = {
             "model": recognizer.name,
             "modalities": list(recognizer.card.modalities),
+            "notice": recognizer.card.notice,
             "chunk_ms": settings.chunk_ms,
             "look_ahead_ms": settings.look_ahead_ms,
             "latency_ms": _try(open_session),

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from avsr.grid import SAMPLE_RATE_HZ, SLOT_S
 from avsr.serving.limits import Limits
 from avsr.serving.pictures import decode_jpeg
-from avsr.serving.protocol import Picture, Sound
+from avsr.serving.protocol import PictureMessage, SoundMessage
 
 if TYPE_CHECKING:
     from avsr.lips.slots import LipSlot
@@ -75,9 +75,9 @@ class LiveStream:
         limits: Limits,
     ) -> None:
         self._open_session, self._say, self._ended, self._limits = open_session, say, ended, limits
-        self._sound: deque[Sound] = deque()
+        self._sound: deque[SoundMessage] = deque()
         self._sound_s = 0.0  # in the queue
-        self._pictures: deque[Picture] = deque()
+        self._pictures: deque[PictureMessage] = deque()
         self._wake = threading.Condition()
         self._finishing = self._closing = False
         self._dropped = {"pictures_dropped": 0, "pictures_broken": 0, "samples_dropped": 0}
@@ -96,12 +96,12 @@ class LiveStream:
         """Begin."""
         self._hearing.start()
 
-    def add(self, item: Sound | Picture) -> None:
+    def add(self, item: SoundMessage | PictureMessage) -> None:
         """Take what came; never waits."""
         with self._wake:
             if self._finishing or self._closing:
                 return
-            if isinstance(item, Picture):
+            if isinstance(item, PictureMessage):
                 self._pictures.append(item)
                 while len(self._pictures) > self._limits.queued_pictures:
                     self._pictures.popleft()
@@ -170,7 +170,7 @@ class LiveStream:
             self._failure = error
             self.close()
 
-    def _next_sound(self) -> Sound | None:
+    def _next_sound(self) -> SoundMessage | None:
         with self._wake:
             while not self._sound:
                 if self._finishing or self._closing:
@@ -180,7 +180,7 @@ class LiveStream:
             self._sound_s -= sound.seconds
             return sound
 
-    def _next_picture(self) -> Picture | None:
+    def _next_picture(self) -> PictureMessage | None:
         with self._wake:
             while True:
                 if self._sound_s > self._limits.hurry_s:  # the sound has to catch up first

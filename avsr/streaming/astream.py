@@ -9,25 +9,25 @@ from collections.abc import AsyncIterator
 from avsr.streaming.events import Event
 from avsr.streaming.live import Live
 
-MAX_WAITING = 64
-"""Events that may wait for a slow reader; then the work waits too."""
+POLL_S = 0.01
+"""How often a reader who leaves early looks whether the run has ended."""
 
 
 async def events_of(live: Live) -> AsyncIterator[Event]:
-    """The events of a run, computed in a thread of its own. Leaving the loop early stops the run and its threads."""
+    """The events of a run, computed in a thread. Leaving the loop early ends the run and its threads.
+
+    Events wait for a slow reader; none is lost. An error of the run is raised after the events before it.
+    """
     loop = asyncio.get_running_loop()
-    waiting: asyncio.Queue[Event | BaseException | None] = asyncio.Queue(MAX_WAITING)
-    left = threading.Event()
+    waiting: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
 
     def put(item: Event | BaseException | None) -> bool:
-        """Hand over an item; False if nobody reads any more."""
-        if left.is_set() or loop.is_closed():
-            return False
+        """Hand over an item, None after the last one. False if the event loop has been closed."""
         try:
-            asyncio.run_coroutine_threadsafe(waiting.put(item), loop).result()
-        except RuntimeError:  # the loop was closed in the meantime
+            loop.call_soon_threadsafe(waiting.put_nowait, item)
+        except RuntimeError:
             return False
-        return not left.is_set()
+        return True
 
     def work() -> None:
         try:
@@ -35,7 +35,7 @@ async def events_of(live: Live) -> AsyncIterator[Event]:
                 for event in live.events():
                     if not put(event):
                         return
-        except BaseException as error:  # the reader must get it, whatever it is
+        except BaseException as error:  # the reader must get every error, of any type
             put(error)
         else:
             put(None)
@@ -48,9 +48,6 @@ async def events_of(live: Live) -> AsyncIterator[Event]:
                 raise item
             yield item
     finally:
-        left.set()
-        # The thread may be waiting for room in the queue: make room until it has seen that nobody reads.
+        live.end()
         while thread.is_alive():
-            while not waiting.empty():
-                waiting.get_nowait()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(POLL_S)

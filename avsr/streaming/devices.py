@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from avsr.errors import MediaError
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.media.audio import Resampler
-from avsr.streaming.source import BLOCK_S, Clock, Picture, Sound
+from avsr.streaming.source import BLOCK_S, Clock, LivePicture, LiveSound
 
 MAX_WAITING_S = 10.0  # of sound that nobody fetches; what comes then is lost, and the time stamps show the gap
 SILENT_S = 2.0  # a microphone that gives no block for so long has gone
@@ -100,7 +100,7 @@ class Microphone:
         except queue.Full:
             logger.debug("microphone: nobody fetched a block")
 
-    def sound(self) -> Iterator[Sound | None]:
+    def sound(self) -> Iterator[LiveSound | None]:
         """What is heard, as it comes. Raises MediaError when the microphone has gone."""
         silent_s = 0.0
         while True:
@@ -118,7 +118,7 @@ class Microphone:
             pieces = [samples] if self._resampler is None else list(self._resampler.push(samples))
             for piece in pieces:
                 end_s = time_s + len(piece) / SAMPLE_RATE_HZ
-                yield Sound(end_s, max(0.0, time_s), np.nan_to_num(piece))
+                yield LiveSound(end_s, max(0.0, time_s), np.nan_to_num(piece))
                 time_s = end_s
 
 
@@ -133,7 +133,7 @@ class Camera:
     def __init__(self, clock: Clock, number: int = 0, *, on_warning: Callable[[str], None] | None = None) -> None:
         self._clock, self._number, self._on_warning = clock, number, on_warning
         self._changed = threading.Condition()
-        self._newest: Picture | None = None
+        self._newest: LivePicture | None = None
         self._closed = threading.Event()
         self._capture: Any = None
         self._thread = threading.Thread(target=self._watch, name="camera", daemon=True)
@@ -155,7 +155,7 @@ class Camera:
         if self._capture is not None and not self._thread.is_alive():  # some drivers wait for an unplugged camera
             self._capture.release()
 
-    def pictures(self) -> Iterator[Picture | None]:
+    def pictures(self) -> Iterator[LivePicture | None]:
         """The newest picture, each once, as they come; None while there is none."""
         while not self._closed.is_set():
             with self._changed:
@@ -191,7 +191,7 @@ class Camera:
                 self._capture.release()
                 self._capture = None
                 continue
-            picture = Picture(now_s, now_s, np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8))
+            picture = LivePicture(now_s, now_s, np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8))
             with self._changed:
                 self._newest = picture
                 self._changed.notify()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from avsr.errors import ConfigError
 from avsr.randomness import generator
-from avsr.streaming.source import Picture, Sound
+from avsr.streaming.source import LivePicture, LiveSound
 
 MAX_DELAY_MS = 10_000.0
 MAX_DRIFT_PPM = 10_000.0
@@ -66,7 +66,7 @@ class Faults:
         if self.video_fps is not None and not 0.1 <= self.video_fps <= MAX_FPS:
             raise ConfigError("wrong video_fps", got=f"{self.video_fps:g}", expected=f"0.1 to {MAX_FPS:g}")
 
-    def of_sound(self, sound: Iterable[Sound]) -> Iterator[Sound]:
+    def of_sound(self, sound: Iterable[LiveSound]) -> Iterator[LiveSound]:
         """What comes of the sound, in order of arrival."""
         jitter = generator("faults", self.seed, "sound jitter")
         last_s = -math.inf
@@ -76,10 +76,10 @@ class Faults:
                 last_s = max(last_s, block.arrival_s + late_s)
                 yield block._replace(arrival_s=last_s)
 
-    def of_pictures(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+    def of_pictures(self, pictures: Iterable[LivePicture]) -> Iterator[LivePicture]:
         """What comes of the pictures, in order of arrival."""
         drop, twice, jitter = (generator("faults", self.seed, what) for what in ("drop", "twice", "jitter"))
-        waiting: list[tuple[float, int, Picture]] = []  # only as many as may still be overtaken
+        waiting: list[tuple[float, int, LivePicture]] = []  # only as many as may still be overtaken
         count = 0
         for picture in self._at_rate(pictures):
             soonest_s = picture.arrival_s + self.delay_video_ms / 1000
@@ -91,24 +91,24 @@ class Faults:
             for _ in range(copies):
                 arrival_s = soonest_s + self.jitter_ms / 1000 * jitter.random()
                 if not is_lost:
-                    heapq.heappush(waiting, (arrival_s, count, Picture(arrival_s, stamp_s, picture.rgb)))
+                    heapq.heappush(waiting, (arrival_s, count, LivePicture(arrival_s, stamp_s, picture.rgb)))
                 count += 1
         while waiting:
             yield heapq.heappop(waiting)[2]
 
-    def _at_rate(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+    def _at_rate(self, pictures: Iterable[LivePicture]) -> Iterator[LivePicture]:
         """At each tick the newest picture, with its own time, or that of the tick where it is repeated."""
         if self.video_fps is None:
             yield from pictures
             return
         tick = 0
-        newest: Picture | None = None
+        newest: LivePicture | None = None
         is_new = False
         for picture in pictures:
             if newest is None:
                 tick = math.ceil(picture.time_s * self.video_fps - _ROUNDING_S)
             while newest is not None and (tick_s := tick / self.video_fps) < picture.time_s - _ROUNDING_S:
-                yield newest if is_new else Picture(tick_s, tick_s, newest.rgb)
+                yield newest if is_new else LivePicture(tick_s, tick_s, newest.rgb)
                 tick, is_new = tick + 1, False
             newest, is_new = picture, True
         if newest is not None and is_new and tick / self.video_fps <= newest.time_s + 1 / self.video_fps:

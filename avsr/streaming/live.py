@@ -22,7 +22,7 @@ from typing import Protocol
 from avsr.arrays import Crops, Samples
 from avsr.errors import AvsrError
 from avsr.streaming.events import Event
-from avsr.streaming.source import Clock, Pace, Picture, Sound, in_order
+from avsr.streaming.source import Clock, Item, LivePicture, LiveSound, Pace, in_order
 
 
 class LiveSession(Protocol):
@@ -51,8 +51,8 @@ class Live:
     def __init__(
         self,
         session: LiveSession,
-        sound: Iterable[Sound | None],
-        pictures: Iterable[Picture | None] | None = None,
+        sound: Iterable[LiveSound | None],
+        pictures: Iterable[LivePicture | None] | None = None,
         *,
         real_time: bool = False,
         clock: Clock | None = None,
@@ -108,6 +108,10 @@ class Live:
         if error is not None:
             raise error
 
+    def end(self) -> None:
+        """Let the run end soon, and `events` with it. Returns at once; may be called from any thread."""
+        self._stop.set()
+
     def stop(self) -> list[Event]:
         """End the run here: the events that were not read yet, the last final, and the counters."""
         self._halt()
@@ -121,7 +125,7 @@ class Live:
         return events
 
     def _halt(self) -> None:
-        self._stop.set()
+        self.end()
         for thread in self._threads:
             thread.join()
 
@@ -153,17 +157,21 @@ class Live:
                 self.session.push_video(picture.rgb, picture.time_s)
 
     def _push_both(self) -> None:
-        sound = (block for block in self._sound if block is not None)
-        pictures = (picture for picture in self._safe_pictures() if picture is not None)
-        for item in in_order(sound, pictures):
-            if self._stop.is_set():
-                return
-            if isinstance(item, Sound):
+        for item in in_order(self._until_the_end(self._sound), self._until_the_end(self._safe_pictures())):
+            if isinstance(item, LiveSound):
                 self.session.push_audio(item.samples, item.time_s)
             else:
                 self.session.push_video(item.rgb, item.time_s)
 
-    def _safe_pictures(self) -> Iterator[Picture | None]:
+    def _until_the_end(self, items: Iterable[Item | None]) -> Iterator[Item]:
+        """The items without the Nones between them, until the run is to end."""
+        for item in items:
+            if self._stop.is_set():
+                return
+            if item is not None:
+                yield item
+
+    def _safe_pictures(self) -> Iterator[LivePicture | None]:
         """The pictures up to the first that cannot be read: the sound goes on without them."""
         try:
             yield from self._pictures or ()

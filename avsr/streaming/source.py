@@ -28,7 +28,7 @@ BLOCK_S = 0.02
 BLOCK_SAMPLES = round(BLOCK_S * SAMPLE_RATE_HZ)
 
 
-class Sound(NamedTuple):
+class LiveSound(NamedTuple):
     """A block of sound. time_s: of its first sample. samples: float32 [S], mono, 16 kHz."""
 
     arrival_s: float
@@ -36,7 +36,7 @@ class Sound(NamedTuple):
     samples: Samples
 
 
-class Picture(NamedTuple):
+class LivePicture(NamedTuple):
     """A picture. time_s: when it was taken. rgb: uint8 [H, W, 3], or a lip crop [96, 96], or None: no lips."""
 
     arrival_s: float
@@ -44,23 +44,23 @@ class Picture(NamedTuple):
     rgb: NDArray[np.uint8] | None
 
 
-Item = TypeVar("Item", Sound, Picture)
+Item = TypeVar("Item", LiveSound, LivePicture)
 
 
-def file_sound(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[Sound]:
+def file_sound(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[LiveSound]:
     """The sound of a file in blocks of 20 ms, the last one shorter. Raises MediaError where it has none."""
     return blocks(iter_audio(path, on_warning=on_warning))
 
 
-def blocks(sound: Iterable[Samples]) -> Iterator[Sound]:
+def blocks(sound: Iterable[Samples]) -> Iterator[LiveSound]:
     """Consecutive samples, cut into blocks of 20 ms, from time 0 on."""
     rest = np.zeros(0, np.float32)
     position = 0
 
-    def block(samples: Samples) -> Sound:
+    def block(samples: Samples) -> LiveSound:
         nonlocal position
         start, position = position, position + len(samples)
-        return Sound(position / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ, samples)
+        return LiveSound(position / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ, samples)
 
     for samples in sound:
         rest = np.concatenate((rest, samples))
@@ -72,17 +72,17 @@ def blocks(sound: Iterable[Samples]) -> Iterator[Sound]:
         yield block(rest)
 
 
-def file_pictures(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[Picture]:
+def file_pictures(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[LivePicture]:
     """The pictures of a file. Raises MediaError where it has none."""
-    return (Picture(frame.time_s, frame.time_s, frame.rgb) for frame in iter_frames(path, on_warning=on_warning))
+    return (LivePicture(frame.time_s, frame.time_s, frame.rgb) for frame in iter_frames(path, on_warning=on_warning))
 
 
 def open_live_source(
-    source: str | PathLike[str] | Samples | Iterable[Sound | None],
-    pictures: Iterable[Picture | None] | None = None,
+    source: str | PathLike[str] | Samples | Iterable[LiveSound | None],
+    pictures: Iterable[LivePicture | None] | None = None,
     *,
     on_warning: WarningSink | None = None,
-) -> tuple[Iterable[Sound | None], Iterable[Picture | None] | None]:
+) -> tuple[Iterable[LiveSound | None], Iterable[LivePicture | None] | None]:
     """The sound and the pictures of a file, of samples, or of a source that gives sound as it comes.
 
     Raises MediaError for a file without sound, whose clock a stream goes by.
@@ -103,7 +103,7 @@ def open_live_source(
     return source, pictures
 
 
-def in_order(sound: Iterable[Sound], pictures: Iterable[Picture]) -> Iterator[Sound | Picture]:
+def in_order(sound: Iterable[LiveSound], pictures: Iterable[LivePicture]) -> Iterator[LiveSound | LivePicture]:
     """Both as they arrive; of what arrives at the same time the picture first, so that no sound waits for it."""
     return heapq.merge(pictures, sound, key=lambda item: item.arrival_s)  # stable: earlier arguments first
 

@@ -1,5 +1,7 @@
 // The page of avsr serve: camera and microphone to the server, words back. The messages are described in docs/serve.md.
 
+import { toSrt, toText } from "./captions.js";
+
 const PROTOCOL = 1;
 const INT16_SOUND = 1;
 const JPEG_PICTURE = 3;
@@ -10,7 +12,7 @@ const FULL_BYTES = 128 * 1024; // waiting to be sent, from which on pictures are
 const STUCK_BYTES = 2 * 1024 * 1024; // from which on nothing helps any more
 const CLOCK_WINDOW_S = 10;
 const TRACE_S = 12;
-const MAX_LINES = 200;
+const MAX_LINES = 200; // shown; saved captions hold all
 
 const MODES = {
   av: "Sound + lips",
@@ -360,6 +362,7 @@ async function start() {
     live.lost = null;
     await connection.open(hasCamera || byId("cameras").value !== "none");
     live.started = now();
+    captions.start ??= live.started;
     if (hasMicrophone) await startMicrophone();
     if (hasCamera) await startCamera();
     for (const track of stream.getTracks()) watch(track);
@@ -508,6 +511,7 @@ const seen = { words: 0, sure: 0, delays: [], newest: -Infinity };
 function onEvent(event) {
   switch (event.event) {
     case "hello":
+      showDomain(event.notice); // the server may have been started again with another model
       root.dataset.video = event.video && event.modalities.includes("av") ? "on" : "off";
       break;
     case "partial":
@@ -578,7 +582,9 @@ function clock(seconds) {
   return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 }
 
-function showPartial({ words, start }) {
+function showPartial(event) {
+  const { words, start } = event;
+  captions.partial = event;
   const partial = byId("partial");
   byId("empty").hidden = true;
   if (words.length === 0) return partial.replaceChildren();
@@ -598,7 +604,9 @@ function showPartial({ words, start }) {
   scroll();
 }
 
-function showFinal({ words, start }) {
+function showFinal(event) {
+  const { words, start } = event;
+  captions.partial = null;
   byId("partial").replaceChildren();
   byId("empty").hidden = true;
   timeWords(words);
@@ -607,12 +615,12 @@ function showFinal({ words, start }) {
   const item = document.createElement("li");
   item.append(timeNode(start), lineOf(words));
   byId("log").append(item);
+  captions.add(event);
   if (byId("log").children.length > MAX_LINES) byId("log").firstElementChild.remove();
   seen.words += words.length;
   seen.sure += words.reduce((sum, word) => sum + word.confidence, 0);
   byId("words").textContent = seen.words;
   byId("confidence").replaceChildren(...figure(Math.round((100 * seen.sure) / seen.words), "%"));
-  byId("copy").disabled = byId("clear").disabled = false;
   scroll();
 }
 
@@ -641,6 +649,40 @@ function settlePartial() {
   const item = document.createElement("li");
   item.append(...byId("partial").childNodes);
   byId("log").append(item);
+  captions.add(captions.partial);
+}
+
+/** The captions since the last Clear, for the clipboard and for files. All of this stays in the browser. */
+const captions = {
+  finals: [], // events
+  partial: null, // the last partial event, while its words may still change
+  start: null, // when the first session began: subtitles count from there, and a pause between two sessions is kept
+
+  add(event) {
+    this.finals.push(event);
+    this.partial = null;
+    this.enable();
+  },
+
+  clear() {
+    this.finals = [];
+    this.start = live.connection ? live.started : null;
+    this.enable();
+  },
+
+  enable() {
+    for (const id of ["copy", "save-text", "save-srt", "clear"]) byId(id).disabled = this.finals.length === 0;
+  },
+};
+
+/** Hand a file to the browser's downloads. */
+function save(content, ending, type) {
+  const time = new Date().toLocaleString("sv").replace(" ", "-").replaceAll(":", ""); // Swedish: 2026-01-31 09:30:00
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type: `${type};charset=utf-8` }));
+  link.download = `captions-${time}.${ending}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000); // some browsers read it after the click
 }
 
 function scroll() {
@@ -836,13 +878,9 @@ function hideNotice() {
   byId("notice").hidden = true;
 }
 
-function transcript() {
-  return [...byId("log").children].map((item) => [...item.querySelectorAll(".word")].map((word) => word.textContent).join(" ")).join("\n");
-}
-
 async function copy() {
   try {
-    await navigator.clipboard.writeText(`${transcript()}\n`);
+    await navigator.clipboard.writeText(toText(captions.finals));
     byId("copy").textContent = "Copied";
   } catch {
     byId("copy").textContent = "Not allowed";
@@ -852,7 +890,7 @@ async function copy() {
 
 function clear() {
   byId("log").replaceChildren();
-  byId("copy").disabled = byId("clear").disabled = true;
+  captions.clear();
   byId("empty").hidden = root.dataset.state === "running" && byId("partial").hasChildNodes();
 }
 
@@ -880,6 +918,12 @@ function switchTheme() {
   trace.paint();
 }
 
+/** What the model does not know, for as long as the page is open: its words look as sure as any others. */
+function showDomain(notice) {
+  byId("domain").textContent = sentence(notice);
+  byId("domain").hidden = !notice;
+}
+
 async function showInfo() {
   try {
     const answer = await fetch("info", { headers: { authorization: `Bearer ${token}` } });
@@ -888,9 +932,10 @@ async function showInfo() {
     byId("model").textContent = `${info.model} · ${info.chunk_ms} ms steps`;
     byId("model").title = `avsr ${info.version}; at most ${info.max_sessions} sessions at a time`;
     byId("model").hidden = false;
+    showDomain(info.notice);
     if (info.model.startsWith("grid-")) {
       byId("hint").querySelector("strong").nextSibling.textContent =
-        " This model knows the sentences of the GRID corpus, such as “bin blue at f two now” or “set green by q nine please”, and nothing else.";
+        " Say a sentence of the GRID corpus, such as “bin blue at f two now” or “set green by q nine please”.";
     }
     if (!info.modalities.includes("av")) byId("cameras").value = "none";
   } catch (error) {
@@ -908,6 +953,8 @@ function begin() {
   byId("microphones").addEventListener("change", () => change("audio"));
   byId("notice").querySelector("button").addEventListener("click", hideNotice);
   byId("copy").addEventListener("click", copy);
+  byId("save-text").addEventListener("click", () => save(toText(captions.finals), "txt", "text/plain"));
+  byId("save-srt").addEventListener("click", () => save(toSrt(captions.finals, captions.start), "srt", "application/x-subrip"));
   byId("clear").addEventListener("click", clear);
   byId("theme").addEventListener("click", switchTheme);
   navigator.mediaDevices?.addEventListener?.("devicechange", listDevices);
