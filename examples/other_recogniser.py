@@ -33,9 +33,12 @@ class Loudness:
         blocks = [item[: len(item) // BLOCK_SAMPLES * BLOCK_SAMPLES].reshape(-1, BLOCK_SAMPLES) for item in samples]
         return [np.sqrt((item**2).mean(axis=1)) for item in blocks]
 
-    def decode(self, audio: list[np.ndarray], lips: None, search: avsr.Search) -> list[list[Spoken]]:
+    def encode_lips(self, crops: Sequence[np.ndarray], present: Sequence[np.ndarray], audio: object) -> None:
+        """Never called, because the card names no modality with lips."""
+
+    def decode(self, audio: list[np.ndarray] | None, lips: None, search: avsr.Search) -> list[list[Spoken]]:
         """The words of each item, with times from the beginning of the item."""
-        return [self._words(levels) for levels in audio]
+        return [self._words(levels) for levels in audio or []]
 
     def _words(self, levels: np.ndarray) -> list[Spoken]:
         edges = np.flatnonzero(np.diff(levels > LOUD, prepend=False, append=False))

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 def owns(target: str) -> bool:
     """Whether `target` is a checkpoint folder, or the folder of a training run."""
     # os.path and not pathlib, which raises for names that no file can have, such as one of 500 letters.
-    if not os.path.isdir(target):
-        return False
-    return os.path.isfile(os.path.join(target, CONFIG_NAME)) or finished_checkpoint(Path(target)) is not None
+    return os.path.isfile(os.path.join(target, CONFIG_NAME))  # both have one
 
 
 def read_card(target: str) -> Card:

@@ -24,7 +24,8 @@ def finished_checkpoint(folder: Path) -> Path | None:
     """
     # A checkpoint folder is renamed into place as a whole, so its files need no further check.
     checkpoint = folder / MODEL_NAME
-    return checkpoint if all((checkpoint / name).is_file() for name in (CONFIG_NAME, WEIGHTS_NAME)) else None
+    files = (folder / CONFIG_NAME, checkpoint / CONFIG_NAME, checkpoint / WEIGHTS_NAME)
+    return checkpoint if all(file.is_file() for file in files) else None
 
 
 def epoch_checkpoint(folder: Path, epoch: int) -> Path:
