@@ -121,15 +121,15 @@ class Grid(NamedTuple):
     sounds: tuple[SoundCondition, ...]
     pictures: tuple[LipCondition, ...]
 
-    def heard(self, sound: SoundCondition) -> Condition:
+    def audio_only(self, sound: SoundCondition) -> Condition:
         """A sound by audio only."""
         return Condition("a", sound.noise, sound.snr_db, UNUSED, sound.seed)
 
-    def seen(self, picture: LipCondition) -> Condition:
+    def lips_only(self, picture: LipCondition) -> Condition:
         """A picture by lips only."""
         return Condition("v", UNUSED, None, picture.name, picture.seed)
 
-    def both(self, sound: SoundCondition, picture: LipCondition) -> Condition:
+    def audio_visual(self, sound: SoundCondition, picture: LipCondition) -> Condition:
         """A sound and a picture together."""
         seed = picture.seed if sound.seed is None else sound.seed
         return Condition("av", sound.noise, sound.snr_db, picture.name, seed)
@@ -146,13 +146,13 @@ class Grid(NamedTuple):
     def conditions(self) -> Iterator[Condition]:
         """The cells, in the order of the results."""
         if "a" in self.modalities:
-            yield from map(self.heard, self.sounds)
+            yield from map(self.audio_only, self.sounds)
         if "v" in self.modalities:
-            yield from map(self.seen, self.visible_pictures)
+            yield from map(self.lips_only, self.visible_pictures)
         if "av" in self.modalities:
             for sound in self.sounds:
                 for picture in self.pictures_with(sound):
-                    yield self.both(sound, picture)
+                    yield self.audio_visual(sound, picture)
 
 
 def make_grid(

@@ -60,7 +60,7 @@ class BatchWork:
         lips = self._encode_lips(task, clean, report)
         for number in task.missing:
             if number == LIPS:
-                cells = [self._cell(self._grid.seen(p), task, None, lips[p]) for p in self._grid.visible_pictures]
+                cells = [self._cell(self._grid.lips_only(p), task, None, lips[p]) for p in self._grid.visible_pictures]
                 achieved_db: list[float | None] = [None] * len(task.utterances)
             else:
                 cells, achieved_db = self._sound_cells(task, clean, self._grid.sounds[number], lips)
@@ -113,10 +113,10 @@ class BatchWork:
             audio = _Encoded(encoded, time.perf_counter() - began)
         cells = []
         if "a" in self._grid.modalities:
-            cells.append(self._cell(self._grid.heard(sound), task, audio, None))
+            cells.append(self._cell(self._grid.audio_only(sound), task, audio, None))
         if "av" in self._grid.modalities:
             for picture in self._grid.pictures_with(sound):
-                cells.append(self._cell(self._grid.both(sound, picture), task, audio, lips[picture]))
+                cells.append(self._cell(self._grid.audio_visual(sound, picture), task, audio, lips[picture]))
         return cells, achieved_db
 
     def _cell(self, condition: Condition, task: Task, audio: _Encoded | None, lips: _Encoded | None) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from avsr.arrays import Crops, Present
 from avsr.grid import CROP_PX, SLOT_S
 from avsr.lips.choice import face_choice
 from avsr.lips.slots import LipSlot
@@ -161,3 +162,9 @@ class LipBuffer:
         if self._tracker is not None:
             self._tracker.__exit__(None, None, None)
             self._tracker = None
+
+
+def arrays_of(slots: list[Taken]) -> tuple[Crops, Present]:
+    """Crops [T, 96, 96] of the slots, and which of them are used."""
+    crops = np.stack([taken.crop for taken in slots]) if slots else np.zeros((0, CROP_PX, CROP_PX), np.uint8)
+    return crops, np.array([taken.used for taken in slots], bool)

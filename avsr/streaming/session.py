@@ -25,16 +25,16 @@ from avsr.arrays import Crops, LogProbs, Present, Samples
 from avsr.decoding.search import Search
 from avsr.engine import Chunk, Model
 from avsr.errors import ConfigError
-from avsr.grid import CROP_PX, HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, SLOT_S
+from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, SLOT_S
 from avsr.lips.slots import LipSlot
 from avsr.sound.silence import REACH_FRAMES, audible_frames
 from avsr.streaming.clock import ClockAligner
 from avsr.streaming.events import Event, Mode, Step
-from avsr.streaming.lips import LipBuffer, Taken
+from avsr.streaming.inputs import check_samples, check_time, is_crop
+from avsr.streaming.lips import LipBuffer, Taken, arrays_of
 from avsr.streaming.sound import SoundBuffer
 from avsr.streaming.utterance import Said, Source, Utterance
 
-MAX_PUSH_S = 60.0  # of sound at a time: more in one call is a mistake, not a stream
 MAX_SOUND_LAG_S = 1.0  # behind the pictures; then the sound counts as lost
 MAX_GAP_S = 10.0  # in the sound; a longer one is skipped, so that a machine that slept does not recognise its sleep
 SKIPPED_GAP_S = 2.0  # how much of a skipped gap is recognised as silence: enough for an utterance to end
@@ -216,8 +216,8 @@ class Session:
         The sound is the clock of the stream, so push no more of it at a time than pictures may lag. Raises ValueError
         for other arrays, or after the end.
         """
-        _check_samples(samples)
-        _check_time(t)
+        check_samples(samples)
+        check_time(t)
         with self._lock:
             self._require_open()
             if t is not None and self._aligner is not None:
@@ -245,8 +245,8 @@ class Session:
 
         Raises ValueError for other arrays, or after the end.
         """
-        is_crop = picture is None or _is_crop(picture)
-        _check_time(t)
+        cut = picture is None or is_crop(picture)
+        check_time(t)
         with self._video_lock:
             with self._lock:
                 self._require_open()
@@ -255,10 +255,10 @@ class Session:
                 if self._origin_s is None:
                     self._origin_s = t
                 time_s = t - self._origin_s
-                index = self._lips.register(time_s, self._sound.end_s, is_crop=is_crop)
+                index = self._lips.register(time_s, self._sound.end_s, is_crop=cut)
                 if index is None:
                     return self._emit(self._advance())
-            if picture is None or is_crop:
+            if picture is None or cut:
                 slots = self._lips.give(index, picture)
             else:
                 slots = self._lips.find(picture, time_s)
@@ -348,7 +348,7 @@ class Session:
         used = {taken.slot: taken.lips.face for taken in slots if taken.used and taken.lips is not None}
         ahead = self._ahead | used
         faces = [[ahead[slot] for slot in plan.slots_of(frame) if slot in ahead] for frame in range(first, end)]
-        crops, present = _lip_arrays(slots)
+        crops, present = arrays_of(slots)
 
         given_end = min(plan.samples_needed(end), self._sound.end)
         log_probs_TV, state = self._engine.step(
@@ -449,36 +449,3 @@ class _Heard(NamedTuple):
     """Whether more than half of it never came."""
     audible: Present
     """Of each frame: whether anything is louder than silence."""
-
-
-def _lip_arrays(slots: list[Taken]) -> tuple[Crops, Present]:
-    """Crops [T, 96, 96] and which of them are used."""
-    crops = np.stack([taken.crop for taken in slots]) if slots else np.zeros((0, CROP_PX, CROP_PX), np.uint8)
-    return crops, np.array([taken.used for taken in slots], bool)
-
-
-def _check_samples(samples: Samples) -> None:
-    if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
-        raise ValueError(f"samples: got {_kind(samples)}, expected float32 [S] in [-1, 1] at 16 kHz")
-    if len(samples) > MAX_PUSH_S * SAMPLE_RATE_HZ:
-        raise ValueError(f"samples: got {len(samples)}, expected {MAX_PUSH_S:.0f} s or less at a time")
-    if not np.isfinite(samples).all():
-        raise ValueError("samples: got values that are not finite, expected float32 [S] in [-1, 1]")
-
-
-def _check_time(t: float | None) -> None:
-    if t is not None and not math.isfinite(t):
-        raise ValueError(f"t: got {t}, expected seconds")
-
-
-def _is_crop(picture: Crops) -> bool:
-    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
-        if picture.shape == (CROP_PX, CROP_PX):
-            return True
-        if picture.ndim == 3 and picture.shape[2] == 3 and min(picture.shape) > 0:
-            return False
-    raise ValueError(f"picture: got {_kind(picture)}, expected uint8 [H, W, 3] in RGB, or a lip crop uint8 [96, 96]")
-
-
-def _kind(value: object) -> str:
-    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
