@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from avsr.cli.arguments import add_quiet
 from avsr.cli.console import Console, UsageError, describe, printable
 from avsr.errors import AvsrError
+from avsr.files import write_bytes
 
 if TYPE_CHECKING:
     from avsr.offline.diagnosis import Diagnosis, FaceReport
@@ -110,11 +111,7 @@ def _write_sheet(diagnosis: Diagnosis, target: Path) -> None:
 
     labels = {face.quality.id: f"face {face.quality.id}: {_describe(face)}" for face in diagnosis.faces}
     data = cv2.imencode(".png", diagnosis.sheet.draw(labels))[1].tobytes()
-    partial = target.with_name(f".{os.urandom(6).hex()}.partial")
     try:
-        partial.write_bytes(data)
-        os.replace(partial, target)
+        write_bytes(target, data)
     except OSError as error:
         raise AvsrError(f"{target}: cannot be written", got=describe(error)) from error
-    finally:
-        partial.unlink(missing_ok=True)

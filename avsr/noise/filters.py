@@ -16,6 +16,8 @@ import numpy as np
 import scipy.fft  # three times as fast as numpy.fft; after rounding both give the same integers
 from numpy.typing import NDArray
 
+from avsr.grid import SAMPLE_RATE_HZ
+
 NoiseColour = Literal["white", "pink", "brown"]
 
 # The error of a transform is about 2**-52 * log2(length) * |signal| * |filter|, where |x| is the Euclidean norm. A
@@ -129,7 +131,7 @@ def _colour_filter(colour: NoiseColour) -> Filter:
 
 
 @functools.lru_cache(maxsize=256)
-def lowpass_filter(cutoff_hz: int, rate_hz: int = 16_000) -> Filter:
+def lowpass_filter(cutoff_hz: int, rate_hz: int = SAMPLE_RATE_HZ) -> Filter:
     """511 taps of a sinc in a Blackman window: -6 dB at `cutoff_hz` and, at 16 kHz, -70 dB at 90 Hz above it."""
     half = 255
     steps = np.arange(-half, half + 1)

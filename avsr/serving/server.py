@@ -12,6 +12,7 @@ import numpy as np
 
 from avsr.engine import Card
 from avsr.errors import AvsrError
+from avsr.grid import SAMPLE_RATE_HZ
 from avsr.processes import limit_threads
 from avsr.serving.access import Access
 from avsr.serving.limits import Limits
@@ -145,7 +146,7 @@ def _try(open_session: Callable[[bool], LiveSession]) -> float:
     loaded at first use. Returns its latency."""
     with open_session(True) as session:
         session.push_video(np.zeros((480, 640, 3), np.uint8), 0.0)
-        session.push_audio(np.zeros(16000, np.float32), 0.0)
+        session.push_audio(np.zeros(SAMPLE_RATE_HZ, np.float32), 0.0)
         latency_ms = session.latency_ms
         session.finish()
     return latency_ms

@@ -343,7 +343,7 @@ class Session:
         """
         started = time.perf_counter()
         first, plan = self._frames, self._plan
-        sound = self._hear(first, end, ending=ending)
+        sound = self._sound_of(first, end, ending=ending)
         slots, policy = self._lips.take(plan.slots_needed(end)) if self.video else ([], self._lips.policy)
         used = {taken.slot: taken.lips.face for taken in slots if taken.used and taken.lips is not None}
         ahead = self._ahead | used
@@ -389,7 +389,7 @@ class Session:
         compute_ms = self._report_step(first, end, slots, started, for_good=True)
         return events + [self._event(some, compute_ms) for some in said]
 
-    def _hear(self, first: int, end: int, *, ending: bool) -> _Heard:
+    def _sound_of(self, first: int, end: int, *, ending: bool) -> _Heard:
         """Whether the sound of frames [first, end) is there."""
         start_sample, end_sample = self._plan.edge(first), self._plan.edge(end)
         if ending:  # the last frame is as short as its sound
