@@ -67,7 +67,7 @@ def _open_external(target: str, device: str, dtype: str) -> Model:
 
 FAMILIES: tuple[Family, ...] = (
     Family("own", _is_checkpoint, _open_checkpoint, "a folder with config.yaml", _checkpoint_card),
-    Family("nemo", lambda target: target.endswith(".nemo"), _open_nemo, "a .nemo file"),
+    Family("nemo", lambda target: target.endswith(".nemo") and os.path.isfile(target), _open_nemo, "a .nemo file"),
     Family(
         "external",
         lambda target: target.startswith(("command:", "function:")),
@@ -104,7 +104,7 @@ def find(name: str) -> str:
     shipped_folder = ASSETS / name
     if Path(name).name == name and os.path.isfile(shipped_folder / "config.yaml"):
         return str(shipped_folder)
-    if name and (os.path.exists(name) or any(family.owns(name) and ":" in family.expected for family in FAMILIES)):
+    if name and (os.path.exists(name) or any(family.owns(name) for family in FAMILIES)):
         return name
     if name.endswith(".nemo"):
         raise ModelError(f"{name}: no such file", expected="a .nemo archive", remedy="check the path")
