@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from tests.fake_live import FakeRecognizer
 from tests.test_serving import TOKEN, port_of, running
@@ -78,14 +80,40 @@ def test_other_recogniser(capsys: pytest.CaptureFixture[str]) -> None:
     assert err == 'model loud knows only the word "speech": other speech comes out as these\n'
 
 
-def test_websocket_client_reads_while_it_sends(capsys: pytest.CaptureFixture[str]) -> None:
-    """The server has several times as many events for it as may wait: a client that sends all first is cut off."""
-    with running(FakeRecognizer(talk=10, domain="the words of a test"), outgoing=150) as served:
-        example = load("websocket_client")
-        asyncio.run(example.main(url=f"ws://127.0.0.1:{port_of(served)}/stream"))
+def test_websocket_client(capsys: pytest.CaptureFixture[str]) -> None:
+    with running(FakeRecognizer(domain="the words of a test")) as served:
+        asyncio.run(load("websocket_client").main(url=f"ws://127.0.0.1:{port_of(served)}/stream"))
     out, err = capsys.readouterr()
     assert out == "  0.00 s  word0 word1 word2\n"
     assert err == "model fake knows only the words of a test: other speech comes out as these\n"
+
+
+def test_websocket_client_reads_while_it_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words that the server sends after ten blocks are printed long before the last block is sent."""
+    blocks = 0
+    printed: list[tuple[int, str]] = []
+    example = load("websocket_client")
+    monkeypatch.setattr(example, "print", lambda line, file=None: printed.append((blocks, line)), raising=False)
+
+    async def answer(client: ServerConnection) -> None:
+        nonlocal blocks
+        assert json.loads(await client.recv()) == {"type": "hello", "protocol": 1, "video": False}
+        async for message in client:
+            if isinstance(message, str):
+                assert json.loads(message) == {"type": "stop"}
+                return
+            blocks += 1
+            if blocks == 10:
+                await client.send(json.dumps({"event": "final", "start": 0.0, "text": "early"}))
+
+    async def run() -> None:
+        async with serve(answer, "127.0.0.1", 0) as server:
+            await example.main(url=f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/stream")
+
+    asyncio.run(run())
+    assert blocks > 170
+    ((blocks_before, line),) = printed
+    assert line == "  0.00 s  early" and blocks_before < 100
 
 
 def test_websocket_client_says_why_it_was_refused(capsys: pytest.CaptureFixture[str]) -> None:
