@@ -16,7 +16,7 @@ POLL_S = 0.01
 async def events_of(live: Live) -> AsyncIterator[Event]:
     """The events of a run, computed in a thread. Leaving the loop early ends the run and its threads.
 
-    Events wait for a slow reader; none is lost. An error of the run is raised after the events before it.
+    Events wait for a slow reader, and no event is lost. An error of the run is raised after the events before it.
     """
     loop = asyncio.get_running_loop()
     waiting: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()

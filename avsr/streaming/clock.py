@@ -1,9 +1,9 @@
 """Times of two devices on one clock.
 
-Sound and pictures carry the time of whoever recorded them. Where that is one clock (a file, a browser page, one
-computer's monotonic clock), there is nothing to do. Where each device has its own, the clocks differ by an unknown
-offset and run apart by up to 100 parts in a million, and all that is known is when things arrive. The quickest arrivals
-of the last while are taken to have needed the same time on both ways.
+Sound and pictures carry time stamps of the device that recorded them. If both come from one clock (a file, a browser
+page, the monotonic clock of one computer), nothing needs to be done. If each device has a clock of its own, the clocks
+differ by an unknown offset and drift apart by up to 100 parts in a million. Only the arrival times are on one clock.
+The aligner assumes that the quickest arrivals of the last seconds took equally long from either device.
 """
 
 from __future__ import annotations
@@ -11,38 +11,40 @@ from __future__ import annotations
 import collections
 
 WINDOW_S = 10.0
-"""Over which the quickest arrival counts: short enough to follow drift, long enough to see one without a queue."""
+"""The quickest arrival of this many seconds counts: short enough to follow drift, and long enough to include an arrival
+that did not wait in any queue."""
 
 SLEW = 0.02
-"""Seconds by which the correction moves a second at most: pictures must not jump."""
+"""The correction moves by at most this many seconds in a second, because pictures must not jump."""
 
 RESTART_S = 1.0
-"""A clock that goes back by so much, or ahead of what has passed, was started anew, as when a camera is plugged in
-again."""
+"""A clock that steps back by more than this, or runs ahead of the arrivals by more than this, has been restarted: the
+camera was plugged in again, for example."""
 
 
 class ClockAligner:
-    """Puts times of the other device on the clock of the reference, from when both arrive.
+    """Converts time stamps of one device (the camera) to the clock of another (the microphone, the reference).
 
-    `reference` and `align` take a time stamp and the moment of its arrival, in seconds; arrivals of both on one clock.
+    `reference` and `align` take a time stamp and the time of its arrival, both in seconds. All arrival times are on one
+    clock.
     """
 
     def __init__(self) -> None:
         self._reference: collections.deque[tuple[float, float]] = collections.deque()
         self._other: collections.deque[tuple[float, float]] = collections.deque()
         self._offset_s: float | None = None
-        self._last: tuple[float, float] | None = None  # time and arrival of the other device's last
+        self._last: tuple[float, float] | None = None  # last time stamp of the other device, and its arrival
 
     def reference(self, time_s: float, arrived_s: float) -> None:
-        """Something of the reference arrived."""
+        """Note a time stamp of the reference device."""
         _add(self._reference, arrived_s, arrived_s - time_s)
 
     def align(self, time_s: float, arrived_s: float) -> float:
-        """The time of something of the other device, on the clock of the reference."""
+        """The time stamp of the other device, converted to the clock of the reference."""
         moved_s = passed_s = 0.0
         if self._last is not None:
             moved_s, passed_s = time_s - self._last[0], arrived_s - self._last[1]
-        if moved_s < -RESTART_S or moved_s - passed_s > RESTART_S:  # what came before says nothing any more
+        if moved_s < -RESTART_S or moved_s - passed_s > RESTART_S:  # delays of the clock before its restart are void
             self._other.clear()
             self._offset_s = None
         self._last = (time_s, arrived_s)
@@ -57,7 +59,7 @@ class ClockAligner:
 
 
 def _add(delays: collections.deque[tuple[float, float]], arrived_s: float, delay_s: float) -> None:
-    """Keep the smallest delay of the window first: each is smaller than all that came after it."""
+    """Add a delay to a window, the smallest first. A delay is removed when a later one is smaller or equal."""
     while delays and delays[-1][1] >= delay_s:
         delays.pop()
     delays.append((arrived_s, delay_s))

@@ -1,6 +1,6 @@
 """Microphone and camera as live sources, stamped with one monotonic clock.
 
-Both are read in threads of their own that only take what comes and stamp it.
+A thread reads each device. It only stamps the sound and the pictures and stores them; recognition runs elsewhere.
 """
 
 from __future__ import annotations
@@ -20,11 +20,20 @@ from avsr.grid import SAMPLE_RATE_HZ
 from avsr.media.audio import Resampler
 from avsr.streaming.source import BLOCK_S, Clock, LivePicture, LiveSound
 
-MAX_WAITING_S = 10.0  # of sound that nobody fetches; what comes then is lost, and the time stamps show the gap
-SILENT_S = 2.0  # a microphone that gives no block for so long has gone
-POLL_S = 0.25  # how often someone who waits looks whether to go on
+MAX_WAITING_S = 10.0
+"""Sound that may wait to be fetched. Later sound is lost until some is fetched; the time stamps show the gap."""
+
+SILENT_S = 2.0
+"""A microphone that gives no block for this long has gone."""
+
+POLL_S = 0.25
+"""A source that waits for its device gives None this often, so that its reader can stop."""
+
 CLOSE_S = 2.0
-RETRY_S = 1.0  # between attempts to open a camera that has gone
+"""How long closing waits for the camera's thread."""
+
+RETRY_S = 1.0
+"""Time between attempts to open a camera that has gone."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +41,10 @@ logger = logging.getLogger(__name__)
 class Microphone:
     """The sound of a PortAudio input. Use it as a context manager; it records from `__enter__` on.
 
-    device: number or part of the name, as `python -m sounddevice` lists them; None for the default. Raises MediaError
-    where there is no such device, or what reads it is not installed.
+    clock: gives the time stamps.
+    device: number or part of the name, as `python -m sounddevice` lists them; None for the default.
+
+    `__enter__` raises MediaError if there is no such device, or if sounddevice or PortAudio is not installed.
     """
 
     def __init__(self, clock: Clock, device: str | int | None = None) -> None:
@@ -73,7 +84,7 @@ class Microphone:
             self._stream.close()
 
     def _open(self, sounddevice: Any, rate: int | None) -> None:
-        """Start recording at `rate`, None for what the device prefers. Raises PortAudioError, ValueError."""
+        """Start recording at `rate`; None for the device's own rate. Raises PortAudioError, ValueError."""
         if rate is None:
             rate = round(sounddevice.query_devices(self._device, "input")["default_samplerate"])
             self._resampler = Resampler(rate)
@@ -92,16 +103,17 @@ class Microphone:
         """Called by PortAudio in a thread that must never wait."""
         if status:
             logger.debug("microphone: %s", status)
-        # PortAudio has a clock of its own. The callback comes later than it says by a varying time; the shortest tells.
+        # PortAudio has a clock of its own, and a varying time passes between its time stamp and this call. The smallest
+        # difference seen so far is the best estimate of the offset between the two clocks.
         self._offset_s = min(self._offset_s, self._clock.now_s() - times.currentTime)
         time_s = times.inputBufferAdcTime + self._offset_s
         try:
             self._waiting.put_nowait((time_s, samples[:, 0].copy()))
         except queue.Full:
-            logger.debug("microphone: nobody fetched a block")
+            logger.debug("microphone: a block was not fetched in time")
 
     def sound(self) -> Iterator[LiveSound | None]:
-        """What is heard, as it comes. Raises MediaError when the microphone has gone."""
+        """Blocks of sound as they come; None now and then. Raises MediaError when the microphone has gone."""
         silent_s = 0.0
         while True:
             try:
@@ -125,9 +137,14 @@ class Microphone:
 class Camera:
     """The pictures of a camera. Use it as a context manager.
 
-    Only the newest picture waits to be fetched: where faces take longer to find than a picture lasts, others are never
-    seen, and nothing piles up. A camera that is unplugged is looked for until it is back. Raises MediaError where it is
-    not there at the start.
+    Only the newest picture waits to be fetched. If finding faces takes longer than a picture lasts, the pictures
+    between are skipped, and no queue builds up. A camera that was unplugged is opened again when it is back.
+
+    clock: gives the time stamps.
+    number: N of /dev/videoN.
+    on_warning: called with a line when the camera has gone and when it is back.
+
+    `__enter__` raises MediaError if the camera cannot be opened.
     """
 
     def __init__(self, clock: Clock, number: int = 0, *, on_warning: Callable[[str], None] | None = None) -> None:
@@ -152,11 +169,13 @@ class Camera:
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         self._thread.join(CLOSE_S)
-        if self._capture is not None and not self._thread.is_alive():  # some drivers wait for an unplugged camera
+        if (
+            self._capture is not None and not self._thread.is_alive()
+        ):  # a thread that waits for an unplugged camera is still using it
             self._capture.release()
 
     def pictures(self) -> Iterator[LivePicture | None]:
-        """The newest picture, each once, as they come; None while there is none."""
+        """The newest picture, as soon as it comes, never twice; None now and then while no picture comes."""
         while not self._closed.is_set():
             with self._changed:
                 self._changed.wait_for(lambda: self._newest is not None, POLL_S)

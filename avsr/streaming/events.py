@@ -1,4 +1,4 @@
-"""What a session says: one `Event` at a time, ready to be a line of JSON."""
+"""The results of a session: one `Event` at a time, ready to be a line of JSON."""
 
 from __future__ import annotations
 
@@ -11,56 +11,58 @@ from avsr.transcript import Word
 Kind = Literal["partial", "final", "mode", "counters"]
 
 Mode = Literal["av", "a", "v", "none"]
-"""What words are recognised from at present: both, sound, lips, or nothing because both are lost."""
+"""The inputs that words are recognised from: sound and lips, sound, lips, or none because both are lost."""
 
 
 class Step(NamedTuple):
-    """One step of the engine, whether anything was said after it or not."""
+    """One step of the engine, with or without words."""
 
     start: float
-    """Seconds from the beginning of the stream of its first frame."""
+    """Beginning of its first frame, in seconds from the beginning of the stream."""
     end: float
+    """End of its last frame, in seconds from the beginning of the stream."""
     for_good: bool
-    """False for the beginning of a chunk whose look-ahead is not there yet."""
+    """False if this is the beginning of a chunk that will be computed again when its look-ahead is there."""
     used: tuple[bool, ...]
-    """Of each 40 ms slot that it took: whether the engine had its lips."""
+    """For each 40 ms slot of the step: whether the engine used its lips."""
     compute_ms: float
-    """Time of the engine and the search."""
+    """Computing time of the engine and the search."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Event:
-    """One thing that happened in a stream. Times are media seconds."""
+    """One result of a stream. Times are seconds on the clock of the time stamps that the session was given."""
 
     event: Kind
-    """"partial": the words of the present utterance so far. "final": all of them, after which another utterance begins.
-    "mode": words are recognised from something else from now on. "counters": once, at the end."""
+    """"partial": the words of the current utterance so far, which may still change. "final": the words of a finished
+    utterance. "mode": the `Mode` changes. "counters": once, at the end of the stream."""
     start: float
-    """Of the first word; of "mode", the moment from which it holds."""
+    """Beginning of the first word. For "mode": when the mode begins."""
     end: float
-    """Of the last word; of "mode", the same as `start`."""
+    """End of the last word. For "mode": the same as `start`."""
     emitted: float
-    """How much of the stream had come when this was emitted."""
+    """End of the sound that the session had received when it emitted this event."""
     text: str = ""
-    """The words as text; of "mode" the `Mode`."""
+    """The words, separated by spaces. For "mode": the `Mode`."""
     words: tuple[Word, ...] = ()
+    """The words with their own times and confidences."""
     changed: int = 0
-    """How many words of the partial before this are taken back or changed."""
+    """How many words of the previous partial are changed or removed."""
     compute_ms: float = 0.0
-    """How long the step took that led to this."""
+    """Computing time of the step that led to this event."""
     reason: str = ""
-    """Of "mode", why: "ok", "late", "lost", "no_face", "pose", "low_quality", "occluded", "silent" or "sound_lost". Of
-    "final", what ended the utterance: "pause", "length" or "end"."""
+    """For "mode", its reason: "ok", "late", "lost", "no_face", "pose", "low_quality", "occluded", "silent" or
+    "sound_lost". For "final", what ended the utterance: "pause", "length" or "end"."""
     counters: dict[str, int] | None = None
-    """Of "counters" only: `Session.counters`."""
+    """`Session.counters`. Only for "counters"."""
 
     @property
     def latency_ms(self) -> float:
-        """From the end of the last word to the moment this was emitted, computing included."""
+        """Time from the end of the last word to the event, computing included."""
         return 1000 * (self.emitted - self.end) + self.compute_ms
 
     def document(self) -> dict[str, Any]:
-        """This event as JSON, times rounded to milliseconds."""
+        """The event as a JSON object, times rounded to milliseconds."""
         known: dict[str, Any] = {"event": self.event, "text": self.text}
         known |= {name: round(getattr(self, name), 3) for name in ("start", "end", "emitted")}
         if self.event == "counters":

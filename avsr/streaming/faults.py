@@ -1,7 +1,7 @@
-"""Faults of a live source, rehearsed: what cameras, networks and clocks do, the same every time.
+"""Simulated faults of a live source: lost, late and repeated sound and pictures, the same in every run.
 
-Each kind of fault draws from a generator of its own, seeded by (seed, kind): switching one on leaves the others as they
-were. What is lost, and what comes twice or late, follows from the seed alone, at any speed.
+Each kind of fault has a random generator of its own, seeded by (seed, kind), so one kind does not change another. The
+faults follow from the seed alone and do not depend on the speed of the run.
 """
 
 from __future__ import annotations
@@ -25,27 +25,31 @@ Span = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Faults:
-    """What goes wrong.
-
-    drop_video, drop_audio: spans (start, end) in media seconds of which nothing comes. delay_video_ms, delay_audio_ms:
-    all of it comes later, with the same time stamps. jitter_ms: each thing comes up to so much later still; pictures
-    may overtake each other, sound stays in order. drop_frames, duplicate_frames: share of pictures that are lost, or
-    come twice. skew_ms: the camera's time stamps are ahead by so much; drift_ppm: and run fast by so many parts in a
-    million. video_fps: pictures are left out or repeated to so many a second. seed: of all that is drawn. Raises
-    ConfigError for what makes no sense.
-    """
+    """The faults to simulate. Raises ConfigError for values out of range."""
 
     drop_video: tuple[Span, ...] = ()
+    """Spans (start, end) in media seconds without pictures."""
     drop_audio: tuple[Span, ...] = ()
+    """Spans (start, end) in media seconds without sound."""
     delay_video_ms: float = 0.0
+    """Pictures arrive later by this; their time stamps stay."""
     delay_audio_ms: float = 0.0
+    """Sound arrives later by this; its time stamps stay."""
     jitter_ms: float = 0.0
+    """Each block and picture arrives later by a random time up to this. Pictures may overtake each other; sound stays
+    in order."""
     drop_frames: float = 0.0
+    """Share of the pictures that is lost, 0 to 1."""
     duplicate_frames: float = 0.0
+    """Share of the pictures that comes twice, 0 to 1."""
     skew_ms: float = 0.0
+    """Added to the time stamps of the pictures."""
     drift_ppm: float = 0.0
+    """The clock of the pictures runs fast by this many parts in a million."""
     video_fps: float | None = None
+    """Pictures a second, by leaving out or repeating pictures; None for the rate of the source."""
     seed: int = 1
+    """Seed of all random choices."""
 
     def __post_init__(self) -> None:
         for name in ("drop_video", "drop_audio"):
@@ -61,13 +65,13 @@ class Faults:
             ("skew_ms", -MAX_DELAY_MS, MAX_DELAY_MS),
             ("drift_ppm", -MAX_DRIFT_PPM, MAX_DRIFT_PPM),
         ):
-            if not low <= getattr(self, name) <= high:  # so written that NaN is refused
+            if not low <= getattr(self, name) <= high:  # not "value < low or value > high", which NaN would pass
                 raise ConfigError(f"wrong {name}", got=f"{getattr(self, name):g}", expected=f"{low:g} to {high:g}")
         if self.video_fps is not None and not 0.1 <= self.video_fps <= MAX_FPS:
             raise ConfigError("wrong video_fps", got=f"{self.video_fps:g}", expected=f"0.1 to {MAX_FPS:g}")
 
     def of_sound(self, sound: Iterable[LiveSound]) -> Iterator[LiveSound]:
-        """What comes of the sound, in order of arrival."""
+        """The blocks that arrive, in order of arrival, with their new arrival times."""
         jitter = generator("faults", self.seed, "sound jitter")
         last_s = -math.inf
         for block in sound:
@@ -77,9 +81,9 @@ class Faults:
                 yield block._replace(arrival_s=last_s)
 
     def of_pictures(self, pictures: Iterable[LivePicture]) -> Iterator[LivePicture]:
-        """What comes of the pictures, in order of arrival."""
+        """The pictures that arrive, in order of arrival, with their new times."""
         drop, twice, jitter = (generator("faults", self.seed, what) for what in ("drop", "twice", "jitter"))
-        waiting: list[tuple[float, int, LivePicture]] = []  # only as many as may still be overtaken
+        waiting: list[tuple[float, int, LivePicture]] = []  # pictures that a later one may still overtake
         count = 0
         for picture in self._at_rate(pictures):
             soonest_s = picture.arrival_s + self.delay_video_ms / 1000
@@ -97,7 +101,7 @@ class Faults:
             yield heapq.heappop(waiting)[2]
 
     def _at_rate(self, pictures: Iterable[LivePicture]) -> Iterator[LivePicture]:
-        """At each tick the newest picture, with its own time, or that of the tick where it is repeated."""
+        """The newest picture at each tick of `video_fps`. A repeated picture gets the time of the tick."""
         if self.video_fps is None:
             yield from pictures
             return

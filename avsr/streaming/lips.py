@@ -1,4 +1,4 @@
-"""The lips of a stream: from pictures to slots, which of them are used, and what became of every picture."""
+"""The lips of a stream: pictures become slots, the policy decides which slots are used, and pictures are counted."""
 
 from __future__ import annotations
 
@@ -16,64 +16,81 @@ from avsr.lips.tracker import LipTracker
 from avsr.media import VideoFrame
 from avsr.streaming.policy import LipPolicy
 
-MAX_EARLY_S = 10.0  # ahead of the sound; pictures further away are not kept
-LOST_AFTER_S = 1.0  # without a picture they are not late but lost
-MAX_STEP_S = 0.2  # from a picture to the next: how long the last one lasts at most
+MAX_EARLY_S = 10.0
+"""Pictures further ahead of the sound than this are dropped."""
+
+LOST_AFTER_S = 1.0
+"""After this long without any picture, missing pictures count as lost, not as late."""
+
+MAX_STEP_S = 0.2
+"""The last picture of a stream lasts as long as the one before it, but at most this long."""
 
 _NO_CROP = np.zeros((CROP_PX, CROP_PX), np.uint8)
 
 
 class Taken(NamedTuple):
-    """A slot on its way into the network. reason: "ok" with lips, or why there are none. crop: zeros where not used.
-    lips: what was seen, None where nothing came in time."""
+    """A slot on its way into the engine."""
 
     slot: int
+    """Its number from the beginning of the stream."""
     used: bool
+    """Whether the engine uses its lips."""
     reason: str
+    """"ok" with lips, else the reason why the slot has no lips."""
     crop: NDArray[np.uint8]
+    """uint8 [96, 96]; zeros if the slot is not used."""
     lips: LipSlot | None
+    """The slot as the face finder or the caller gave it; None if no picture came in time."""
 
 
 class LipBuffer:
-    """Slots counted from the beginning of the stream, as everything here; times in seconds from there.
+    """Turns pictures into slots, keeps the slots until the engine takes them, and counts every picture.
 
-    face: as `face_choice` takes it. reads: whether lips are wanted at all. Pictures pass `register`, then `find`, crops
-    `give` instead; only `find` is slow, and may run beside everything else. policy: whether lips are used and waited
-    for.
+    Slots and times, in seconds, count from the beginning of the stream. A picture goes through `register`, then `find`,
+    then `add`; a lip crop goes through `register`, `give` and `add`. Only `find` is slow. It may
+    run in one thread while another calls `register`, `add`, `take` and `commit`.
+
+    face: the face to read, as `face_choice` takes it.
+    max_lag_s: slots that come later than this are not in time.
+    reads: False if the session does not use lips; all pictures then count as absent.
     """
 
     def __init__(self, face: str, max_lag_s: float, *, reads: bool) -> None:
         self.policy = LipPolicy()
         self.received = self.used = self.late = self.absent = self.duplicate = 0
-        self.newest_s = -math.inf  # of all pictures
-        self.final_slots = 0  # slots before this are known, or never will be
+        self.newest_s = -math.inf
+        """Time of the newest picture."""
+        self.final_slots = 0
+        """Slots before this one are known, or will never be."""
         self.last: LipSlot | None = None
-        self.recent: list[LipSlot] = []  # of the last commit
+        """The newest slot that the engine took and that a picture came for."""
+        self.recent: list[LipSlot] = []
+        """The slots of the last `commit` that a picture came for."""
         self.last_reason = "lost"
         self._choice = face_choice(face)
         self._max_lag_s, self._reads = max_lag_s, reads
         self._tracker: LipTracker | None = None
-        self._followed_s = -math.inf  # newest picture that the tracker was given
+        self._followed_s = -math.inf  # time of the newest picture for the tracker
         self._step_s = SLOT_S
-        self._slots: dict[int, LipSlot] = {}  # known and not yet taken
-        self._next = 0  # the first that the network has not had
-        self._pictures: set[int] = set()  # slots that a picture came for and that are not taken yet
+        self._slots: dict[int, LipSlot] = {}  # known slots that the engine has not taken yet
+        self._next = 0  # the first slot that the engine has not taken
+        self._pictures: set[int] = set()  # slots with a picture that the engine has not taken yet
 
     @property
     def pending(self) -> int:
-        """Pictures whose slots are not taken yet."""
+        """Number of pictures that are not counted yet, because the engine has not taken their slots."""
         return len(self._pictures)
 
-    def register(self, time_s: float, heard_s: float, *, is_crop: bool) -> int | None:
-        """A picture came while the sound was at `heard_s`. Returns its slot, None where it is of no use."""
+    def register(self, time_s: float, sound_s: float, *, is_crop: bool) -> int | None:
+        """Count a picture that comes while the sound is at `sound_s`. Returns its slot; None if it cannot be used."""
         self.received += 1
         index = round(time_s / SLOT_S)
         if time_s > self.newest_s:
             if self.newest_s > -math.inf:
                 self._step_s = min(max(time_s - self.newest_s, 0.001), MAX_STEP_S)
-            if time_s <= heard_s + MAX_EARLY_S:
+            if time_s <= sound_s + MAX_EARLY_S:
                 self.newest_s = time_s
-        if not self._reads or time_s > heard_s + MAX_EARLY_S:
+        if not self._reads or time_s > sound_s + MAX_EARLY_S:
             self.absent += 1
             return None
         if index < self._next or (not is_crop and time_s < self._followed_s):
@@ -89,39 +106,39 @@ class LipBuffer:
         return index
 
     def open(self) -> LipTracker:
-        """The face finder, loaded where it is not yet."""
+        """The face finder; loads it at the first call."""
         if self._tracker is None:
             self._tracker = LipTracker()
         return self._tracker
 
     def find(self, picture: NDArray[np.uint8], time_s: float) -> list[LipSlot]:
-        """The slots that a picture makes known, to be passed to `add`. Finds faces."""
+        """Find faces in uint8 RGB [H, W, 3]. Returns the slots that are known now, for `add`."""
         slots = self.open().push(VideoFrame(max(0.0, time_s), picture))
         return [lips for slot in slots for lips in self._choice.push(slot)]
 
     def find_last(self) -> list[LipSlot]:
-        """The slots that are left, when no picture follows."""
+        """The last slots, when no picture follows."""
         slots = [] if self._tracker is None else self._tracker.finish(self._followed_s + self._step_s)
         return [lips for slot in slots for lips in self._choice.push(slot)] + self._choice.finish()
 
     def give(self, index: int, crop: NDArray[np.uint8] | None) -> list[LipSlot]:
-        """The slot of a crop that the caller cut, None where there were no lips to cut, to be passed to `add`."""
+        """The slot of a lip crop uint8 [96, 96], for `add`; crop None for a picture without lips."""
         if crop is None:
             return [LipSlot(index, _NO_CROP, False, "no_face", None)]
         return [LipSlot(index, crop, True, "ok", 0)]
 
-    def add(self, slots: list[LipSlot], heard_s: float) -> None:
-        """Slots become known while the sound is at `heard_s`."""
+    def add(self, slots: list[LipSlot], sound_s: float) -> None:
+        """Keep slots that become known while the sound is at `sound_s`."""
         for slot in slots:
             self.final_slots = max(self.final_slots, slot.index + 1)
             if slot.present:
-                in_time = heard_s - (slot.index + 1) * SLOT_S <= self._max_lag_s
+                in_time = sound_s - (slot.index + 1) * SLOT_S <= self._max_lag_s
                 self.policy = self.policy.came(in_time=in_time)
             if slot.index >= self._next:
                 self._slots[slot.index] = slot
 
     def take(self, end: int) -> tuple[list[Taken], LipPolicy]:
-        """The slots before `end` that the network has not had, and the policy after them. Changes nothing."""
+        """The slots before `end` that the engine has not taken, and the policy after them. Changes nothing."""
         policy, taken = self.policy, []
         for index in range(self._next, end):
             lips = self._slots.get(index)
@@ -135,7 +152,7 @@ class LipBuffer:
         return taken, policy
 
     def commit(self, taken: list[Taken], policy: LipPolicy) -> None:
-        """The network had these slots: their pictures are counted, and they are forgotten."""
+        """Count the pictures of slots that the engine has taken for good, and drop the slots."""
         self.policy = policy
         self.recent = [lips for *_, lips in taken if lips is not None]
         for index, used, reason, _, lips in taken:
@@ -153,7 +170,7 @@ class LipBuffer:
             self.last = lips or self.last
 
     def end(self) -> None:
-        """Nothing is taken any more: pictures that are left came after the end."""
+        """The stream ends: pictures that are not counted yet came too late."""
         self.late += len(self._pictures)
         self._pictures.clear()
 

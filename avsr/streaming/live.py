@@ -1,14 +1,14 @@
-"""A session that runs on sources: the threads around it, and its events in one order.
+"""Runs a session on sources of sound and pictures, and gives its events in one order.
 
     session = model.stream(chunk_ms=320)
     with Live(session, file_sound(path), file_pictures(path), real_time=True) as live:
         for event in live.events():
             ...
 
-In real time sound has a thread, and pictures, whose faces take long to find, have another. Their events meet in a
-queue, so that a reader who stalls holds up neither. As fast as possible all work is done in one thread in the order of
-arrival, and the result is the same every time. The caller's own thread only waits, so Ctrl-C always finds a session
-that can be finished.
+In real time, one thread pushes sound and another pushes pictures, because finding faces takes long. Both put their
+events into a queue, so a reader who stalls holds up neither. As fast as possible, one thread does all work in the order
+of arrival, and the result is the same in every run. The caller's thread only waits for events, so that after Ctrl-C the
+session can still be finished.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ class LiveSession(Protocol):
 
 
 class Live:
-    """One run of a session from the beginning of its sources to their end. A context manager that leaves no threads.
+    """One run of a session, from the beginning of its sources to their end. A context manager that leaves no threads.
 
-    session: a new one; its `on_event` is used.
-    pictures: None for sound alone.
-    real_time: nothing is used before it arrives.
-    clock: tells when it arrives; None for one that begins with the first event that is asked for.
-    on_warning: called with a line for whatever is wrong and does not stop the run, such as pictures that break off;
-        from the thread that reads the events.
+    session: a new session; its `on_event` is replaced.
+    sound: blocks in order of arrival; None between them lets the run end while no sound comes.
+    pictures: the same for pictures; None for sound alone.
+    real_time: each item is pushed when it arrives by the clock; False pushes all as fast as possible.
+    clock: the clock of the arrival times; None for one that starts with `events`.
+    on_warning: called with a line for each problem that does not stop the run, such as pictures that break off. It is
+        called from the thread that reads the events.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Live:
 
     @property
     def lag_s(self) -> float:
-        """How far the work is behind what has arrived, in real time."""
+        """In real time: how many seconds the work is behind the arrivals."""
         return 0.0 if self._pace is None else self._pace.lag_s
 
     def warn(self, line: str) -> None:
@@ -84,7 +85,7 @@ class Live:
         self._queue.put(line)
 
     def events(self) -> Iterator[Event]:
-        """All events, as they become known; the last is the counters. Then raises the error that ended the sound."""
+        """All events, as they become known; the counters come last. An error of the run is raised after them."""
         works: list[Callable[[], None]]
         if self._real_time:
             self.session.prepare()
@@ -113,7 +114,7 @@ class Live:
         self._stop.set()
 
     def stop(self) -> list[Event]:
-        """End the run here: the events that were not read yet, the last final, and the counters."""
+        """End the run now. Returns the events that were not read yet, the last final, and the counters."""
         self._halt()
         self.session.finish()
         events: list[Event] = []
@@ -139,7 +140,7 @@ class Live:
     def _guard(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as error:  # whatever it is, the reader of the events must get it
+        except Exception as error:  # `events` raises it in the reader's thread
             self._queue.put(error)
         else:
             self._queue.put(None)
@@ -172,7 +173,7 @@ class Live:
                 yield item
 
     def _safe_pictures(self) -> Iterator[LivePicture | None]:
-        """The pictures up to the first that cannot be read: the sound goes on without them."""
+        """The pictures up to the first error of their source. The sound goes on without pictures."""
         try:
             yield from self._pictures or ()
         except AvsrError as error:

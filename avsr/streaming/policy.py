@@ -1,15 +1,15 @@
-"""Whether lips are used, slot by slot, and whether sound waits for them: the fallback to sound alone.
+"""The fallback to sound alone: whether the lips of each slot are used, and whether sound waits for lips.
 
     mode    becomes     when
-    av      a           LOSE_SLOTS slots in a row without lips (the reason is that of the last one)
+    av      a           LOSE_SLOTS slots in a row without lips (the mode's reason is the last slot's reason)
     a       av          REGAIN_SLOTS slots in a row with lips; the last of them is the first that is used
 
     waits   becomes     when
     yes     no          a chunk had to go out before its lips came
     no      yes         IN_TIME_SLOTS slots in a row came early enough to be waited for
 
-A slot is used if it has lips and the mode is "av". It begins with "av" and waiting, so that the first chunk has its
-lips. Whether a slot is used depends on the slots before it alone, never on how they were cut into chunks.
+A slot is used if it has lips and the mode is "av". A stream begins with mode "av" and waits for lips, so that the first
+chunk has lips. Whether a slot is used depends only on the slots before it, never on the length of the chunks.
 """
 
 from __future__ import annotations
@@ -17,26 +17,33 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LOSE_SLOTS = 5
-"""200 ms: a blink of the face finder is no loss, only a few absent slots."""
+"""200 ms: if the face finder misses a few pictures, the mode stays."""
 
 REGAIN_SLOTS = 3
-"""120 ms: a face that shows for a moment, or for one picture in three, is no help."""
+"""120 ms: a face that is found for a moment, or in one picture of three, does not help recognition."""
 
 IN_TIME_SLOTS = 8
+"""320 ms: sound waits again only for lips that keep coming in time."""
 
 
 class LipPolicy(NamedTuple):
-    """The state: what is recognised from, why, whether sound waits for lips, and how long things have been so."""
+    """The state of the fallback. Methods return the next state and leave this one unchanged."""
 
     has_lips: bool = True
+    """Whether the mode is "av"."""
     reason: str = "ok"
+    """Why the mode is "a"; "ok" in mode "av"."""
     waits: bool = True
+    """Whether sound waits for lips."""
     absent: int = 0
+    """Slots in a row without lips, up to now."""
     present: int = 0
+    """Slots in a row with lips, up to now."""
     in_time: int = 0
+    """Slots in a row with lips that came in time."""
 
     def decide(self, reason: str) -> tuple[bool, LipPolicy]:
-        """The next slot, in order; reason: "ok" with lips, else why there are none. Returns whether it is used."""
+        """Decide on the next slot. reason: "ok" with lips, else why it has no lips. Returns whether it is used."""
         if reason == "ok":
             present = self.present + 1
             has_lips = self.has_lips or present >= REGAIN_SLOTS
@@ -54,10 +61,10 @@ class LipPolicy(NamedTuple):
         )
 
     def came(self, *, in_time: bool) -> LipPolicy:
-        """A slot with lips came, early enough to be waited for or not."""
+        """Note a slot with lips. in_time: whether it came early enough for the sound to wait for it."""
         count = self.in_time + 1 if in_time else 0
         return self._replace(in_time=count, waits=self.waits or count >= IN_TIME_SLOTS)
 
     def missed(self) -> LipPolicy:
-        """A chunk went out before its lips came."""
+        """Note a chunk that was recognised before its lips came."""
         return self._replace(waits=False, in_time=0)

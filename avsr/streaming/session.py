@@ -1,11 +1,13 @@
-"""Live recognition: sound and pictures in as they come, words out as soon as they are known.
+"""Live recognition: sound and pictures go in when they come, words come out as soon as they are known.
 
-A session cuts the sound into chunks and gives each, with its lips, to a stream engine. The engine's state holds all
-that the model remembers; the session knows samples and slots only. With a look-ahead, a chunk is longer than the step
-after which words are shown: the beginning of the chunk is computed and shown, and may change until the chunk is whole.
+A session cuts the sound into chunks and gives each chunk, with its lips, to a stream engine. The engine's state holds
+the model's memory; the session knows samples and slots only. With a look-ahead, a chunk is longer than the step after
+which words are shown: the session computes and shows the beginning of the chunk, and the words may change until the
+chunk is complete.
 
-A chunk is due when its sound is there and its lips are there too, unless those are more than `max_video_lag_ms` behind.
-What comes later is counted and dropped. `policy.py` decides when lips are used and waited for.
+A chunk is due when its sound and its lips have come. If the lips are more than `max_video_lag_ms` behind, the chunk is
+recognised without them. Pictures and sound that come later are counted and dropped. `policy.py` decides when lips are
+used and waited for.
 """
 
 from __future__ import annotations
@@ -35,33 +37,42 @@ from avsr.streaming.lips import LipBuffer, Taken, arrays_of
 from avsr.streaming.sound import SoundBuffer
 from avsr.streaming.utterance import Said, Source, Utterance
 
-MAX_SOUND_LAG_S = 1.0  # behind the pictures; then the sound counts as lost
-MAX_GAP_S = 10.0  # in the sound; a longer one is skipped, so that a machine that slept does not recognise its sleep
-SKIPPED_GAP_S = 2.0  # how much of a skipped gap is recognised as silence: enough for an utterance to end
-SILENT_AFTER_S = 2.0  # without any sound, the lips are used alone
+MAX_SOUND_LAG_S = 1.0
+"""Sound that is further behind the pictures counts as lost."""
+
+MAX_GAP_S = 10.0
+"""A longer gap in the sound is skipped, so that nothing is computed for the hours that a computer slept."""
+
+SKIPPED_GAP_S = 2.0
+"""This much of a skipped gap is recognised as silence, which is enough for an utterance to end."""
+
+SILENT_AFTER_S = 2.0
+"""After this long without any sound, the lips are used alone."""
 
 
 class Session:
     """One live stream of a model. Several may run at once. Sound and pictures may come from two threads.
 
-    model: one whose card has `chunks_ms`.
-    chunk_ms: how much sound comes between two showings of words.
+    model: a model that streams: its card has `chunks_ms`.
+    chunk_ms: how much sound comes between two updates of the words.
     look_ahead_ms: how much more sound the model gets before words are final. The sum of both must be one of the model's
         chunks.
-    video: whether lips are read; None for whether the model can.
-    face: whose lips, "largest" (which "auto" means live, too) or the number of a face.
+    video: whether lips are used; None: if the model can use them.
+    face: the face to read: "largest" (live, "auto" means the same) or the number of a face.
     max_video_lag_ms: how long the sound of a chunk waits for its lips.
-    clocks: "shared" if all times are of one clock; "arrival" if each device has its own, and the arrival tells.
-    origin_s: the time at which the stream begins; None for the time of what comes first.
-    pause_ms: how long nothing is said before an utterance ends.
-    search: how words are looked for; None for greedy search.
+    clocks: "shared" if all time stamps are of one clock; "arrival" if each device has its own clock, so that their
+        offset is estimated from the arrival times.
+    origin_s: the time at which the stream begins; None for the first time stamp.
+    pause_ms: the pause after which an utterance ends.
+    search: the search for words; None for greedy search.
 
     The three callbacks run while the session is locked, so they must be quick:
-    on_event: with each event, in order, which matters when sound and pictures are pushed from two threads.
-    on_log_probs: with the log-probabilities [T, V + 1] of each chunk.
-    on_chunk: with each step of the engine, also those after which nothing was said.
+    on_event: called with each event, in order, also when sound and pictures are pushed from two threads.
+    on_log_probs: called with the log-probabilities [T, V + 1] of each chunk.
+    on_chunk: called with each step of the engine, with or without new words.
 
-    Raises ConfigError or ModelError for what the model cannot do.
+    Raises ConfigError for options out of range or a model that cannot stream so, ModelError for a modality that the
+    model was not trained for.
     """
 
     def __init__(
@@ -110,19 +121,19 @@ class Session:
         self._utterance = Utterance(decoder, self._plan.frame_s, pause_ms / 1000)
         self._state: Any = self._engine.initial_state()
         self._frames = 0
-        """Frames that the state holds."""
+        """Number of frames in the state."""
         self._given = 0
-        """Samples that the state holds."""
+        """Number of samples in the state."""
         self._shown = 0
-        """Frames of which words were last shown."""
+        """Number of frames in the words last shown."""
         self._ahead: dict[int, int | None] = {}
-        """Slots whose lips the state holds for frames to come, and the face of each."""
+        """The face of each slot that the state holds for later frames."""
         self._there: deque[bool] = deque([False] * REACH_FRAMES, maxlen=REACH_FRAMES)
-        """Whether each of the last frames had sound or lips."""
+        """For each of the last frames: whether it had sound or lips."""
         self._silent_s = 0.0
         self._mode: tuple[Mode, str] | None = None
         self._ended = False
-        # Faces are found under the first lock alone, so that sound does not wait; all else happens under the second.
+        # Faces are found under the first lock alone, so that sound does not wait. All other work holds the second lock.
         self._video_lock, self._lock = threading.Lock(), threading.RLock()
 
     def __repr__(self) -> str:
@@ -145,10 +156,10 @@ class Session:
 
     @property
     def latency_ms(self) -> float:
-        """How long after it was spoken a frame is shown at most, by the algorithm alone.
+        """The longest time from speech to its words, without computing and without the camera's delay.
 
-        It is the chunk and what features and the smoothing of lips read after its end; half a chunk less on average.
-        Computing and the camera's delay come on top.
+        It is the length of a chunk plus the look-ahead of the features and of the smoothing of the lips. On average it
+        is half a chunk less.
         """
         after_s = self._plan.look_ahead_samples / SAMPLE_RATE_HZ
         if self.video:
@@ -157,17 +168,17 @@ class Session:
 
     @property
     def look_ahead_ms(self) -> float:
-        """How long after it was shown a frame may still change."""
+        """How long the words of a frame may still change after they were first shown."""
         return 1000 * self._plan.frame_s * (self._plan.chunk_frames - self._plan.step_frames)
 
     @property
     def mode(self) -> Mode | None:
-        """What words are recognised from at present; None before the first chunk."""
+        """The inputs that words are recognised from now; None before the first chunk."""
         return None if self._mode is None else self._mode[0]
 
     @property
     def last_lips(self) -> LipSlot | None:
-        """The newest slot that the engine was given: with lips, or with the reason why it has none."""
+        """The newest slot of the engine that a picture came for: with lips, or with the reason why it has no lips."""
         return self._lips.last
 
     @property
@@ -177,13 +188,17 @@ class Session:
 
     @property
     def counters(self) -> dict[str, int]:
-        """What came and what became of it.
+        """How many pictures and samples came, and how each was used.
 
-        pictures = used + late + absent + duplicate + pending; pending is 0 after `finish`.
-        late: too late, or out of order. absent: without lips that can be read, withheld by the policy, or far too
-        early. duplicate: another picture of the same 40 ms was there.
-        samples: received. samples_lost: silence in place of samples that never came. samples_late: dropped, because
-        their time had passed.
+        pictures: received. The sum of used, late, absent, duplicate and pending.
+        used: lips were given to the engine.
+        late: too late, or out of order.
+        absent: no readable lips, not used by the policy, or more than 10 s early.
+        duplicate: another picture of the same 40 ms had come.
+        pending: not decided yet; 0 after `finish`.
+        samples: received.
+        samples_lost: replaced by silence, because they never came.
+        samples_late: dropped, because their time had passed.
         """
         with self._lock:
             lips, sound = self._lips, self._sound
@@ -200,18 +215,18 @@ class Session:
             }
 
     def prepare(self) -> None:
-        """Load the face finder now, not with the first picture, which would come late: it takes up to a second."""
+        """Load the face finder now. It takes up to a second; with the first picture it would make that picture late."""
         with self._video_lock:
             if self.video and not self._ended:
                 self._lips.open()
 
     def push_audio(self, samples: Samples, t: float | None = None, *, arrived: float | None = None) -> list[Event]:
-        """More sound. Returns the events that it leads to.
+        """Add sound. Returns the new events.
 
         samples: float32 [S] in [-1, 1] at 16 kHz, mono.
-        t: seconds of the first sample; None if it follows the last one. Steps of more than 40 ms are gaps (silence that
-            does not count as heard) or overlaps (cut off).
-        arrived: when it arrived, in seconds of any clock; None for now.
+        t: time of the first sample in seconds; None if it follows the last sample. A step of more than 40 ms ahead is a
+            gap, which is filled with silence and counted as lost. An overlap of more than 40 ms is cut off.
+        arrived: time of arrival in seconds, for clocks "arrival", on the same clock as for pictures; None for now.
 
         The sound is the clock of the stream, so push no more of it at a time than pictures may lag. Raises ValueError
         for other arrays, or after the end.
@@ -236,11 +251,11 @@ class Session:
             return self._emit(events + self._advance())
 
     def push_video(self, picture: Crops | None, t: float, *, arrived: float | None = None) -> list[Event]:
-        """One picture. Returns the events that it leads to.
+        """Add a picture. Returns the new events.
 
-        picture: uint8 RGB [H, W, 3], whose faces are found here and now, or a lip crop uint8 [96, 96]; None from those
-            who cut crops themselves, for a picture without lips.
-        t: seconds at which it was taken.
+        picture: uint8 RGB [H, W, 3], in which this call finds faces, or a lip crop uint8 [96, 96]. A caller who cuts
+            crops passes None for a picture without lips.
+        t: time in seconds at which the picture was taken.
         arrived: as for sound.
 
         Raises ValueError for other arrays, or after the end.
@@ -263,13 +278,13 @@ class Session:
             else:
                 slots = self._lips.find(picture, time_s)
             with self._lock:
-                if self._ended:  # in the meantime
+                if self._ended:  # another thread ended the session while faces were found
                     return []
                 self._lips.add(slots, self._sound.end_s)
                 return self._emit(self._advance())
 
     def finish(self) -> list[Event]:
-        """The end of the stream: the events that are left, the last final, and the counters. Closes the session."""
+        """End the stream and close the session. Returns the last events: words, the last final, and the counters."""
         with self._video_lock, self._lock:
             if self._ended:
                 return []
@@ -289,7 +304,7 @@ class Session:
             return self._emit([*events, counters])
 
     def _emit(self, events: list[Event]) -> list[Event]:
-        """The same events, after the callback has had each."""
+        """Pass each event to the callback. Returns the events unchanged."""
         if self.on_event is not None:
             for event in events:
                 self.on_event(event)
@@ -300,7 +315,7 @@ class Session:
             raise ValueError("the session has ended: start another")
 
     def _time_s(self, stream_s: float) -> float:
-        """On the caller's clock."""
+        """A time of the stream, converted to the caller's clock."""
         return (self._origin_s or 0.0) + stream_s
 
     @property
@@ -326,7 +341,7 @@ class Session:
         if self._sound.end < wanted:
             if not self.video or self._lips.newest_s < wanted / SAMPLE_RATE_HZ + MAX_SOUND_LAG_S:
                 return None
-            # Pictures are far ahead: the sound is lost, and silence stands for it.
+            # Pictures are far ahead, so the sound is lost: silence takes its place, and the lips are recognised.
             self._sound.lose(wanted - self._sound.end)
         lips = self._lips
         if self.video and lips.policy.waits and lips.final_slots < self._plan.slots_needed(end):
@@ -339,7 +354,7 @@ class Session:
     def _run(self, end: int, *, for_good: bool, ending: bool) -> list[Event]:
         """Run the engine up to frame `end`.
 
-        for_good: the state moves on; else the beginning of a chunk is shown, and the state stays.
+        for_good: the state moves on. False: the beginning of a chunk is shown, and the state stays.
         """
         started = time.perf_counter()
         first, plan = self._frames, self._plan
@@ -383,16 +398,16 @@ class Session:
         if self._on_log_probs is not None:
             self._on_log_probs(log_probs_TV)
         events = []
-        if not ending or self._mode is None:  # what is missing at the end was not lost
+        if not ending or self._mode is None:  # at the end of the stream, missing input is not a loss
             events += self._change_mode(first, sound, has_lips=any(faces))
         said = self._utterance.add(log_probs_TV, sources, end * plan.frame_s - self._sound.voice.last_voice_s)
         compute_ms = self._report_step(first, end, slots, started, for_good=True)
         return events + [self._event(some, compute_ms) for some in said]
 
     def _sound_of(self, first: int, end: int, *, ending: bool) -> _Heard:
-        """Whether the sound of frames [first, end) is there."""
+        """The sound of frames [first, end): whether it came, and whether it is louder than silence."""
         start_sample, end_sample = self._plan.edge(first), self._plan.edge(end)
-        if ending:  # the last frame is as short as its sound
+        if ending:  # the last frame may be shorter than a frame
             end_sample = min(end_sample, self._sound.end // HOP_SAMPLES * HOP_SAMPLES)
         is_lost = self._sound.lost_share(start_sample, end_sample) > 0.5
         audible = audible_frames(self._sound.between(start_sample, end_sample), self._plan.frame_samples)
@@ -408,7 +423,7 @@ class Session:
         return compute_ms
 
     def _change_mode(self, frame: int, sound: _Heard, *, has_lips: bool) -> list[Event]:
-        """The event of a new mode, if frames from `frame` on are recognised from something else than before."""
+        """The event of a new mode, if frames from `frame` on are recognised from other inputs than before."""
         policy = self._lips.policy
         has_lips = has_lips or (policy.has_lips and self._lips.used > 0)
         if sound.heard:
@@ -444,8 +459,8 @@ class _Heard(NamedTuple):
     """The sound of some frames."""
 
     heard: bool
-    """Whether the engine is to use it."""
+    """Whether the engine uses the sound."""
     is_lost: bool
-    """Whether more than half of it never came."""
+    """Whether more than half of the sound never came."""
     audible: Present
-    """Of each frame: whether anything is louder than silence."""
+    """For each frame: whether it is louder than silence."""

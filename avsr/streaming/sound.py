@@ -1,4 +1,4 @@
-"""The sound of a stream: the samples that are still needed, and the ones that never came."""
+"""The sound of a stream: the samples that are still needed, and the gaps in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from avsr.arrays import Samples
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.sound.voice import VoiceActivity
 
-JITTER_S = 0.04  # a time stamp that is off by less says nothing: samples are counted
+JITTER_S = 0.04
+"""A time stamp that is off by less is ignored: the block follows the last one."""
 
 
 class Gap(NamedTuple):
@@ -22,10 +23,11 @@ class Gap(NamedTuple):
 
 
 class SoundBuffer:
-    """Samples counted from the beginning of the stream. Those before `forget` are gone."""
+    """The newest samples of a stream, counted from its beginning. `forget` drops the oldest."""
 
     def __init__(self) -> None:
         self.voice = VoiceActivity()
+        # Numbers of samples: received; replaced by silence because they never came; dropped because they came too late.
         self.received = self.lost = self.late = 0
         self._samples = np.zeros(0, np.float32)
         self._kept_from = 0
@@ -33,7 +35,7 @@ class SoundBuffer:
 
     @property
     def end(self) -> int:
-        """Number of samples of the stream so far, lost ones included."""
+        """Number of samples of the stream so far, lost samples included."""
         return self._kept_from + len(self._samples)
 
     @property
@@ -41,13 +43,13 @@ class SoundBuffer:
         return self.end / SAMPLE_RATE_HZ
 
     def add(self, samples: Samples) -> None:
-        """Samples [S] that follow the last ones."""
+        """Append samples [S]."""
         if len(samples):
             self._samples = np.concatenate((self._samples, samples))
             self.voice.push(samples)
 
     def receive(self, samples: Samples, ahead_s: float) -> None:
-        """Samples that begin `ahead_s` after the end: silence fills a gap, an overlap is cut off."""
+        """Append samples that begin `ahead_s` after the end. Silence fills a gap; an overlap is cut off."""
         self.received += len(samples)
         if ahead_s > JITTER_S:
             self.lose(round(ahead_s * SAMPLE_RATE_HZ))
@@ -58,13 +60,13 @@ class SoundBuffer:
         self.add(samples)
 
     def lose(self, count: int) -> None:
-        """Silence in place of samples that did not come. It does not count as heard."""
+        """Append silence in place of `count` samples that did not come."""
         self.lost += count
         self._gaps.append(Gap(self.end, self.end + count))
         self.add(np.zeros(count, np.float32))
 
     def between(self, start: int, end: int) -> Samples:
-        """Samples [start, end), which must not be forgotten."""
+        """Samples [start, end). None of them may have been dropped by `forget`."""
         return self._samples[start - self._kept_from : end - self._kept_from]
 
     def lost_share(self, start: int, end: int) -> float:

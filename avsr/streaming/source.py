@@ -1,10 +1,10 @@
-"""What a live session is fed with: sound in small blocks and pictures, each with its time and when it arrives.
+"""The input of a live session: blocks of sound, and pictures, each with two times in seconds.
 
-All times are seconds of one clock. `time_s` is when something was said or seen and goes to the session; `arrival_s` is
-when it gets here, and decides the order. A file as a live source arrives without delay: a block of sound when its last
-sample was spoken, a picture when it was taken.
+`time_s` is when the sound or the picture was recorded. The session gets it. `arrival_s` is when it reaches this
+program. It decides the order of work. A file has no delay: a block arrives when its last sample was spoken, a picture
+when it was taken.
 
-A source is an iterator. One that waits for a device gives None now and then, so that whoever reads it can stop.
+A source is an iterator. A source that waits for a device gives None now and then, so that its reader can stop.
 """
 
 from __future__ import annotations
@@ -29,31 +29,34 @@ BLOCK_SAMPLES = round(BLOCK_S * SAMPLE_RATE_HZ)
 
 
 class LiveSound(NamedTuple):
-    """A block of sound. time_s: of its first sample. samples: float32 [S], mono, 16 kHz."""
+    """A block of sound."""
 
     arrival_s: float
     time_s: float
+    """Time of the first sample."""
     samples: Samples
 
 
 class LivePicture(NamedTuple):
-    """A picture. time_s: when it was taken. rgb: uint8 [H, W, 3], or a lip crop [96, 96], or None: no lips."""
+    """A picture."""
 
     arrival_s: float
     time_s: float
+    """When it was taken."""
     rgb: NDArray[np.uint8] | None
+    """uint8 RGB [H, W, 3], or a lip crop uint8 [96, 96], or None for a picture without lips."""
 
 
 Item = TypeVar("Item", LiveSound, LivePicture)
 
 
 def file_sound(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[LiveSound]:
-    """The sound of a file in blocks of 20 ms, the last one shorter. Raises MediaError where it has none."""
+    """The sound of a file in blocks of 20 ms, the last one shorter. Raises MediaError if the file has no sound."""
     return blocks(iter_audio(path, on_warning=on_warning))
 
 
 def blocks(sound: Iterable[Samples]) -> Iterator[LiveSound]:
-    """Consecutive samples, cut into blocks of 20 ms, from time 0 on."""
+    """Consecutive samples, cut into blocks of 20 ms. The first block has time 0."""
     rest = np.zeros(0, np.float32)
     position = 0
 
@@ -73,7 +76,7 @@ def blocks(sound: Iterable[Samples]) -> Iterator[LiveSound]:
 
 
 def file_pictures(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[LivePicture]:
-    """The pictures of a file. Raises MediaError where it has none."""
+    """The pictures of a file. Raises MediaError if the file has no video."""
     return (LivePicture(frame.time_s, frame.time_s, frame.rgb) for frame in iter_frames(path, on_warning=on_warning))
 
 
@@ -83,9 +86,13 @@ def open_live_source(
     *,
     on_warning: WarningSink | None = None,
 ) -> tuple[Iterable[LiveSound | None], Iterable[LivePicture | None] | None]:
-    """The sound and the pictures of a file, of samples, or of a source that gives sound as it comes.
+    """The sound and the pictures of a source; pictures None for sound alone.
 
-    Raises MediaError for a file without sound, whose clock a stream goes by.
+    source: a file, samples float32 [S] at 16 kHz, or an iterator of live sound.
+    pictures: live pictures; None for the pictures of the file, if it has any.
+    on_warning: called with one line for each damage in the file.
+
+    Raises MediaError for a file without sound, because the sound is the clock of a stream.
     """
     if isinstance(source, np.ndarray):
         return blocks([source]), pictures
@@ -104,8 +111,8 @@ def open_live_source(
 
 
 def in_order(sound: Iterable[LiveSound], pictures: Iterable[LivePicture]) -> Iterator[LiveSound | LivePicture]:
-    """Both as they arrive; of what arrives at the same time the picture first, so that no sound waits for it."""
-    return heapq.merge(pictures, sound, key=lambda item: item.arrival_s)  # stable: earlier arguments first
+    """Sound and pictures in order of arrival. At equal times the picture comes first, so that no sound waits for it."""
+    return heapq.merge(pictures, sound, key=lambda item: item.arrival_s)  # stable: the first argument first
 
 
 class Clock:
@@ -119,15 +126,15 @@ class Clock:
 
 
 class Pace:
-    """Lets things pass when they are due, by a clock that several threads share."""
+    """Passes items on when they arrive by a clock. Several threads may share the clock and `stop`."""
 
     def __init__(self, clock: Clock, stop: threading.Event) -> None:
         self._clock, self._stop = clock, stop
         self.lag_s = 0.0
-        """By how much the latest thing was late when it was asked for: more and more where the work takes too long."""
+        """How late the last item was passed on, in seconds. It grows if the work is too slow for real time."""
 
     def follow(self, items: Iterable[Item | None]) -> Iterator[Item | None]:
-        """The same items, none before it arrives; ends early when told to stop."""
+        """The same items, none before it arrives. Ends early after `stop` is set."""
         for item in items:
             if item is not None:
                 early_s = item.arrival_s - self._clock.now_s()

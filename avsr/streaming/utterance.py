@@ -1,4 +1,4 @@
-"""The utterance that is being spoken: from frames to partial and final words. Each frame is decoded once."""
+"""The current utterance of a stream: frames become partial and final words. Each frame is decoded once."""
 
 from __future__ import annotations
 
@@ -12,35 +12,39 @@ from avsr.grid import Modality
 from avsr.transcript import Word
 
 MAX_UTTERANCE_S = 20.0
+"""A longer utterance is cut at a pause between words."""
 
 PATIENCE = 3
-"""Noise may sound like a voice for ever. After a pause of this many times the usual length, the words decide alone."""
+"""Noise may count as voice for ever. After a pause between words of this many times the usual length, the utterance
+ends whether there is voice or not."""
 
 End = Literal["pause", "length", "end"]
 
 
 class Source(NamedTuple):
-    """What a frame was recognised from."""
+    """The inputs that a frame was recognised from."""
 
     modality: Modality
     face: int | None
-    """The face whose lips were used; None without lips."""
+    """The face that was read; None without lips."""
 
 
 class Said(NamedTuple):
-    """Words of an utterance, with times in seconds from the beginning of the stream."""
+    """The words of an utterance, with times in seconds from the beginning of the stream."""
 
     words: tuple[Word, ...]
     changed: int = 0
-    """How many of the words shown before are taken back or changed."""
+    """How many of the words shown before are changed or removed."""
     ended: End | None = None
-    """What ended the utterance; None while it goes on."""
+    """The reason for the end of the utterance; None while it goes on."""
 
 
 class Utterance:
-    """The frames since the last utterance ended, as a beam of the search, and the words last shown of them.
+    """The frames since the last utterance ended, as a beam of the search, and the words last shown.
 
-    frame_s: seconds a frame. pause_s: the length of a pause that ends an utterance.
+    search: the search through the frames.
+    frame_s: seconds a frame.
+    pause_s: the length of a pause that ends an utterance.
     """
 
     def __init__(self, search: FrameSearch[Any], frame_s: float, pause_s: float) -> None:
@@ -53,24 +57,29 @@ class Utterance:
         self._first = self._frames = frame
         self._beam: Any = self._search.initial_state(frame)
         self._sources: list[Source] = []
-        # Where the utterance can be cut without cutting a word: the beam after the last pause, and the rows since.
+        # An utterance that gets too long is cut after its last pause: the beam at that pause, and the rows since.
         self._at_pause: Any = self._beam
         self._since_pause: list[LogProbs] = []
 
     def show(self, log_probs_TV: LogProbs, sources: list[Source]) -> Said | None:
-        """The words if these frames followed, where they differ from those last shown. The frames are not kept."""
+        """The words if these frames followed; None if they equal the words last shown. The frames are not kept."""
         beam = self._search.step(log_probs_TV, self._beam)
         return self._show(self._words(beam, self._sources + sources))
 
     def add(self, log_probs_TV: LogProbs, sources: list[Source], since_voice_s: float) -> list[Said]:
-        """More frames, for good. since_voice_s: how long before their end the last voice ended."""
+        """Add frames. Returns the new words and the final, if there are any.
+
+        log_probs_TV: log-probabilities [T, V + 1].
+        sources: the inputs of each frame.
+        since_voice_s: time from the end of the last voice to the end of these frames.
+        """
         self._step(log_probs_TV)
         self._sources += sources
         said = [self._show(self._words(self._beam, self._sources)), self._end(since_voice_s)]
         return [some for some in said if some is not None]
 
     def finish(self) -> list[Said]:
-        """The stream ends here."""
+        """End the stream. Returns the last final, if it has words."""
         words = self._words(self._beam, self._sources)
         self._begin(self._frames)
         self._shown = ()
@@ -158,6 +167,8 @@ class Utterance:
 def has_ended(*, blank_s: float, since_voice_s: float, pause_s: float) -> bool:
     """Whether an utterance is over.
 
-    blank_s: since the last unit was recognised. since_voice_s: since the last voice. pause_s: how long a pause is.
+    blank_s: time since the last recognised unit.
+    since_voice_s: time since the last voice.
+    pause_s: the length of a pause that ends an utterance.
     """
     return blank_s >= pause_s * PATIENCE or (blank_s >= pause_s and since_voice_s >= pause_s / 2)
