@@ -609,4 +609,5 @@ class TestCommand:
 
     def test_files_of_the_page_are_in_the_package(self) -> None:
         page = Path(avsr.__file__).parent / "assets" / "page"
-        assert {path.name for path in page.iterdir()} == {"index.html", "page.js", "page.css", "microphone.js"}
+        files = {"index.html", "page.js", "page.css", "microphone.js", "captions.js"}
+        assert {path.name for path in page.iterdir()} == files

@@ -324,8 +324,8 @@ class TestStream:
 
         stream = LiveStream(
             lambda: session,
-            say=self.said.append,
-            ended=end,
+            on_document=self.said.append,
+            on_end=end,
             limits=Limits(**limits),  # type: ignore[arg-type]
         )
         stream.start()

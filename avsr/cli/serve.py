@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             limits=Limits(max_sessions=arguments.max_sessions, max_minutes=arguments.max_minutes),
         )
 
-        def tell(url: str) -> None:
+        def announce(url: str) -> None:
             console.result(f"{url}\n")
             if not is_loopback(arguments.host):
                 console.note("browsers give camera and microphone only to localhost and https: see docs/serve.md")
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
             if _has_desktop() if arguments.open is None else arguments.open:
                 webbrowser.open(url)
 
-        serve(avsr.load(arguments.model), settings, on_ready=tell)
+        serve(avsr.load(arguments.model), settings, on_ready=announce)
     return 0
 
 

@@ -32,7 +32,8 @@ DESCRIPTION = (
 )
 EXAMPLE = "avsr stream talk.mp4 --realtime --drop-video 3:5 --captions"
 
-MAX_QUIET_LAG_S = 1.0  # if the work is further behind the sound at the end, the user is told
+MAX_QUIET_LAG_S = 1.0
+"""If the work is further behind the sound at the end, a note on stderr says so."""
 FAULTS = (
     "drop_video drop_audio delay_video_ms delay_audio_ms jitter_ms drop_frames duplicate_frames skew_ms drift_ppm"
     " video_fps seed"

@@ -1,8 +1,8 @@
 """Who may use the server.
 
-On a loopback address everybody on this machine, but no other web site: a page from elsewhere that has the browser
-connect to us shows in the Origin header, and one whose name was pointed at 127.0.0.1 (DNS rebinding) in the Host
-header. On any other address whoever has the token.
+On a loopback address, every user of this machine may use it, but no other web site. A page of another site that makes
+the browser connect to this server is recognised by the Origin header. A site that points its own name at 127.0.0.1 (DNS
+rebinding) is recognised by the Host header. On any other address, every client that has the token may use the server.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 MIN_TOKEN_LENGTH = 16
+"""Characters. A shorter token could be guessed."""
 
 
 def new_token() -> str:
-    """A token that nobody can guess, fit for a URL."""
+    """A random token that cannot be guessed, made of characters that need no quoting in a URL."""
     return secrets.token_urlsafe(24)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach that address."""
+    """Whether only this machine can reach the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -38,32 +39,35 @@ def _names_of_this_machine() -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Access:
-    """The rules. host: the address that the server listens at. token: what a client must know, None for nothing."""
+    """The rules for requests."""
 
     host: str
+    """The address at which the server listens."""
     token: str | None = None
+    """The token that every client must send; None if no token is needed."""
     names: frozenset[str] = field(default_factory=_names_of_this_machine)
+    """Names of this machine, in lower case, which a Host header may have unless `host` is a loopback address."""
 
     def why_not(self, headers: Iterable[tuple[bytes, bytes]], *, is_websocket: bool) -> str | None:
-        """Why a request is refused, in one line; None where it is not. headers: names in lower case."""
+        """Why a request is refused, in one line; None if it is accepted. headers: names in lower case."""
         known = [(name, value.decode("latin-1").lower()) for name, value in headers]
         hosts = [value for name, value in known if name == b"host"]
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             named = f"{hosts[0]!r:.80}" if hosts else "nothing"
             return f"asked for as {named}: this server answers to its own address only"
         if is_websocket:
-            # Browsers always send one; a program on this machine needs none, and no web page can leave it out.
+            # Browsers always send an Origin, and no web page can remove it. Other programs need not send it.
             origins = [value for name, value in known if name == b"origin"]
             if any(origin not in (f"http://{hosts[0]}", f"https://{hosts[0]}") for origin in origins):
                 return f"connected to from {origins[0]!r:.80}: only the server's own page may"
         return None
 
     def accepts(self, token: str) -> bool:
-        """Whether the token is right; takes as long for a wrong one, however it begins."""
+        """Whether the token is right. The time does not depend on how much of a wrong token is right."""
         return self.token is None or hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode())
 
     def url(self, port: int) -> str:
-        """Where a browser on this machine finds the page."""
+        """The address of the page for a browser on this machine, with the token."""
         name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         address = f"http://{f'[{name}]' if ':' in name else name}:{port}/"
         return address if self.token is None else f"{address}?token={quote(self.token)}"
@@ -81,4 +85,4 @@ class Access:
             ipaddress.ip_address(name)
         except ValueError:
             return name in self.names or name == self.host.lower()
-        return True  # rebinding needs a name, so an address is the one that was typed
+        return True  # DNS rebinding needs a name; an address is safe

@@ -1,4 +1,4 @@
-"""The web application: the page, what it is told before a session, and the WebSocket."""
+"""The web application: the page, the facts about server and model at `/info`, and the WebSocket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = {
     "/page.css": "text/css; charset=utf-8",
     "/microphone.js": "text/javascript; charset=utf-8",
 }
-"""What the page loads. It is the same for everybody and holds nothing of anybody."""
+"""Files that the page loads, with their types. They need no token: they are the same for everybody."""
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -61,7 +61,7 @@ def create_app(live: Live, *, limits: Limits, access: Access) -> ASGIApp:
         return Response(index, media_type="text/html; charset=utf-8", headers=HEADERS)
 
     @app.get("/info")
-    async def tell(request: Request) -> Response:
+    async def show_info(request: Request) -> Response:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if not access.accepts(token if scheme.lower() == "bearer" else ""):
             return PlainTextResponse("The token is wrong.\n", 403, headers=HEADERS)
@@ -84,7 +84,7 @@ def create_app(live: Live, *, limits: Limits, access: Access) -> ASGIApp:
 
 
 class _Gate:
-    """Turns away requests by the wrong name or from other sites before anything else sees them."""
+    """Refuses requests with a wrong host name or from other sites, before the application gets them."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app, self._access = app, access

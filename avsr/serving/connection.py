@@ -1,8 +1,8 @@
-"""One WebSocket: hello, sound and pictures in, words out, and one clear reason when it ends.
+"""One WebSocket: a hello, sound and pictures in, words out, and a reason when it ends.
 
-Three things run at once: reading, writing, and the session's threads. Reading hands everything on at once; the threads
-put what they have to say into an `Outbox`, which is bounded; writing empties it as fast as the client reads. Whichever
-ends first ends the connection.
+Three things run at the same time: a reader, a writer and the session's threads. The reader passes messages to the
+session without waiting. The threads put events into a bounded `Outbox`. The writer sends them as fast as the client
+reads. The connection ends when the first of the three ends.
 """
 
 from __future__ import annotations
@@ -28,23 +28,32 @@ from avsr.serving.stream import BrokenPicturesError, LiveSession, LiveStream
 
 logger = logging.getLogger(__name__)
 
-FINISH_S = 10.0  # for the last words, once nothing more comes
-CLOSE_S = 2.0  # for the reason to reach the client
-MAX_LIPS = 25  # a second of lip crops that wait to be sent; they are a picture, and the newest ones matter
+FINISH_S = 10.0
+"""How long the session may take for the last words after the client's stop."""
+
+CLOSE_S = 2.0
+"""How long the client may take to receive the reason for the close."""
+
+MAX_LIPS = 25
+"""Lip crops that wait to be sent, a second of them. Older crops are dropped: the page shows only the newest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """What is served. open_session(video): a new session. description: what a page is told of the model and the
-    settings, in its hello and before."""
+    """The model that is served."""
 
     open_session: Callable[[bool], LiveSession]
+    """Makes a session; the argument is whether pictures will come."""
     description: dict[str, Any]
+    """Facts about model and settings, which a page gets at `/info` and in the hello."""
 
 
 class Room:
-    """Counts the sessions. One counts until its threads have ended, also when its client has long gone. They cannot be
-    opened at any pace either: each needs a face finder of its own, which takes longer to make than to ask for."""
+    """Limits the number of sessions at the same time, and how fast sessions are opened.
+
+    A session counts until its threads have ended, even if its client has gone. The rate is limited because each session
+    needs a face finder, which takes the server longer to make than a client takes to ask for it.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.size = limits.max_sessions
@@ -52,7 +61,7 @@ class Room:
         self._pace = RateLimit(limits.sessions_per_s, limits.burst_s)
 
     def enter(self) -> None:
-        """Take a place. Raises RefusalError where there is none."""
+        """Count a new session. Raises RefusalError if there are too many."""
         if self.taken >= self.size:
             raise RefusalError("busy", f"all {self.size} sessions are in use: try again when one has ended")
         if not self._pace.take(1, time.monotonic()):
@@ -60,13 +69,16 @@ class Room:
         self.taken += 1
 
     def leave(self) -> None:
-        """Give the place back."""
+        """Count the end of a session."""
         self.taken -= 1
 
 
 class Outbox:
-    """What waits to be sent to a client. Words are kept, up to a number at which the client counts as too slow; of
-    lips the newest, and of the status the last."""
+    """The events that wait to be sent to a client.
+
+    It keeps all events with words; if there are more than `most`, the client is too slow. It keeps the newest lip crops
+    and the last status.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -78,7 +90,7 @@ class Outbox:
         self.is_full = asyncio.Event()
 
     def put(self, document: dict[str, Any]) -> None:
-        """Add an event."""
+        """Add an event, a JSON object."""
         kind = document["event"]
         if kind == "lips":
             self._lips.append(document)
@@ -93,7 +105,7 @@ class Outbox:
         self._there.set()
 
     async def get(self) -> dict[str, Any]:
-        """The next to send; waits until there is one."""
+        """The next event to send. Waits until an event is there."""
         while True:
             if self._words:
                 return self._words.popleft()
@@ -107,11 +119,11 @@ class Outbox:
 
     @property
     def is_empty(self) -> bool:
-        """Whether all has been taken out."""
+        """Whether no event waits."""
         return not (self._words or self._lips or self._status)
 
     def _is_outdated(self, document: dict[str, Any]) -> bool:
-        # Two threads get events from one session, so that a partial can be overtaken by what came after it.
+        # Two threads get events from one session, so a newer event may be put before an older partial.
         emitted_s = document.get("emitted", self._newest_s)
         if document["event"] == "partial" and emitted_s < self._newest_s:
             return True
@@ -120,7 +132,7 @@ class Outbox:
 
 
 class Connection:
-    """One client, from the accepted handshake to the close."""
+    """The connection of one client, from the handshake to the close."""
 
     def __init__(self, websocket: WebSocket, live: Live, *, limits: Limits, access: Access, room: Room) -> None:
         self._websocket, self._live = websocket, live
@@ -132,7 +144,7 @@ class Connection:
         self._has_session = False
 
     async def run(self) -> None:
-        """Serve it; returns when it is closed. Raises nothing that concerns others."""
+        """Serve the client until the connection is closed. Raises nothing that would stop the server."""
         await self._websocket.accept()
         try:
             try:
@@ -145,7 +157,7 @@ class Connection:
         except WebSocketDisconnect:
             logger.debug("a client has gone")
         finally:
-            if self._has_session:  # its threads are about to end; the process does not while they compute
+            if self._has_session:  # the process must not end while the session's threads compute
                 await asyncio.wait([self._ended], timeout=CLOSE_S)
 
     async def _hello(self) -> protocol.Hello:
@@ -164,8 +176,8 @@ class Connection:
         self._room.enter()
         stream = LiveStream(
             lambda: self._live.open_session(video),
-            say=self._say_from_thread,
-            ended=self._end_from_thread,
+            on_document=self._put_from_thread,
+            on_end=self._end_from_thread,
             limits=self._limits,
         )
         self._ended.add_done_callback(lambda _: self._room.leave())
@@ -187,7 +199,7 @@ class Connection:
             refusal = next((error for task in done if isinstance(error := task.exception(), RefusalError)), None)
             if refusal is None:
                 for task in done:
-                    task.result()  # a client that has gone
+                    task.result()  # raises WebSocketDisconnect if the client has gone
             reader = tasks[0]
             if reader in done and (refusal is None or refusal.code in ("idle", "length")):
                 stream.finish()
@@ -202,7 +214,7 @@ class Connection:
             await _cancel(tasks)
 
     async def _read(self, stream: LiveStream) -> None:
-        """Hand on what comes until the client says stop. Raises RefusalError; WebSocketDisconnect where it leaves."""
+        """Pass messages to the session until the client's stop. Raises RefusalError, WebSocketDisconnect."""
         end_s = time.monotonic() + 60 * self._limits.max_minutes
         media_s = time.monotonic()
         while True:
@@ -226,7 +238,7 @@ class Connection:
         raise RefusalError("length", f"the session has lasted {self._limits.max_minutes:g} minutes: start another")
 
     async def _receive(self) -> str | bytes:
-        """The next message, of a permitted size, at a permitted rate."""
+        """The next message. Raises RefusalError if it is too large or comes too fast."""
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1006))
@@ -249,7 +261,7 @@ class Connection:
         raise RefusalError("slow", "what was sent is read too slowly")
 
     async def _flush(self, writer: asyncio.Future[Any]) -> None:
-        """Let the writer send what is left, as long as the client reads."""
+        """Let the writer send the waiting events, for as long as the client reads."""
         end_s = time.monotonic() + CLOSE_S
         while not self._outbox.is_empty and not writer.done() and time.monotonic() < end_s:
             await asyncio.sleep(0.01)
@@ -257,17 +269,17 @@ class Connection:
     async def _close(self, refusal: RefusalError | None) -> None:
         code, message = ("stopped", "stopped") if refusal is None else (refusal.code, str(refusal))
 
-        async def tell() -> None:
+        async def send() -> None:
             if refusal is not None:
                 await self._websocket.send_text(protocol.write({"event": "error", "code": code, "message": message}))
             reason = message.encode()[:120].decode(errors="ignore")  # as long as a close frame allows
             await self._websocket.close(CLOSE_CODES[code], reason)
 
-        # A client that does not read is not waited for: the connection below is cut when this one returns.
+        # A client that does not read does not get the reason: its TCP connection is cut after this.
         with contextlib.suppress(asyncio.TimeoutError, RuntimeError):
-            await asyncio.wait_for(tell(), CLOSE_S)
+            await asyncio.wait_for(send(), CLOSE_S)
 
-    def _say_from_thread(self, document: dict[str, Any]) -> None:
+    def _put_from_thread(self, document: dict[str, Any]) -> None:
         with contextlib.suppress(RuntimeError):  # the server has stopped
             self._loop.call_soon_threadsafe(self._outbox.put, document)
 
@@ -281,19 +293,19 @@ class Connection:
 
 
 async def _cancel(tasks: list[asyncio.Future[Any]]) -> None:
-    """End them all. More than once where needed: before Python 3.12 `wait_for` loses a cancellation that comes just as
-    what it waits for is done."""
+    """Cancel all tasks, and wait until they have ended."""
+    # Before Python 3.12, `wait_for` loses a cancellation that comes when its task has just ended. So it is repeated.
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=0.1)
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # has been dealt with, or comes too late to matter
+            task.exception()  # fetched, so that asyncio does not log it: it was handled, or comes too late
 
 
 def _refusal_for(error: BaseException | None) -> RefusalError | None:
-    """What the client is told about how its session ended."""
+    """The reason that the client gets for the end of its session; None after a normal end."""
     match error:
         case None:
             return None
@@ -304,4 +316,4 @@ def _refusal_for(error: BaseException | None) -> RefusalError | None:
         case _:
             logger.warning("a session failed: unexpected %s: %s", type(error).__name__, error)
             logger.debug("traceback", exc_info=error)
-            return RefusalError("fault", "the session failed on the server, which says more")
+            return RefusalError("fault", "the session failed on the server: its log has the error")

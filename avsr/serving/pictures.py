@@ -1,7 +1,7 @@
-"""JPEG to pixels, for pictures that anybody may have made.
+"""Decodes JPEG files that may be hostile.
 
-What decoding would cost is known before it: the size is read from the header, and a file of many scans, each a pass
-over all pixels, is refused.
+The cost of decoding is checked first: the size is read from the header, and a file of many scans is refused, because
+each scan is a pass over all pixels.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_LONG_SIDE_PX, MAX_SHORT_SIDE_PX, MIN_SIDE_PX = 1280, 720, 32
-MAX_SCANS = 24  # progressive files have about 10
-_MAX_SEGMENTS = 64  # before the frame header; cameras write less than 20
+MAX_SCANS = 24
+"""Progressive files have about 10."""
+
+_MAX_SEGMENTS = 64
+"""Segments before the frame header. Cameras write less than 20."""
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a JPEG file, by its header. Raises ValueError for what is not one, or out of bounds."""
+    """Width and height of a JPEG file, from its header. Raises ValueError if it is no JPEG file or out of bounds."""
     if data[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG file")
     position = 2
@@ -24,7 +27,7 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
         if data[position : position + 1] != b"\xff" or len(data) < position + 4:
             break
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker in (0xC0, 0xC1, 0xC2):  # sequential and progressive, Huffman coded: what is in use
+        if marker in (0xC0, 0xC1, 0xC2):  # Huffman coded, sequential or progressive: the common kinds
             precision, components = data[position + 4 : position + 5], data[position + 9 : position + 10]
             height, width = (int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7))
             if precision != b"\x08" or components not in (b"\x01", b"\x03"):
@@ -42,7 +45,7 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
-    """The picture: uint8 RGB [H, W, 3]. Raises ValueError where it is broken or out of bounds."""
+    """The picture: uint8 RGB [H, W, 3]. Raises ValueError if it is broken or out of bounds."""
     width, height = jpeg_size(data)
     if data.count(b"\xff\xda") > MAX_SCANS:
         raise ValueError("a JPEG file of very many scans")

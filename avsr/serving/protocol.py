@@ -1,29 +1,29 @@
-"""What page and server say to each other over the WebSocket `/stream`.
+"""The messages between page and server over the WebSocket `/stream`.
 
 Client to server. The first message is the hello, within a few seconds; sound and pictures follow as they come.
 
     text    {"type": "hello", "protocol": 1, "token": "...", "video": true}
-                                token: where the server asks for one; video: whether pictures will come, default true
+                                token: if the server needs one; video: whether pictures will come, default true
     binary  1, time, samples    sound: int16, mono, 16 kHz
     binary  2, time, samples    sound: float32 in [-1, 1], mono, 16 kHz
     binary  3, time, picture    one JPEG file
-    text    {"type": "stop"}    nothing more comes; the server says what is left and closes
+    text    {"type": "stop"}    nothing more comes; the server sends the last words and closes
 
-A binary message is one byte (what it is), a float64 (the time: seconds of one clock of the client's, at which its first
-sample or its picture was taken) and the payload, all little-endian. A block of sound is a second at most.
+A binary message is one byte (its kind), a float64 (its time) and the payload, all little-endian. The time is in seconds
+on one clock of the client: when the first sample or the picture was recorded. A block of sound is a second at most.
 
-Server to client, JSON texts, all with a name in "event":
+Server to client, JSON texts, each with its kind in "event":
 
     hello       protocol, version, model, modalities, notice, chunk_ms, look_ahead_ms, latency_ms (of the algorithm),
                 video
     partial, final, mode, counters
                 as `Event.document()` of `avsr.streaming.events` has them; times are on the client's clock
-    lips        what the model was given as lips: time (seconds from the beginning of the session), present, reason,
-                face, and where present png: the grey crop, 96x96, in base64
-    status      once a second: seconds, counters, latency_ms, backlog_ms of sound that waits to be recognised
-    error       code, message; the last before the server closes for any reason but "stopped"
+    lips        a slot of the model: time (seconds from the beginning of the session), present, reason, face, and if
+                present png: the grey crop, 96x96, in base64
+    status      once a second: seconds, counters, latency_ms, backlog_ms (sound that waits to be recognised)
+    error       code, message; the last event before the server closes, unless the client sent a stop
 
-The close code says the same as the code of the error, see `CLOSE_CODES`, and the reason its message.
+The close code stands for the code of the error (`CLOSE_CODES`); the reason of the close is its message.
 """
 
 from __future__ import annotations
@@ -41,29 +41,30 @@ from avsr.grid import SAMPLE_RATE_HZ
 
 PROTOCOL = 1
 INT16_SOUND, FLOAT32_SOUND, JPEG_PICTURE = 1, 2, 3
-MAX_BLOCK_SAMPLES = SAMPLE_RATE_HZ  # of one message
+MAX_BLOCK_SAMPLES = SAMPLE_RATE_HZ
+"""Samples in one message: a second."""
 
 CLOSE_CODES = {
-    "stopped": 1000,  # as the client asked
+    "stopped": 1000,  # the client sent a stop
     "malformed": 4400,
     "token": 4401,
-    "hello": 4408,  # did not come in time
-    "idle": 4409,  # neither sound nor pictures for a while
-    "length": 4410,  # the session has lasted as long as it may
-    "slow": 4411,  # the client does not read what it is sent
+    "hello": 4408,  # the hello did not come in time
+    "idle": 4409,  # neither sound nor pictures came for a while
+    "length": 4410,  # the session has reached its longest duration
+    "slow": 4411,  # the client does not read the events
     "size": 4413,
     "rate": 4429,
-    "fault": 4500,  # of the server
-    "busy": 4503,  # as many sessions as there may be
+    "fault": 4500,  # an error of the server
+    "busy": 4503,  # no session is free
 }
-"""Close codes of the WebSocket. Beside these: 1009 for messages so large that they are not even read, 1012 when the
-server is stopped."""
+"""Close codes of the WebSocket. There are also 1009 for a message too large to be read, and 1012 when the server is
+stopped."""
 
 _HEADER = struct.Struct("<Bd")
 
 
 class RefusalError(Exception):
-    """The connection ends. code: a key of CLOSE_CODES; str() says why in one line, which the client is told."""
+    """Ends the connection. code: a key of CLOSE_CODES. str() is the reason in one line, which the client gets."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
@@ -72,10 +73,12 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True)
 class SoundMessage:
-    """A block of sound. time_s: of its first sample, on the client's clock. samples: float32 [S] in [-1, 1], 16 kHz."""
+    """A block of sound."""
 
     time_s: float
+    """Time of its first sample, on the client's clock."""
     samples: npt.NDArray[np.float32]
+    """float32 [S] in [-1, 1] at 16 kHz."""
 
     @property
     def seconds(self) -> float:
@@ -84,22 +87,26 @@ class SoundMessage:
 
 @dataclass(frozen=True)
 class PictureMessage:
-    """A picture as it came. time_s: when it was taken, on the client's clock. jpeg: nobody has looked at it yet."""
+    """A picture."""
 
     time_s: float
+    """When it was taken, on the client's clock."""
     jpeg: bytes
+    """The file as the client sent it, not checked yet."""
 
 
 @dataclass(frozen=True)
 class Hello:
-    """What the client wants. token: "" where it gave none."""
+    """The client's first message."""
 
     token: str
+    """"" if the client sent none."""
     video: bool
+    """Whether pictures will come."""
 
 
 def read_media(message: bytes) -> SoundMessage | PictureMessage:
-    """A binary message. Raises RefusalError."""
+    """Parse a binary message. Raises RefusalError."""
     if len(message) <= _HEADER.size:
         raise RefusalError(
             "malformed", f"binary message of {len(message)} bytes: expected a kind, a time and a payload"
@@ -126,7 +133,7 @@ def read_media(message: bytes) -> SoundMessage | PictureMessage:
 
 
 def read_hello(text: str) -> Hello:
-    """The first message. Raises RefusalError."""
+    """Parse the first message. Raises RefusalError."""
     document = _read_document(text, "hello")
     if document.get("protocol") != PROTOCOL:
         what = f"protocol {document.get('protocol')!r:.20}: expected {PROTOCOL}; load the page again"
@@ -138,12 +145,12 @@ def read_hello(text: str) -> Hello:
 
 
 def read_stop(text: str) -> None:
-    """A text message after the hello, which can only be the stop. Raises RefusalError."""
+    """Check a text message after the hello: it must be the stop. Raises RefusalError."""
     _read_document(text, "stop")
 
 
 def write(document: dict[str, Any]) -> str:
-    """One message to the client."""
+    """A message to the client, as JSON."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 

@@ -21,11 +21,12 @@ from avsr.serving.stream import LiveSession
 if TYPE_CHECKING:
     import uvicorn
 
-SHUTDOWN_S = 3  # for clients to take leave
+SHUTDOWN_S = 3
+"""How long clients may take to close their connections when the server stops."""
 
 
 class LiveRecognizer(Protocol):
-    """What is needed of a recogniser; `avsr.Recognizer` is one."""
+    """The part of `avsr.Recognizer` that the server needs."""
 
     @property
     def name(self) -> str: ...
@@ -36,11 +37,14 @@ class LiveRecognizer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What `avsr serve` is told. port: 0 for any that is free."""
+    """The options of `avsr serve`."""
 
     host: str = "127.0.0.1"
+    """Address at which the server listens."""
     port: int = 8765
+    """0 for any free port."""
     token: str | None = None
+    """Token that clients must send; None if they need none."""
     chunk_ms: int = 320
     look_ahead_ms: int = 0
     face: str = "largest"
@@ -49,11 +53,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A server that listens and is ready to run. url: of the page, with the token."""
+    """A server that listens and is ready to run."""
 
     server: uvicorn.Server
     listener: socket.socket
     url: str
+    """Address of the page, with the token."""
 
     def run(self) -> None:
         """Serve until a signal, or until `server.should_exit` is set."""
@@ -64,7 +69,7 @@ class Prepared:
 
 
 def require_extra() -> None:
-    """Raises AvsrError where the optional packages are missing."""
+    """Raises AvsrError if the optional packages are missing."""
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
@@ -74,9 +79,9 @@ def require_extra() -> None:
 
 
 def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
-    """A server with the recogniser, listening and warm.
+    """A server that listens, with a recogniser that has run once.
 
-    Raises AvsrError where it cannot listen, and ConfigError where the recogniser cannot stream in that way.
+    Raises AvsrError if it cannot listen at the address, ConfigError if the recogniser cannot stream with the settings.
     """
     require_extra()
     import uvicorn
@@ -119,14 +124,15 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
             access_log=False,  # addresses may hold a token
             server_header=False,
             proxy_headers=False,
-            ws_max_size=2 * settings.limits.message_bytes,  # what is between is refused with our own words
+            # Twice the limit of a message: a client that is slightly above the limit gets our reason, not uvicorn's.
+            ws_max_size=2 * settings.limits.message_bytes,
             ws_per_message_deflate=False,  # a small message could become a very large one
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
     except BaseException:
         listener.close()
         raise
-    # Its warnings are about what clients do wrong, which is theirs to see and would be noise here.
+    # uvicorn warns about mistakes of clients. Clients see them; here they would only be noise.
     if not logging.getLogger("avsr").isEnabledFor(logging.DEBUG):
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     return Prepared(uvicorn.Server(config), listener, access.url(listener.getsockname()[1]))
@@ -134,7 +140,7 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
 
 def serve(recognizer: LiveRecognizer, settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     """Serve until a signal. on_ready(url) is called when the page can be opened. Raises what `prepare` does."""
-    # Every session computes in threads of its own; more of them for each would only get into each other's way.
+    # Every session computes in threads of its own. More threads inside each step would slow the others down.
     limit_threads(1)
     prepared = prepare(recognizer, settings)
     on_ready(prepared.url)
@@ -142,8 +148,10 @@ def serve(recognizer: LiveRecognizer, settings: Settings, *, on_ready: Callable[
 
 
 def _try(open_session: Callable[[bool], LiveSession]) -> float:
-    """Run a session for a moment, so that what cannot work fails now and the first client does not wait for what is
-    loaded at first use. Returns its latency."""
+    """Run a short session. Returns its latency in ms.
+
+    Errors of the settings come now, not with the first client, and that client does not wait for lazily loaded models.
+    """
     with open_session(True) as session:
         session.push_video(np.zeros((480, 640, 3), np.uint8), 0.0)
         session.push_audio(np.zeros(SAMPLE_RATE_HZ, np.float32), 0.0)

@@ -1,7 +1,7 @@
-"""One client's session, fed from bounded queues by two threads of its own.
+"""One client's session, with bounded queues and two threads: one for sound and one for pictures.
 
-Nothing here ever waits for the client, and the client never waits for the recogniser: what does not fit is dropped and
-counted, pictures before sound and the oldest first. So one that sends too much costs its own session alone.
+The threads never wait for the client, and the client never waits for the recogniser. If a queue is full, the oldest
+items are dropped and counted, pictures before sound. So a client that sends too much harms only its own session.
 """
 
 from __future__ import annotations
@@ -30,15 +30,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PIECE_SAMPLES = 1600  # of sound at a time: 100 ms, so that time goes on in small steps also for large blocks
-MAX_BROKEN_PICTURES = 10  # in a row; then the client is told
+PIECE_SAMPLES = 1600
+"""Larger blocks are pushed in pieces of 100 ms, so that the time of the session moves in small steps."""
+
+MAX_BROKEN_PICTURES = 10
+"""Broken pictures in a row that end the session."""
+
 STATUS_S = 1.0
+"""Time between two status events."""
 
 _numbers = itertools.count(1)
 
 
 class LiveSession(Protocol):
-    """What is needed of a session; `avsr.streaming.session.Session` is one."""
+    """The part of `avsr.Session` that the server needs."""
 
     def push_audio(self, samples: npt.NDArray[np.float32], t: float | None = None) -> list[Event]: ...
     def push_video(self, picture: npt.NDArray[np.uint8], t: float) -> list[Event]: ...
@@ -56,48 +61,52 @@ class LiveSession(Protocol):
 
 
 class BrokenPicturesError(Exception):
-    """Too many pictures in a row could not be decoded; str() says why the last one."""
+    """Too many pictures in a row could not be decoded. str() is the error of the last one."""
 
 
 class LiveStream:
     """A session and its threads.
 
-    open_session: makes the session; called in a thread. say(document) gets each event for the client, ended(error) is
-    called once, at the very end, error None where all went well. Both are called from threads and must not block.
+    open_session: makes the session. It is called in the session's thread.
+    on_document: called with each event for the client, a JSON object.
+    on_end: called once, after the last event, with the error that ended the session, or None.
+
+    Both callbacks are called from the threads and must not block.
     """
 
     def __init__(
         self,
         open_session: Callable[[], LiveSession],
         *,
-        say: Callable[[dict[str, Any]], None],
-        ended: Callable[[BaseException | None], None],
+        on_document: Callable[[dict[str, Any]], None],
+        on_end: Callable[[BaseException | None], None],
         limits: Limits,
     ) -> None:
-        self._open_session, self._say, self._ended, self._limits = open_session, say, ended, limits
+        self._open_session, self._on_document, self._on_end = open_session, on_document, on_end
+        self._limits = limits
         self._sound: deque[SoundMessage] = deque()
-        self._sound_s = 0.0  # in the queue
+        self._sound_s = 0.0  # in the queue, in seconds
         self._pictures: deque[PictureMessage] = deque()
         self._wake = threading.Condition()
         self._finishing = self._closing = False
         self._dropped = {"pictures_dropped": 0, "pictures_broken": 0, "samples_dropped": 0}
         self._failure: BaseException | None = None
         self._started_s = time.monotonic()
-        self._telling = threading.Lock()
+        self._publishing = threading.Lock()
         self._status_due_s = 0.0
         self._last_slot = -1
         number = next(_numbers)
-        self._hearing = threading.Thread(target=self._hear, name=f"avsr-sound-{number}", daemon=True)
-        self._seeing_name = f"avsr-lips-{number}"
+        self._sound_thread = threading.Thread(target=self._run_sound, name=f"avsr-sound-{number}", daemon=True)
+        self._picture_thread_name = f"avsr-lips-{number}"
 
     # -- for the connection -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin."""
-        self._hearing.start()
+        """Start the threads."""
+        self._sound_thread.start()
 
     def add(self, item: SoundMessage | PictureMessage) -> None:
-        """Take what came; never waits."""
+        """Queue a block of sound or a picture. Never waits."""
         with self._wake:
             if self._finishing or self._closing:
                 return
@@ -116,13 +125,13 @@ class LiveStream:
             self._wake.notify_all()
 
     def finish(self) -> None:
-        """Nothing more comes: recognise what is left, say it, and end."""
+        """Nothing more comes: recognise the queued items, publish the last events, and end."""
         with self._wake:
             self._finishing = True
             self._wake.notify_all()
 
     def close(self) -> None:
-        """End as soon as may be, and say nothing more."""
+        """End as soon as possible, without further events."""
         with self._wake:
             self._closing = True
             self._sound.clear()
@@ -131,27 +140,29 @@ class LiveStream:
 
     # -- the threads --------------------------------------------------------------------------------------------------
 
-    def _hear(self) -> None:
+    def _run_sound(self) -> None:
         try:
             with self._open_session() as session:
-                seeing = threading.Thread(target=self._see, args=(session,), name=self._seeing_name, daemon=True)
-                seeing.start()
+                picture_thread = threading.Thread(
+                    target=self._run_pictures, args=(session,), name=self._picture_thread_name, daemon=True
+                )
+                picture_thread.start()
                 try:
                     while (sound := self._next_sound()) is not None:
                         for first in range(0, len(sound.samples), PIECE_SAMPLES):
                             piece = sound.samples[first : first + PIECE_SAMPLES]
                             time_s = sound.time_s + first / SAMPLE_RATE_HZ
-                            self._tell(session, session.push_audio(piece, time_s))
+                            self._publish(session, session.push_audio(piece, time_s))
                 finally:
-                    self.finish()  # whatever happened here, the other thread must end before the session does
-                    seeing.join()
+                    self.finish()  # after an error too, the other thread must end before the session is closed
+                    picture_thread.join()
                 if self._failure is None and not self._closing:
-                    self._tell(session, session.finish())
+                    self._publish(session, session.finish())
         except Exception as error:
             self._failure = self._failure or error
-        self._ended(self._failure)
+        self._on_end(self._failure)
 
-    def _see(self, session: LiveSession) -> None:
+    def _run_pictures(self, session: LiveSession) -> None:
         broken = 0
         try:
             while (picture := self._next_picture()) is not None:
@@ -165,7 +176,7 @@ class LiveStream:
                         raise BrokenPicturesError(str(error)) from error
                     continue
                 broken = 0
-                self._tell(session, session.push_video(rgb, picture.time_s))
+                self._publish(session, session.push_video(rgb, picture.time_s))
         except Exception as error:
             self._failure = error
             self.close()
@@ -183,7 +194,7 @@ class LiveStream:
     def _next_picture(self) -> PictureMessage | None:
         with self._wake:
             while True:
-                if self._sound_s > self._limits.hurry_s:  # the sound has to catch up first
+                if self._sound_s > self._limits.hurry_s:  # the sound has to catch up
                     self._dropped["pictures_dropped"] += len(self._pictures)
                     self._pictures.clear()
                 if self._pictures:
@@ -192,22 +203,22 @@ class LiveStream:
                     return None
                 self._wake.wait()
 
-    # -- what the client is told --------------------------------------------------------------------------------------
+    # -- events for the client ----------------------------------------------------------------------------------------
 
-    def _tell(self, session: LiveSession, events: list[Event]) -> None:
-        with self._telling:
+    def _publish(self, session: LiveSession, events: list[Event]) -> None:
+        with self._publishing:
             if self._closing:
                 return
             for event in events:
-                self._say(event.document())
+                self._on_document(event.document())
             for slot in session.recent_lips:
                 if slot.index > self._last_slot:
                     self._last_slot = slot.index
-                    self._say(_lips_document(slot))
+                    self._on_document(_lips_document(slot))
             now_s = time.monotonic()
             if now_s >= self._status_due_s:
                 self._status_due_s = now_s + STATUS_S
-                self._say(self._status(session, now_s))
+                self._on_document(self._status(session, now_s))
 
     def _status(self, session: LiveSession, now_s: float) -> dict[str, Any]:
         counters = session.counters

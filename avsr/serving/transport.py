@@ -1,7 +1,6 @@
-"""What happens below HTTP and WebSockets: connections that stall, flood or never read are cut.
+"""Limits below HTTP and WebSockets: connections that stall, flood or never read are cut.
 
-uvicorn has no limit for a request that never ends, for control frames, or for a peer that reads nothing while it is
-being answered.
+uvicorn has no limit for a request that never ends, for control frames, or for a client that does not read its answer.
 """
 
 from __future__ import annotations
@@ -15,48 +14,54 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 MAX_CONNECTIONS = 64
+"""Connections at the same time."""
+
 REQUEST_S = 10.0
-STALLED_S = 10.0  # without a peer reading, while more waits to be sent than fits on the way
+"""Time for a request, from its first byte to the last byte of the answer."""
+
+STALLED_S = 10.0
+"""How long a client may read nothing while the send buffer is full."""
+
 PINGS_PER_S = 5.0
 PINGS_AT_ONCE = 20
 
 
 class HttpTransport(H11Protocol):
-    """HTTP, with a number of connections and a time for each request, from its first byte to its answered last."""
+    """HTTP with a limited number of connections and a limited time for each request."""
 
-    _patience: asyncio.TimerHandle | None = None
+    _timeout: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         is_full = len(self.connections) >= MAX_CONNECTIONS
         super().connection_made(transport)
-        self._wait_anew()
+        self._restart_timeout()
         if is_full:
             transport.abort()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        self._wait_no_more()
+        self._cancel_timeout()
         super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._wait_anew()
+        self._restart_timeout()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_no_more()
+        self._cancel_timeout()
         super().connection_lost(exc)
 
-    def _wait_anew(self) -> None:
-        self._wait_no_more()
-        self._patience = self.loop.call_later(REQUEST_S, self.transport.abort)
+    def _restart_timeout(self) -> None:
+        self._cancel_timeout()
+        self._timeout = self.loop.call_later(REQUEST_S, self.transport.abort)
 
-    def _wait_no_more(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _cancel_timeout(self) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
 
 
 class WebSocketTransport(WebSocketsSansIOProtocol):
-    """A WebSocket that is cut when its peer stops reading or sends control frames without end."""
+    """A WebSocket that is cut if its client stops reading, or sends too many pings."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -74,10 +79,10 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._unstall()
+        self._cancel_stalled()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unstall()
+        self._cancel_stalled()
         super().connection_lost(exc)
 
     def handle_ping(self) -> None:
@@ -89,7 +94,7 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
             return
         super().handle_ping()
 
-    def _unstall(self) -> None:
+    def _cancel_stalled(self) -> None:
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None

@@ -10,7 +10,7 @@ from avsr.streaming.events import Event
 from avsr.streaming.live import Live
 
 POLL_S = 0.01
-"""How often a reader who leaves early looks whether the run has ended."""
+"""How often a reader who leaves early checks whether the run has ended."""
 
 
 async def events_of(live: Live) -> AsyncIterator[Event]:

@@ -9,7 +9,8 @@ import numpy as np
 from avsr.arrays import Crops, Samples
 from avsr.grid import CROP_PX, SAMPLE_RATE_HZ
 
-MAX_PUSH_S = 60.0  # of sound at a time: more in one call is a mistake, not a stream
+MAX_PUSH_S = 60.0
+"""Most sound in one call: more is a mistake, not a stream."""
 
 
 def check_samples(samples: Samples) -> None:

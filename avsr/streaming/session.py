@@ -1,4 +1,4 @@
-"""Live recognition: sound and pictures go in when they come, words come out as soon as they are known.
+"""Live recognition: sound and pictures go in while they are recorded, words come out as soon as possible.
 
 A session cuts the sound into chunks and gives each chunk, with its lips, to a stream engine. The engine's state holds
 the model's memory; the session knows samples and slots only. With a look-ahead, a chunk is longer than the step after

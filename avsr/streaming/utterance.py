@@ -106,7 +106,7 @@ class Utterance:
     def _end(self, since_voice_s: float) -> Said | None:
         """The final, if the utterance is over."""
         pause = self._search.pause(self._beam)
-        if pause == self._frames - self._first:  # nothing was said so far
+        if pause == self._frames - self._first:  # no word so far
             self._begin(self._frames)
             return None
         if has_ended(blank_s=pause * self._frame_s, since_voice_s=since_voice_s, pause_s=self._pause_s):
