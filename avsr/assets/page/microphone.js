@@ -3,8 +3,8 @@
 
 const TO_HZ = 16000;
 const BLOCK = 320; // samples, 20 ms
-const ZERO_CROSSINGS = 32; // of the filter, on each side
-const PASSED = 0.94; // of the band below the lower of both Nyquist frequencies
+const ZERO_CROSSINGS = 32; // length of the filter on each side
+const PASSED = 0.94; // share of the band below the lower Nyquist frequency that passes
 
 /** Band-limited resampling: a windowed sinc, one set of taps for each position between two input samples. */
 class Resampler {
@@ -16,7 +16,7 @@ class Resampler {
     this.half = Math.ceil(ZERO_CROSSINGS / (2 * cutoff));
     this.taps = Array.from({ length: this.phases }, (_, phase) => this.tapsAt(phase / this.phases, cutoff));
     this.past = new Float32Array(2 * this.half); // zeros before the first sample
-    this.next = 0; // output to be made
+    this.next = 0; // number of the next output
     this.seen = 0; // input samples so far
   }
 
@@ -73,7 +73,7 @@ class Microphone extends AudioWorkletProcessor {
 
   process([input]) {
     if (input.length === 0) return true; // nothing is connected at the moment
-    // Anew each time: while another microphone is chosen there is none, which shows in the time alone.
+    // Computed for each block: while the microphone is changed no samples come, and only the time shows the gap.
     this.origin = currentFrame - this.passed;
     let mono = input[0];
     if (input.length > 1) mono = mono.map((_, i) => input.reduce((sum, channel) => sum + channel[i], 0) / input.length);

@@ -8,8 +8,8 @@ const JPEG_PICTURE = 3;
 const PICTURE_PX = 640; // longer side
 const PICTURES_PER_S = 25;
 const JPEG_QUALITY = 0.82;
-const FULL_BYTES = 128 * 1024; // waiting to be sent, from which on pictures are left out
-const STUCK_BYTES = 2 * 1024 * 1024; // from which on nothing helps any more
+const FULL_BYTES = 128 * 1024; // if more waits to be sent, pictures are left out
+const STUCK_BYTES = 2 * 1024 * 1024; // if more waits to be sent, the connection is given up
 const CLOCK_WINDOW_S = 10;
 const TRACE_S = 12;
 const MAX_LINES = 200; // shown; saved captions hold all
@@ -49,7 +49,7 @@ const root = document.documentElement;
 const byId = (id) => document.getElementById(id);
 const camera = byId("camera");
 const token = new URLSearchParams(location.search).get("token") ?? "";
-const now = () => performance.now() / 1000; // the one clock of everything that is sent
+const now = () => performance.now() / 1000; // the clock of all times that are sent
 
 /** A problem to show: a title, and what to do about it. */
 class Problem extends Error {
@@ -91,7 +91,7 @@ function mediaProblem(error, what) {
 }
 
 function soundWanted(id) {
-  // As the microphone gives it: what is meant to please ears takes away what is recognised.
+  // Without the browser's filters: they are made for listeners and remove sound that recognition needs.
   const sound = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
   return id ? { ...sound, deviceId: { exact: id } } : sound;
 }
@@ -101,7 +101,7 @@ function pictureWanted(id) {
   return id ? { ...picture, deviceId: { exact: id } } : picture;
 }
 
-/** Open both at once, for one question to the user; where that fails each alone, to find out which does. */
+/** Open both with one question to the user. If that fails, open each alone, to find out which one fails. */
 async function openMedia(microphone, cameraId) {
   const audio = microphone === "none" ? false : soundWanted(microphone);
   const video = cameraId === "none" ? false : pictureWanted(cameraId);
@@ -115,7 +115,7 @@ async function openMedia(microphone, cameraId) {
       const tracks = [];
       const isRefused = failure.name === "NotAllowedError";
       const refused = await Promise.all(["microphone", "camera"].map((what) => isRefused && isForbidden(what)));
-      // Who has just said no to both is not asked again for each.
+      // A user who refused both is not asked again for each.
       if (isRefused && refused[0] === refused[1]) throw bothFailed([mediaProblem(failure, "microphone"), mediaProblem(failure, "camera")]);
       for (const [what, constraints] of [["microphone", { audio }], ["camera", { video }]]) {
         try {
@@ -135,12 +135,12 @@ async function openMedia(microphone, cameraId) {
   }
 }
 
-/** Whether the browser has been told never to give it to this page. */
+/** Whether the user has forbidden it for this page. */
 async function isForbidden(name) {
   try {
     return (await navigator.permissions.query({ name })).state === "denied";
   } catch {
-    return false; // a browser that does not tell
+    return false; // this browser cannot be asked
   }
 }
 
@@ -163,7 +163,7 @@ async function listDevices() {
   }
 }
 
-/** Sound of a stream in blocks: give(samples: Int16Array at 16 kHz, time of the first one). */
+/** Sound of a stream in blocks: give(samples: Int16Array at 16 kHz, time of the first sample). */
 class Microphone {
   constructor(give) {
     this.give = give;
@@ -186,7 +186,7 @@ class Microphone {
       this.node = new AudioWorkletNode(context, "microphone", { numberOfOutputs: 1, outputChannelCount: [1] });
       this.node.port.onmessage = ({ data }) => this.take(data);
       this.node.connect(context.destination); // silent, but without it some browsers do not run the node
-      context.onstatechange = () => (this.delays = []); // the two clocks have lost each other
+      context.onstatechange = () => (this.delays = []); // the offset between the clocks has changed
       this.use(stream);
       await context.resume();
     } catch (error) {
@@ -199,7 +199,7 @@ class Microphone {
     this.source?.disconnect();
     this.source = stream ? this.context.createMediaStreamSource(stream) : null;
     this.source?.connect(this.node);
-    // What the device says of the way from the air to the audio clock, where it says anything.
+    // Time from the air to the audio clock, if the device reports it.
     const latency = stream?.getAudioTracks()[0]?.getSettings().latency ?? 0;
     this.latency = latency > 0 && latency < 0.5 ? latency : 0;
   }
@@ -220,7 +220,7 @@ class Microphone {
   }
 }
 
-/** Pictures of the video element as JPEG: give(bytes, time at which it was taken). wants(): whether one is wanted now. */
+/** Pictures of the video element as JPEG: give(bytes, time of the picture). wants(): whether to take one now. */
 class Camera {
   constructor(give, wants) {
     this.give = give;
@@ -280,7 +280,7 @@ class Camera {
 
 // -------------------------------------------------------------------------------------------------------------- session
 
-/** The connection to the server. on(event) gets what it says; closed(code, reason, error) how it ended. */
+/** The connection to the server. on(event) is called with each event, closed(problem) at the end; null: no problem. */
 class Connection {
   constructor(on, closed) {
     this.on = on;
@@ -429,7 +429,7 @@ async function stopMedia() {
   await microphone?.stop().catch(() => {});
 }
 
-/** Another camera or microphone was chosen: take it without beginning anew. */
+/** Switch to another camera or microphone while the session goes on. */
 async function change(kind) {
   if (root.dataset.state !== "running") return;
   const isCamera = kind === "video";
@@ -471,19 +471,19 @@ async function stop() {
   setState("stopping");
   await stopMedia();
   live.connection.stop();
-  takingLeave = setTimeout(() => live.connection?.drop(), 8000); // it may have much to catch up on
+  takingLeave = setTimeout(() => live.connection?.drop(), 8000); // the server may have much sound left to recognise
 }
 
 function onClosed(problem) {
   clearTimeout(takingLeave);
   live.connection = null;
   live.lost = problem;
-  if (root.dataset.state === "starting") return; // start() says so
+  if (root.dataset.state === "starting") return; // start() shows the problem
   if (problem && root.dataset.state === "running") lose(problem);
   else finish();
 }
 
-/** The running session is over, for a reason. */
+/** End the running session because of a problem. */
 async function lose(problem) {
   live.connection?.drop();
   live.connection = null;
@@ -504,7 +504,7 @@ function finish() {
   trace.stop();
 }
 
-// ------------------------------------------------------------------------------------------------- what is heard and said
+// -------------------------------------------------------------------------------------------------------------- events
 
 const seen = { words: 0, sure: 0, delays: [], newest: -Infinity };
 
@@ -624,7 +624,7 @@ function showFinal(event) {
   scroll();
 }
 
-/** How late a word is that was not there before. Its end is on the clock of this page, so that nothing is left out. */
+/** Measure the delay of a new word. Its end is on the clock of this page, so the delay includes the network. */
 function timeWords(words) {
   const last = words.at(-1);
   if (!last || last.end <= seen.newest) return;
@@ -642,7 +642,7 @@ function figure(value, unit) {
   return [String(value), small];
 }
 
-/** What was still dim when a session broke off stays, as it was. */
+/** Keep the words that were still dim when a session broke off. */
 function settlePartial() {
   const line = byId("partial").querySelector(".line");
   if (!line) return;
@@ -739,7 +739,7 @@ function resetFigures() {
   byId("time").textContent = "0:00";
 }
 
-/** Lip crops come a chunk at a time and are shown at the pace at which they were taken. */
+/** Lip crops come in chunks. They are shown at the pace at which they were taken. */
 const lips = {
   queue: [],
   timer: 0,
@@ -771,7 +771,7 @@ const lips = {
   },
 };
 
-/** The strip below the camera: how loud it was, and below it where lips were seen, in the colour of the mode. */
+/** The strip below the camera: the level of the sound, with a line where lips were found, in the colour of the mode. */
 const trace = {
   bars: [], // {time, level, mode, lips}
   isRunning: false,
@@ -805,7 +805,7 @@ const trace = {
   },
   draw() {
     if (!this.isRunning) return;
-    const end = now() - 0.2; // where there is none since then, no sound comes, and time goes on all the same
+    const end = now() - 0.2; // if no sound has come since then, empty bars show that time goes on
     for (let time = this.bars.at(-1)?.time ?? end; time < end; time += 0.08) this.hear([0], time + 0.08);
     this.paint();
     requestAnimationFrame(() => this.draw());
@@ -910,7 +910,7 @@ function remembered(name) {
   }
 }
 
-/** Follows the system until it is chosen by hand. */
+/** The colours follow the system until the user chooses. */
 function switchTheme() {
   const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = isDark ? "light" : "dark";
@@ -918,7 +918,7 @@ function switchTheme() {
   trace.paint();
 }
 
-/** What the model does not know, for as long as the page is open: its words look as sure as any others. */
+/** Show the limits of the model's domain, for as long as the page is open: wrong words look as sure as right ones. */
 function showDomain(notice) {
   byId("domain").textContent = sentence(notice);
   byId("domain").hidden = !notice;
