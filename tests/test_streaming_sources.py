@@ -284,7 +284,7 @@ def test_microphone_that_nobody_reads_does_not_grow(
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ImportError("No module named 'sounddevice'"), r"needs the package sounddevice; pip install 'avsr\[mic\]'"),
+        (ImportError("No module named 'sounddevice'"), r"needs the package sounddevice; pip install '\.\[mic\]'"),
         (OSError("PortAudio library not found"), "needs the PortAudio library: .*apt-get install libportaudio2"),
     ],
 )
