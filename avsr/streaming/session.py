@@ -8,6 +8,9 @@ chunk is complete.
 A chunk is due when its sound and its lips have come. If the lips are more than `max_video_lag_ms` behind, the chunk is
 recognised without them. Pictures and sound that come later are counted and dropped. `policy.py` decides when lips are
 used and waited for.
+
+Longer than 450 lines: the state of a stream and the order in which it changes are one idea, and a third of the lines
+document the public class.
 """
 
 from __future__ import annotations
