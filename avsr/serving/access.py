@@ -50,8 +50,10 @@ class Access:
 
     def why_not(self, headers: Iterable[tuple[bytes, bytes]], *, is_websocket: bool) -> str | None:
         """Why a request is refused, in one line; None if it is accepted. headers: names in lower case."""
+        # latin-1 decodes every byte, so that a hostile header cannot raise an error here.
         known = [(name, value.decode("latin-1").lower()) for name, value in headers]
         hosts = [value for name, value in known if name == b"host"]
+        # With two Host headers nobody knows which one the application would take, so both are refused.
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             named = f"{hosts[0]!r:.80}" if hosts else "nothing"
             return f"asked for as {named}: this server answers to its own address only"
@@ -64,10 +66,12 @@ class Access:
 
     def accepts(self, token: str) -> bool:
         """Whether the token is right. The time does not depend on how much of a wrong token is right."""
+        # A token from JSON may hold lone surrogates, which UTF-8 cannot encode without "replace".
         return self.token is None or hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode())
 
     def url(self, port: int) -> str:
         """The address of the page for a browser on this machine, with the token."""
+        # A browser cannot open a wildcard address, which means all addresses of the machine.
         name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         address = f"http://{f'[{name}]' if ':' in name else name}:{port}/"
         return address if self.token is None else f"{address}?token={quote(self.token)}"
@@ -77,8 +81,10 @@ class Access:
         if match is None:
             return False
         name = match[1].strip("[]")
+        # A rebound page has its own name in the Host header, never a loopback name.
         if is_loopback(name):
             return True
+        # Only this machine reaches a loopback address, and it has no reason to use another name: that is rebinding.
         if is_loopback(self.host):
             return False
         try:

@@ -49,8 +49,10 @@ def create_app(live: Live, *, limits: Limits, access: Access) -> ASGIApp:
     """The application, ready to be served."""
     room = Room(limits)
     page = ASSETS / "page"
+    # The files are read now and found by key, so that no request can name a path on the disk.
     content = {path: (page / path[1:]).read_bytes() for path in FILES}
     index = (page / "index.html").read_bytes()
+    # FastAPI's own documentation pages load scripts from another site.
     app = FastAPI(title="avsr", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/")
@@ -73,6 +75,7 @@ def create_app(live: Live, *, limits: Limits, access: Access) -> ASGIApp:
         await Connection(websocket, live, limits=limits, access=access, room=room).run()
 
     def add_file(path: str, media_type: str) -> None:
+        # A closure made in the loop below would give the last file for every path, so a function binds `path`.
         async def show_file() -> Response:
             return Response(content[path], media_type=media_type, headers=HEADERS)
 

@@ -99,6 +99,7 @@ class Outbox:
         elif self._is_outdated(document):
             return
         elif len(self._words) >= self._most:
+            # Words are never dropped: a client that does not read them is disconnected.
             self.is_full.set()
         else:
             self._words.append(document)
@@ -107,6 +108,7 @@ class Outbox:
     async def get(self) -> dict[str, Any]:
         """The next event to send. Waits until an event is there."""
         while True:
+            # Words go first: newer lips and a newer status replace the ones that wait, newer words do not.
             if self._words:
                 return self._words.popleft()
             if self._lips:
@@ -162,6 +164,7 @@ class Connection:
 
     async def _hello(self) -> protocol.Hello:
         try:
+            # A browser cannot add headers to a WebSocket, so the token comes in the first message.
             message = await asyncio.wait_for(self._receive(), self._limits.hello_s)
         except asyncio.TimeoutError:
             raise RefusalError("hello", f"no hello within {self._limits.hello_s:g} s") from None
@@ -180,16 +183,20 @@ class Connection:
             on_end=self._end_from_thread,
             limits=self._limits,
         )
+        # The place is free when the threads have ended, which may be long after the client has gone.
         self._ended.add_done_callback(lambda _: self._room.leave())
         try:
             stream.start()
         except RuntimeError as no_thread:
+            # The system gives no more threads. Without a result, the place in the room would never be free again.
             self._ended.set_result(no_thread)
             raise RefusalError("fault", "the server cannot open another session") from no_thread
         self._has_session = True
         self._outbox.put(
             {"event": "hello", "protocol": PROTOCOL, "version": __version__, "video": video} | self._live.description
         )
+        # Without the shield, `_cancel` would end `_ended` and free the place in the room while the threads still
+        # compute.
         tasks: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(task)
             for task in (self._read(stream), self._write(), self._watch_outbox(), asyncio.shield(self._ended))
@@ -201,6 +208,7 @@ class Connection:
                 for task in done:
                     task.result()  # raises WebSocketDisconnect if the client has gone
             reader = tasks[0]
+            # After a stop, and after a limit of time, the client still reads: it gets the last words before the close.
             if reader in done and (refusal is None or refusal.code in ("idle", "length")):
                 stream.finish()
                 await asyncio.wait([self._ended], timeout=FINISH_S)
@@ -233,6 +241,7 @@ class Connection:
             self._meter.media(item)
             stream.add(item)
             media_s = time.monotonic()
+            # A client that never pauses does not let the wait above run out.
             if media_s >= end_s:
                 break
         raise RefusalError("length", f"the session has lasted {self._limits.max_minutes:g} minutes: start another")

@@ -99,6 +99,7 @@ class Meter:
                 raise RefusalError("rate", f"more than {self._limits.pictures_per_s:.0f} pictures a second")
         elif not self._sound.take(item.seconds, now_s):
             raise RefusalError("rate", "sound faster than it can be spoken: expected a second of it in a second")
+        # The client's clock has an origin of its own, so only the drift since its first time stamp can be checked.
         if self._offset_s is None:
             self._offset_s = item.time_s - now_s
         off_s = item.time_s - now_s - self._offset_s

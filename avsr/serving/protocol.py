@@ -129,12 +129,14 @@ def read_media(message: bytes) -> SoundMessage | PictureMessage:
         samples /= 32768.0
     elif not np.isfinite(samples).all():
         raise RefusalError("malformed", "block of sound with values that are not finite")
+    # Browsers may give float samples beyond full scale; the session expects [-1, 1].
     return SoundMessage(time_s, np.clip(samples, -1.0, 1.0))
 
 
 def read_hello(text: str) -> Hello:
     """Parse the first message. Raises RefusalError."""
     document = _read_document(text, "hello")
+    # A browser may still show a page that an older server sent.
     if document.get("protocol") != PROTOCOL:
         what = f"protocol {document.get('protocol')!r:.20}: expected {PROTOCOL}; load the page again"
         raise RefusalError("malformed", what)
@@ -151,12 +153,14 @@ def read_stop(text: str) -> None:
 
 def write(document: dict[str, Any]) -> str:
     """A message to the client, as JSON."""
+    # A browser's JSON.parse refuses NaN, so an error here is better than a message that breaks the page.
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _read_document(text: str, kind: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
+    # Deeply nested JSON raises RecursionError.
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or document.get("type") != kind:

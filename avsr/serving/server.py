@@ -93,6 +93,7 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
     can_read = "av" in recognizer.card.modalities
 
     def open_session(video: bool) -> LiveSession:
+        # The page offers pictures without knowing the model; a model for sound alone would refuse the session.
         return recognizer.stream(
             chunk_ms=settings.chunk_ms,
             look_ahead_ms=settings.look_ahead_ms,
@@ -169,6 +170,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise AvsrError(f"--host {host}: is no address of this machine", got=error) from error
     try:
+        # Without SO_REUSEADDR, a server that is started again at once finds its old port still in use.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)

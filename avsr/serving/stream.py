@@ -143,6 +143,7 @@ class LiveStream:
     def _run_sound(self) -> None:
         try:
             with self._open_session() as session:
+                # A face finder is bound to one thread, so all pictures of the session go through this one.
                 picture_thread = threading.Thread(
                     target=self._run_pictures, args=(session,), name=self._picture_thread_name, daemon=True
                 )
@@ -159,6 +160,7 @@ class LiveStream:
                 if self._failure is None and not self._closing:
                     self._publish(session, session.finish())
         except Exception as error:
+            # An error of the pictures came first, and the client gets that one.
             self._failure = self._failure or error
         self._on_end(self._failure)
 
@@ -178,6 +180,7 @@ class LiveStream:
                 broken = 0
                 self._publish(session, session.push_video(rgb, picture.time_s))
         except Exception as error:
+            # The sound thread may wait for sound; closing wakes it, so that the session ends at once.
             self._failure = error
             self.close()
 
@@ -206,6 +209,7 @@ class LiveStream:
     # -- events for the client ----------------------------------------------------------------------------------------
 
     def _publish(self, session: LiveSession, events: list[Event]) -> None:
+        # Both threads publish: without the lock, lips could be sent twice and words out of order.
         with self._publishing:
             if self._closing:
                 return

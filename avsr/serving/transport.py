@@ -32,16 +32,19 @@ class HttpTransport(H11Protocol):
     _timeout: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # The connection below is added to the set by super(), so the set is counted before.
         is_full = len(self.connections) >= MAX_CONNECTIONS
         super().connection_made(transport)
         self._restart_timeout()
         if is_full:
             transport.abort()
 
+    # A WebSocket may stay open as long as its session lasts; `WebSocketTransport` has its limits.
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._cancel_timeout()
         super().handle_websocket_upgrade(event)
 
+    # A connection that is kept open has the same time for its next request.
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._restart_timeout()
@@ -85,6 +88,7 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
         self._cancel_stalled()
         super().connection_lost(exc)
 
+    # uvicorn answers pings itself, so that no limit of messages sees them.
     def handle_ping(self) -> None:
         now_s = self.loop.time()
         left = self._pings_left + PINGS_PER_S * (now_s - self._pings_since_s)
