@@ -49,5 +49,6 @@ async def events_of(live: Live) -> AsyncIterator[Event]:
             yield item
     finally:
         live.end()
+        # thread.join() would block the event loop.
         while thread.is_alive():
             await asyncio.sleep(POLL_S)

@@ -51,6 +51,7 @@ class ClockAligner:
         _add(self._other, arrived_s, arrived_s - time_s)
         if self._reference:
             wanted_s = self._other[0][1] - self._reference[0][1]
+            # No picture has been placed by an offset yet, so the first one is taken whole.
             if self._offset_s is None:
                 self._offset_s = wanted_s
             most_s = SLEW * max(0.0, passed_s)

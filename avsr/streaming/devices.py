@@ -66,6 +66,7 @@ class Microphone:
                 remedy="install it; on Debian and Ubuntu: apt-get install libportaudio2",
             ) from None
         reason: Exception | None = None
+        # A device that cannot record at 16 kHz is opened at its own rate, and its sound is resampled here.
         for rate in (SAMPLE_RATE_HZ, None):
             try:
                 self._open(sounddevice, rate)
@@ -108,6 +109,7 @@ class Microphone:
         self._offset_s = min(self._offset_s, self._clock.now_s() - times.currentTime)
         time_s = times.inputBufferAdcTime + self._offset_s
         try:
+            # PortAudio uses the array again after this call, so the samples are copied.
             self._waiting.put_nowait((time_s, samples[:, 0].copy()))
         except queue.Full:
             logger.debug("microphone: a block was not fetched in time")
@@ -130,6 +132,7 @@ class Microphone:
             pieces = [samples] if self._resampler is None else list(self._resampler.push(samples))
             for piece in pieces:
                 end_s = time_s + len(piece) / SAMPLE_RATE_HZ
+                # A session refuses samples that are not finite.
                 yield LiveSound(end_s, max(0.0, time_s), np.nan_to_num(piece))
                 time_s = end_s
 
@@ -203,6 +206,7 @@ class Camera:
                 continue
             good, bgr = self._capture.read()
             now_s = self._clock.now_s()
+            # Every read fails while a camera is gone; only the change is worth a line.
             if good == has_gone:
                 has_gone = not good
                 self._warn("has gone: the sound alone until it is back" if has_gone else "is back")

@@ -18,6 +18,7 @@ from avsr.streaming.source import LivePicture, LiveSound
 MAX_DELAY_MS = 10_000.0
 MAX_DRIFT_PPM = 10_000.0
 MAX_FPS = 240.0
+# Time stamps are floats: a picture that belongs to a tick may lie a rounding error beside it.
 _ROUNDING_S = 1e-6
 
 Span = tuple[float, float]
@@ -75,8 +76,10 @@ class Faults:
         jitter = generator("faults", self.seed, "sound jitter")
         last_s = -math.inf
         for block in sound:
+            # Drawn for dropped blocks too, so that a span of lost sound leaves the jitter of later blocks unchanged.
             late_s = (self.delay_audio_ms + self.jitter_ms * jitter.random()) / 1000
             if not _is_in(block.time_s, self.drop_audio):
+                # A block never overtakes the one before it, unlike a picture.
                 last_s = max(last_s, block.arrival_s + late_s)
                 yield block._replace(arrival_s=last_s)
 
@@ -87,12 +90,16 @@ class Faults:
         count = 0
         for picture in self._at_rate(pictures):
             soonest_s = picture.arrival_s + self.delay_video_ms / 1000
+            # No later picture arrives before `soonest_s`, so nothing can overtake these any more.
             while waiting and waiting[0][0] <= soonest_s:
                 yield heapq.heappop(waiting)[2]
+            # A draw for every picture, also inside a span and for lost ones: then one kind of fault does not change
+            # another.
             is_lost = drop.random() < self.drop_frames or _is_in(picture.time_s, self.drop_video)
             copies = 2 if twice.random() < self.duplicate_frames else 1
             stamp_s = picture.time_s * (1 + self.drift_ppm * 1e-6) + self.skew_ms / 1000
             for _ in range(copies):
+                # `count` decides between equal arrivals, because arrays of pixels have no order.
                 arrival_s = soonest_s + self.jitter_ms / 1000 * jitter.random()
                 if not is_lost:
                     heapq.heappush(waiting, (arrival_s, count, LivePicture(arrival_s, stamp_s, picture.rgb)))

@@ -88,11 +88,13 @@ class LipBuffer:
         if time_s > self.newest_s:
             if self.newest_s > -math.inf:
                 self._step_s = min(max(time_s - self.newest_s, 0.001), MAX_STEP_S)
+            # A wrong time stamp far in the future must not be the newest: all sound before it would count as lost.
             if time_s <= sound_s + MAX_EARLY_S:
                 self.newest_s = time_s
         if not self._reads or time_s > sound_s + MAX_EARLY_S:
             self.absent += 1
             return None
+        # The engine has passed this slot, or the tracker this time; both go forward only.
         if index < self._next or (not is_crop and time_s < self._followed_s):
             self.late += 1
             return None
@@ -132,6 +134,7 @@ class LipBuffer:
         for slot in slots:
             self.final_slots = max(self.final_slots, slot.index + 1)
             if slot.present:
+                # Only slots with lips are worth waiting for, so slots without lips say nothing about waiting.
                 in_time = sound_s - (slot.index + 1) * SLOT_S <= self._max_lag_s
                 self.policy = self.policy.came(in_time=in_time)
             if slot.index >= self._next:
@@ -139,6 +142,7 @@ class LipBuffer:
 
     def take(self, end: int) -> tuple[list[Taken], LipPolicy]:
         """The slots before `end` that the engine has not taken, and the policy after them. Changes nothing."""
+        # With a look-ahead the same slots are taken first for show and then for good, so nothing is changed here.
         policy, taken = self.policy, []
         for index in range(self._next, end):
             lips = self._slots.get(index)
@@ -161,6 +165,7 @@ class LipBuffer:
                 if used:
                     self.used += 1
                 elif lips is None:
+                    # The picture came in time, but its slot was not known before the engine had to go on.
                     self.late += 1
                 else:
                     self.absent += 1

@@ -61,6 +61,7 @@ class Live:
     ) -> None:
         self._queue: queue.SimpleQueue[Event | str | Exception | None] = queue.SimpleQueue()
         self.session = session
+        # The callback runs in the order of the session; what two pushing threads get back is in no common order.
         session.on_event = self._queue.put
         self._sound, self._pictures = sound, pictures
         self._real_time, self._clock, self._on_warning = real_time, clock, on_warning
@@ -88,6 +89,7 @@ class Live:
         """All events, as they become known; the counters come last. An error of the run is raised after them."""
         works: list[Callable[[], None]]
         if self._real_time:
+            # Before the clock starts: loading the face finder takes up to a second.
             self.session.prepare()
             self._pace = Pace(self._clock or Clock(), self._stop)
             works = [self._push_sound] if self._pictures is None else [self._push_sound, self._push_pictures]
@@ -116,6 +118,7 @@ class Live:
     def stop(self) -> list[Event]:
         """End the run now. Returns the events that were not read yet, the last final, and the counters."""
         self._halt()
+        # The threads have ended here: a push after the end would be an error.
         self.session.finish()
         events: list[Event] = []
         with contextlib.suppress(queue.Empty):

@@ -239,6 +239,8 @@ class Session:
         with self._lock:
             self._require_open()
             if t is not None and self._aligner is not None:
+                # A block arrives when its last sample has been recorded, so the time of its end is compared with the
+                # arrival.
                 end_s = t + len(samples) / SAMPLE_RATE_HZ
                 self._aligner.reference(end_s, time.monotonic() if arrived is None else arrived)
             if self._origin_s is None:
@@ -246,6 +248,8 @@ class Session:
             events: list[Event] = []
             ahead_s = 0.0 if t is None else t - self._origin_s - self._sound.end_s
             if ahead_s > MAX_GAP_S:
+                # The chunks before the gap come out before the origin moves, because their words have times by the old
+                # origin.
                 self._sound.lose(round(SKIPPED_GAP_S * SAMPLE_RATE_HZ))
                 events += self._advance()
                 self._origin_s += ahead_s - SKIPPED_GAP_S
@@ -275,6 +279,7 @@ class Session:
                 time_s = t - self._origin_s
                 index = self._lips.register(time_s, self._sound.end_s, is_crop=cut)
                 if index is None:
+                    # Even a dropped picture may show, by its time, that the sound is lost.
                     return self._emit(self._advance())
             if picture is None or cut:
                 slots = self._lips.give(index, picture)
@@ -348,9 +353,12 @@ class Session:
             self._sound.lose(wanted - self._sound.end)
         lips = self._lips
         if self.video and lips.policy.waits and lips.final_slots < self._plan.slots_needed(end):
+            # The lips may still come in time.
             if self._sound.end_s - end * self._plan.frame_s < self._max_lag_s:
                 return None
             if end == chunk_end:
+                # The beginning of a chunk is computed again later, perhaps with lips; only the end of a chunk misses
+                # them for good.
                 lips.policy = lips.policy.missed()
         return end
 
@@ -382,6 +390,7 @@ class Session:
         )
         audible = sound.audible & (not sound.is_lost)
         there = [*self._there, *(bool(a or seen) for a, seen in zip(audible, faces, strict=False))]
+        # The network puts words into digital silence, so frames far from all sound and lips are made blank.
         nothing_T = np.array([not any(there[k : k + 2 * REACH_FRAMES + 1]) for k in range(len(log_probs_TV))], bool)
         if nothing_T.any():
             log_probs_TV = self._search.silence(log_probs_TV, nothing_T)
@@ -397,6 +406,7 @@ class Session:
         self._ahead = {slot: face for slot, face in ahead.items() if slot >= plan.slots_of(end).start}
         self._there.extend(there[REACH_FRAMES:])
         self._silent_s = 0.0 if sound.audible.any() else self._silent_s + len(faces) * plan.frame_s
+        # The next chunk gives the engine samples from `given_end` on, and measures their level from the edge on.
         self._sound.forget(min(plan.edge(end), given_end))
         if self._on_log_probs is not None:
             self._on_log_probs(log_probs_TV)
@@ -428,6 +438,7 @@ class Session:
     def _change_mode(self, frame: int, sound: _Heard, *, has_lips: bool) -> list[Event]:
         """The event of a new mode, if frames from `frame` on are recognised from other inputs than before."""
         policy = self._lips.policy
+        # The policy outlasts a few missing slots. It also begins with lips, so that some must have been used before.
         has_lips = has_lips or (policy.has_lips and self._lips.used > 0)
         if sound.heard:
             why_not = self._lips.last_reason if policy.has_lips else policy.reason

@@ -62,6 +62,7 @@ class SoundBuffer:
     def lose(self, count: int) -> None:
         """Append silence in place of `count` samples that did not come."""
         self.lost += count
+        # Silence takes the place of lost samples, so that the number of a sample remains its time.
         self._gaps.append(Gap(self.end, self.end + count))
         self.add(np.zeros(count, np.float32))
 
@@ -77,6 +78,7 @@ class SoundBuffer:
     def forget(self, before: int) -> None:
         """Drop the samples before number `before`."""
         if before > self._kept_from:
+            # A slice without a copy would keep the whole array in memory.
             self._samples = self._samples[before - self._kept_from :].copy()
             self._kept_from = before
         while self._gaps and self._gaps[0].end <= before:

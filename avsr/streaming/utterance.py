@@ -106,6 +106,7 @@ class Utterance:
     def _end(self, since_voice_s: float) -> Said | None:
         """The final, if the utterance is over."""
         pause = self._search.pause(self._beam)
+        # An utterance begins with its first word: silence before it must not count towards the longest utterance.
         if pause == self._frames - self._first:  # no word so far
             self._begin(self._frames)
             return None
@@ -129,6 +130,7 @@ class Utterance:
             if self._search.pause(after):
                 beam, rest = after, []
         words = self._words(beam, self._sources)
+        # No word ends before the last pause, so the utterance is cut after its last frame.
         if not words:
             beam, rest = self._beam, []
             words = self._words(beam, self._sources)
