@@ -78,6 +78,7 @@ def add_quiet(options: argparse._ActionsContainer) -> None:
 
 def add_old_name(options: argparse._ActionsContainer, old: str, current: argparse.Action) -> None:
     """Accept `old`, the former name of the option `current`, without showing it in the help."""
+    # A blank in `dest` keeps it apart from the names of all other options.
     options.add_argument(old, action=_OldName, dest=f"old {old}", current=current)
 
 
@@ -122,6 +123,7 @@ class _OldName(argparse.Action):
 
 def positive_integer(text: str) -> int:
     """Type of a whole number from 1 on."""
+    # isdigit() also accepts characters such as ², which int() refuses.
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1 on")
     return int(text)

@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _share(text: str) -> tuple[Path, float]:
+    # From the right, because a folder's name may hold an equals sign.
     folder, _, share = text.rpartition("=")
     try:
         return Path(folder), float(share)

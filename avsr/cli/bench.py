@@ -90,7 +90,9 @@ def latency(arguments: argparse.Namespace) -> int:
             raise UsageError(f"--plot {arguments.plot}: no such folder; make it first")
         from avsr.evaluation.figures import check_matplotlib
 
+        # A missing package fails now, and not after the measurement.
         check_matplotlib()
+    # One thread, as in avsr stream: with a small model, more threads only wait for each other.
     return _measure(arguments, _latency, threads=arguments.threads or 1)
 
 
@@ -135,6 +137,7 @@ def _latency(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequ
 
     look_ahead_ms = arguments.look_ahead_ms
     known = recognizer.card.chunks_ms
+    # A model without chunks gets any size, so that opening its stream says that it cannot stream.
     sizes = arguments.chunk_ms or [size - look_ahead_ms for size in known if size > look_ahead_ms] or [HOP_MS]
     options = {} if arguments.max_video_lag_ms is None else {"max_video_lag_ms": float(arguments.max_video_lag_ms)}
     for size in sizes:  # a chunk size that the model does not have fails here, before any clip is read
@@ -296,6 +299,7 @@ def _chunks(text: str) -> list[int]:
 
 def _size(text: str) -> tuple[int, int]:
     sides = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
+    # H.264 video in yuv420p has even sides.
     if sides is None or int(sides[1]) % 2 or int(sides[2]) % 2:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected even WIDTHxHEIGHT, as in 1280x720")
     return int(sides[1]), int(sides[2])

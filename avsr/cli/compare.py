@@ -53,6 +53,7 @@ def _run_and_modality(text: str) -> tuple[str, Modality | None]:
     path, colon, modality = text.rpartition(":")
     if colon and modality in ("a", "v", "av"):
         return path, modality  # type: ignore[return-value]
+    # A folder's name may hold a colon, so the text after it is a mistake only if no such folder is there.
     if colon and not os.path.exists(text) and os.path.isdir(path):
         raise UsageError(f"{text}: got modality {modality!r}, expected {path}:a, {path}:v or {path}:av")
     return text, None

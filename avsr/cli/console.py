@@ -58,8 +58,10 @@ class Console:
         encoding = sys.stdout.encoding or "utf-8"
         with self._bar_aside():
             try:
+                # The terminal may lack a letter of the words, and an error would lose the whole result.
                 sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
                 sys.stdout.flush()
+            # A closed pipe is no failure to report: main() gives it an exit code of its own.
             except BrokenPipeError:
                 raise
             except OSError as error:
@@ -94,6 +96,7 @@ class Console:
             self._start = (time.monotonic(), fraction)
         filled = round(BAR_WIDTH * fraction)
         line = f"{fraction:4.0%} |{'#' * filled}{'-' * (BAR_WIDTH - filled)}| {status}{left}"
+        # A line as wide as the terminal would wrap, and a carriage return could not erase it.
         self._replace_bar(line[: shutil.get_terminal_size().columns - 1])
 
     @contextmanager
@@ -124,6 +127,7 @@ def messages_on_stderr(*, debug: bool = False) -> Iterator[None]:
     package.setLevel(logging.DEBUG if debug else logging.WARNING)
     try:
         with warnings.catch_warnings():
+            # Whoever runs Python with -W asked for the warnings.
             if not debug and not sys.warnoptions:
                 warnings.simplefilter("ignore")
             yield

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what the file offers; 0 if it can be used, 1 if it has a fault."""
+    # A sheet that cannot be written fails now, before the whole file is read.
     if arguments.sheet is not None and arguments.sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {arguments.sheet}: expected the name of a PNG file, such as sheet.png")
     if arguments.sheet is not None and not arguments.sheet.parent.is_dir():
@@ -96,12 +97,14 @@ def _describe(face: FaceReport) -> str:
     more = f" and {len(quality.spans_s) - 3} more" if len(quality.spans_s) > 3 else ""
     text = f"{quality.width_px:.0f} px wide, turned by {quality.yaw_deg:.0f} degrees, sharpness {quality.sharpness:.2f}"
     text += f", lips read for {quality.coverage:.0%} of the time"
+    # Less would be printed as 0 %.
     text += "" if quality.covered < 0.005 else f", covered for {quality.covered:.0%} of the time it is seen"
     text += "" if face.speaking is None else f", fits {face.speaking:.0%} of the sound best"
     return f"{text}; seen {spans} s{more}"
 
 
 def _start(start_s: float) -> str:
+    # Less would be printed as 0.00 s.
     return f", begins at {start_s:.2f} s" if start_s >= 0.005 else ""
 
 

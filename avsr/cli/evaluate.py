@@ -121,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_report_packages()  # a missing package fails now, and not after half an hour
     shard = _shard(arguments.shard)
     output = arguments.output_dir or Path("evaluation", f"{_system_name(arguments)}-{arguments.split}")
+    # A folder without results fails now, and not after the evaluation.
     beside = [read_results(folder) for folder in arguments.beside]
     with Console(quiet=arguments.quiet) as console:
         evaluation = _evaluation(arguments, console)
@@ -203,6 +204,7 @@ def _modalities(chosen: Sequence[str] | None) -> list[Modality]:
     for name in chosen or ():
         if name not in MODALITIES:
             raise UsageError(f"--modalities: got {name!r}, expected some of {', '.join(MODALITIES)}")
+    # In one order, because a folder refuses the same modalities in another order as another evaluation.
     return [modality for modality in MODALITIES if modality in (chosen or ())]
 
 
@@ -217,4 +219,5 @@ def _shard(text: str | None) -> tuple[int, int]:
 
 def _system_name(arguments: argparse.Namespace) -> str:
     name = arguments.recognizer or (shlex.split(arguments.command) if arguments.command else [""])[0] or arguments.model
+    # The name becomes the name of a folder.
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(name).name)

@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: the words after `avsr`; None for the words that this process was started with.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # Mistakes in the command line happen before it is parsed, so --debug is looked for among the words.
     with messages_on_stderr(debug="--debug" in words), _terminable():
         try:
             try:
@@ -213,6 +214,7 @@ def _parse(parser: argparse.ArgumentParser, words: list[str], command: str | Non
     # argparse looks for required options before it has seen the last arguments, one of which may be the output in its
     # old place. So these options are looked for here, when all is parsed.
     required = [option for option in parser._actions if option.required and option.option_strings]
+    # The usage line is fixed first, or it would show the required options as optional ones.
     usage, parser.usage = parser.usage, parser.format_usage().removeprefix("usage: ")
     for option in required:
         option.required = False

@@ -155,6 +155,7 @@ def plan(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             on_progress=lambda done, total: console.progress(done / total, f"{done}/{total} utterances"),
         )
+        # Checked before the plan is written: no plan may mix in noise that the model was trained with.
         library = open_library(noise_plan)
         planned = {sha256: library.path(name) for sha256, name in noise_plan.noises.items()}
         for folder in arguments.training_noise:

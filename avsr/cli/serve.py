@@ -103,6 +103,7 @@ def _port(text: str) -> int:
 def _token(text: str) -> str:
     from avsr.serving.access import MIN_TOKEN_LENGTH
 
+    # These characters need no quoting in the address of the page.
     if len(text) < MIN_TOKEN_LENGTH or not re.fullmatch("[A-Za-z0-9._~-]+", text):
         expected = f"{MIN_TOKEN_LENGTH} letters, digits, - . _ or ~, or more"
         raise argparse.ArgumentTypeError(f"got {len(text)} characters, expected {expected}")

@@ -107,6 +107,7 @@ def _add_faults(options: argparse._ArgumentGroup) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Recognise until the source ends; 0, or 1 if it breaks off."""
     faults = _check(arguments)
+    # A closed standard output fails now, and not with the first word.
     if sys.stdout is None:
         raise AvsrError("standard output is closed", got="no place for results", remedy="open it")
     with Console(quiet=arguments.quiet) as console:
@@ -167,6 +168,7 @@ def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:
     with contextlib.ExitStack() as stack:
         camera = None
         if arguments.camera is not None and _reads_lips(recognizer, arguments.modality):
+            # `live` is made below; the camera warns only while it runs.
             camera = stack.enter_context(Camera(clock, arguments.camera, on_warning=lambda line: live.warn(line)))
         pictures = None if camera is None else camera.pictures()
         microphone = Microphone(clock, number_or_name)
@@ -212,6 +214,7 @@ def _show_all(live: Live, show: _Lines) -> None:
         try:
             for event in live.events():
                 show.event(event)
+        # SIGTERM comes as SystemExit (see main.py). After either, the words so far are shown.
         except (KeyboardInterrupt, SystemExit):
             for event in live.stop():
                 show.event(event)
@@ -259,6 +262,7 @@ class _Captions(_Lines):
         if event.event == "counters":
             self.note(_summary(event.counters or {}))
         elif event.event == "mode":
+            # The first mode is no change: it needs a reason only if something is missing.
             has_changed, self._badge = bool(self._badge), "-" if event.text == "none" else event.text.upper()
             self._reason = event.reason if has_changed or event.reason != "ok" else ""
             self._draw()
@@ -271,6 +275,7 @@ class _Captions(_Lines):
             self._draw()
 
     def note(self, line: str) -> None:
+        # Notes go to standard error, often the same terminal: the unfinished caption must not stand in their line.
         self._put("")
         super().note(line)
         self._draw()
@@ -283,6 +288,7 @@ class _Captions(_Lines):
         if self._in_place:
             reason = f" ({self._reason})" if self._reason else ""
             width = max(1, shutil.get_terminal_size().columns - 5 - len(reason))  # badge, margin
+            # Of a long caption the end is shown, because the new words are there.
             words = self._words if len(self._words) <= width else "…" + self._words[1 - width :]
             self._put(self._caption(words + reason) if words + reason else "")
 
@@ -326,6 +332,7 @@ def _check(arguments: argparse.Namespace) -> Faults:
     try:
         return Faults(**given)
     except ConfigError as error:
+        # The error names a field of `Faults`, but the user knows the option.
         name = error.what.removeprefix("wrong ")
         raise UsageError(f"{_option(name)}: got {error.got}, expected {error.expected}") from None
 

@@ -90,6 +90,7 @@ def suggest(name: str, known: Iterable[str], meanings: Meanings) -> str | None:
             # The meaning is certain: if this command has no such thing, a name that only looks similar would mislead.
             return next((by_letters[candidate] for candidate in names.split() if candidate in by_letters), None)
     longer = [candidate for candidate in by_letters if candidate.startswith(wanted)]
+    # A name of one or two letters begins too many other words to tell anything.
     shorter = [candidate for candidate in by_letters if len(candidate) > 2 and wanted.startswith(candidate)]
     if len(wanted) == 1:  # a single letter is too little to choose between several names
         return by_letters[longer[0]] if len(longer) == 1 else None

@@ -87,10 +87,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Transcribe all inputs; 0 if every input has its result, 1 if some failed."""
     to_stdout = arguments.output_dir is None
     one_file = len(arguments.inputs) == 1 and not os.path.isdir(arguments.inputs[0])
+    # A closed standard output fails now, and not after the first file.
     if to_stdout and sys.stdout is None:
         raise AvsrError("standard output is closed", remedy="open it, or write files with --output-dir")
     if to_stdout and len(arguments.format) > 1:
         raise UsageError("several formats need --output-dir")
+    # Only these formats have one line for a file, so that several files can be told apart.
     if to_stdout and not one_file and arguments.format[0] not in ("txt", "json"):
         raise UsageError(f"--format {arguments.format[0]} of several inputs needs --output-dir")
 
@@ -153,6 +155,7 @@ def _transcribe(
         precision=arguments.precision,
         modality=arguments.modality,
         face=arguments.face,
+        # Without a bar nobody sees the progress, so that processes need not send it.
         with_progress=console.has_bar,
     )
     num_done = num_failed = 0
@@ -166,13 +169,16 @@ def _transcribe(
         show()
 
     crew = Crew(
+        # A single file gains nothing from another process, which takes seconds to start.
         workers=min(arguments.workers, len(jobs)) if arguments.workers > 1 and len(jobs) > 1 else 0,
         explain=explain,
+        # A spawned process does not inherit the handlers of the log.
         around=functools.partial(messages_on_stderr, debug=arguments.debug),
     )
     outcomes = run_pool(opener, [job.path for job in jobs], crew, on_report=on_progress)
     show()
     with closing(outcomes):
+        # Files may be written as they come, but lines on standard output follow the order of the inputs.
         for index, outcome in outcomes if arguments.output_dir else _in_order(outcomes):
             under_way.pop(index, None)
             num_done += 1
@@ -197,6 +203,7 @@ def _as_result(transcript: Transcript, path: str, format_name: str, *, one_file:
         return to_json_line(transcript)
     if one_file:
         return render(transcript, format_name)
+    # One line a file: a line break in a name or a text would look like another file.
     return f"{printable(path)}\t{' '.join(transcript.text.split())}\n"
 
 
@@ -255,6 +262,7 @@ def _find_files(inputs: Sequence[str], *, recursive: bool, console: Console) -> 
         if os.path.isdir(name):
             failed_before = num_failed
             found = list(_media_files(name, recursive=recursive, on_error=lambda error: fail(describe(error))))
+            # A folder that cannot be read has its error already.
             if not found and num_failed == failed_before:
                 hint = "name the files" if recursive else "name the files, or add --recursive for subfolders"
                 fail(f"{name}: no video or sound files in this folder; {hint}")
@@ -270,6 +278,7 @@ def _find_files(inputs: Sequence[str], *, recursive: bool, console: Console) -> 
             fail(f"{name}: no such file or folder; check the path")
             continue
         for file in found:
+            # A file may be named twice, for example by its path and by its folder.
             files.setdefault(os.path.abspath(file.path), file)
     return list(files.values()), num_failed
 
@@ -278,6 +287,7 @@ def _media_files(folder: str, *, recursive: bool, on_error: Callable[[OSError], 
     from avsr.media.types import MEDIA_SUFFIXES  # its package loads the decoders, which --help does not need
 
     for parent, folders, names in os.walk(folder, onerror=on_error):
+        # os.walk enters the folders of this very list, in its order.
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
         for name in sorted(names):
             # Hidden files are no videos, whatever their suffix: macOS stores attributes of talk.mp4 in ._talk.mp4.
@@ -318,6 +328,7 @@ def _without_finished(jobs: Sequence[_Job], sources: Sources, console: Console) 
     num_kept = num_refused = 0
     for job in jobs:
         there = [output for output in job.outputs if output.exists()]
+        # A file of that name may be of another input; keeping it would leave this input without a text.
         others = [(output, sources.other_source(output, job.path)) for output in there]
         output, other = next(((output, other) for output, other in others if other is not None), (None, None))
         if other is not None:
