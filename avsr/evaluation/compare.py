@@ -77,6 +77,7 @@ def compare(
     groups_a = {c: g for c, g in a.by_condition().items() if modality_a in (None, c.modality)}
     groups_b = {c: g for c, g in b.by_condition().items() if modality_b in (None, c.modality)}
     like_with_like = modality_a is None and modality_b is None
+    # Two modalities need not share conditions: lips only has no noise, so it stands against every noise.
     pairs = [
         (_joined(one, other), groups_a[one], groups_b[other])
         for one in groups_a
@@ -136,7 +137,9 @@ def test_groups(
     Both must hold the same utterances.
     """
     places = {spoken.id: index for index, spoken in enumerate(b.utterances)}
+    # Errors are paired by utterance, and B may have the utterances in another order.
     order = [places[spoken.id] for spoken in a.utterances]
+    # Each group counts as its mean, because A and B may have been run with different numbers of seeds.
     errors_a = np.stack([a.errors_of_each(group) / len(group) for group in groups_a])
     errors_b = np.stack([b.errors_of_each(group)[order] / len(group) for group in groups_b])
     return paired_test(errors_a, errors_b, a.words_of_each, resampling(len(a.utterances), TEST_RESAMPLES))

@@ -145,6 +145,7 @@ class Grid(NamedTuple):
 
     def conditions(self) -> Iterator[Condition]:
         """The cells, in the order of the results."""
+        # Finished units name a cell by its place in this order: another order would make half-done evaluations wrong.
         if "a" in self.modalities:
             yield from map(self.audio_only, self.sounds)
         if "v" in self.modalities:
@@ -185,6 +186,7 @@ def make_grid(
     if None in snrs_db or not noises:
         sounds += [SoundCondition(seed=seed) for seed in (seeds if clean_is_random else (None,))]
     sounds += [SoundCondition(noise, snr_db, seed) for noise in noises for snr_db in levels for seed in seeds]
+    # If nothing is random, every seed would give the same numbers again.
     seeded = [LipCondition(name, seed) for name in pictures for seed in (seeds if is_random(name) else (None,))]
     grid = Grid(tuple(modalities), tuple(sounds), tuple(seeded))
     if next(grid.conditions(), None) is None:
@@ -237,6 +239,7 @@ def change_picture(picture: LipCondition, crops: Crops, present: Present, uttera
     Returns crops and presence of the same shapes.
     """
     kind, amount = _parse(picture.name)
+    # Seeded by the utterance and not by its batch, so that shards and processes damage its lips alike.
     random = generator("evaluation lips", picture.seed, utterance, picture.name)
     T = len(crops)
     if T == 0 or kind == INTACT:

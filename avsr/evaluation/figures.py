@@ -67,6 +67,7 @@ def noise_figure(curves: Sequence[Curve]) -> Figure:
     rows = math.ceil(len(noises) / columns)
     figure = Figure(figsize=(3.3 * columns + 0.4, 2.7 * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    # Levels stand at equal distances, because clean sound has no place on an axis of dB.
     places = [*range(len(levels_db)), len(levels_db)]
     for panel, noise in zip(panels, noises, strict=False):
         for curve in curves:
@@ -147,6 +148,7 @@ def picture_figure(results: Results) -> Figure | None:
 def render(figure: Figure, form: str) -> bytes:
     """A figure as png or pdf; the same bytes each time."""
     data = io.BytesIO()
+    # By default the file would hold the version of matplotlib, or the time.
     metadata = {"Software": None} if form == "png" else {"CreationDate": None}
     figure.savefig(data, format=form, dpi=PNG_DPI, metadata=metadata)
     return data.getvalue()

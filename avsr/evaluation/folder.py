@@ -54,6 +54,7 @@ def settings_of(evaluation: Evaluation, opened: Opened, utterances: Sequence[Utt
             "numpy": _version("numpy"),
         },
     }
+    # Tuples become lists, so that these settings equal the ones read back from the file.
     return json.loads(json.dumps(settings))
 
 
@@ -116,6 +117,7 @@ def own_units(output: Path, name: str) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         try:
+            # The system frees this lock if the run is killed; a lock file would stay.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ConfigError(
@@ -146,5 +148,6 @@ def read_units(output: Path, batches: Sequence[Sequence[int]], grid: Grid) -> di
                 ) from None
             if not fits:
                 raise DataError(f"{path}:{number}: not of this evaluation", remedy="delete the file and run again")
+            # A shard and a run without shards may both have done a unit; their texts are the same.
             units[key] = unit
     return units

@@ -47,6 +47,7 @@ def chosen_utterances(evaluation: Evaluation) -> list[Utterance]:
             expected=f"one of {', '.join(splits)}" if splits else "utterances",
             remedy=f"did you mean {close}?" if close else None,
         )
+    # Chosen in the order of ids, so that the choice does not depend on the order of the manifest.
     utterances.sort(key=lambda u: u.id)
     if evaluation.clips is not None and evaluation.clips < len(utterances):
         utterances = [utterances[len(utterances) * k // evaluation.clips] for k in range(evaluation.clips)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 def cores() -> int:
     """The number of cores that this process may use."""
+    # A container may allow fewer cores than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -17,6 +17,7 @@ def lip_strip(crops_THW: Crops, present_T: Present) -> bytes:
     """Lips of a clip side by side, evenly spread over its time, as JPEG; absent slots are black."""
     import cv2
 
+    # A short clip has fewer slots than the strip has pictures.
     chosen = np.unique(np.linspace(0, len(crops_THW) - 1, STRIP_PICTURES).round().astype(int))
     shown = [crops_THW[index] * present_T[index] for index in chosen]
     small = [cv2.resize(crop, (STRIP_PX, STRIP_PX), interpolation=cv2.INTER_AREA) for crop in shown]

@@ -38,6 +38,7 @@ class ModelSource:
         return _open(self)
 
 
+# The settings and the work open the same model, one after the other; more than one would only fill the memory.
 @functools.lru_cache(maxsize=1)
 def _open(source: ModelSource) -> Opened:
     model = open_model(source.target, device=source.device)

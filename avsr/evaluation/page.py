@@ -205,12 +205,14 @@ def _media(evaluation: Evaluation, sounds: Sounds, utterance_id: str, condition:
     parts = []
     if utterance.audio is not None and condition.modality != "v":
         samples = load_samples(utterance, root)
+        # The seed of a condition may belong to its picture, while the sound is clean and without a seed.
         noise, seeds = (condition.noise, condition.snr_db), (None, condition.seed)
         sound = next(s for s in evaluation.grid.sounds if s[:2] == noise and s.seed in seeds)
         mixed, _ = sounds.render(utterance, samples, sound)
         encoded = base64.b64encode(mp3(mixed)).decode()
         parts.append(f'<p><audio controls src="data:audio/mpeg;base64,{encoded}"></audio></p>')
     if utterance.video is not None and condition.modality != "a":
+        # The utterances of this section have intact lips, so that nothing is drawn and no seed is needed.
         crops, present = change_picture(LipCondition(condition.video), *load_lips(utterance, root), utterance.id)
         if present.any():
             parts.append(_image("lips", lip_strip(crops, present), "jpeg", "strip"))
@@ -219,6 +221,7 @@ def _media(evaluation: Evaluation, sounds: Sounds, utterance_id: str, condition:
 
 def _repeat_section(curves: Sequence[Curve]) -> str:
     parts = []
+    # An evaluation has a curve for each modality, but its record is shown once.
     for results in {id(curve.results): curve.results for curve in curves}.values():
         run: dict[str, Any] = {k: v for k, v in results.run.items() if k not in ("sounds", "pictures")}
         lines = [f"$ {run.pop('command', '')}", "", json.dumps(run, indent=1, ensure_ascii=False)]

@@ -95,6 +95,7 @@ class Results:
     @classmethod
     def make(cls, run: Mapping[str, Any], utterances: Sequence[Spoken], cells: Mapping[Condition, Cell]) -> Results:
         """The results with their bootstrap drawn."""
+        # One draw of resamples for all conditions keeps them paired.
         return cls(run, tuple(utterances), cells, resampling(len(utterances)))
 
     @property
@@ -230,6 +231,7 @@ def write_results(folder: Path, results: Results) -> None:
     for row in table:
         snr_db = "" if row["snr_db"] is None else f"{row['snr_db']:g}"
         writer.writerow({**row, "snr_db": snr_db, "seed": "" if row["seed"] is None else row["seed"]})
+    # results.json is written last: a later run takes it as the sign that both files are complete.
     write_text(folder / CSV_NAME, text.getvalue())
 
     spoken = []
@@ -274,6 +276,7 @@ def read_results(path: str | PathLike[str]) -> Results:
         for row in content["cells"]:
             condition = Condition(*(row[name] for name in Condition._fields))
             cells[condition] = make_cell(utterances, row["hypotheses"], row["achieved_snr_db"], row["latencies_ms"])
+        # Every table needs this name, so a file without it fails here.
         content["run"]["system"]["name"]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not the results of an evaluation", got=f"{type(error).__name__}: {error}") from None

@@ -77,6 +77,7 @@ def evaluate(
     settings = settings_of(evaluation, opened, utterances)
     plan = _plan(evaluation, output, settings, utterances, workers, on_progress)
     index, count = shard
+    # Batches are sorted by length, so every n-th batch gives all shards about the same work.
     mine = [number for number in range(len(batches)) if number % count == index - 1]
     with own_units(output, f"shard-{index}-of-{count}") as file:
         done = read_units(output, batches, grid)
@@ -88,11 +89,14 @@ def evaluate(
         crew = min(workers, len(todo))
         _do(todo, evaluation, output, crew, _Writer(file, sum(task.steps(grid) for task in todo), on_progress))
         done = read_units(output, batches, grid)
+    # Units of other shards count too: the shard that ends last writes the results.
     missing_units = len(batches) * len(units_of(grid)) - len(done)
     if missing_units:
         return Outcome(None, missing_units)
+    # Nothing was done now, so the record of the run that did the work stays.
     if not todo and (output / JSON_NAME).exists():
         return Outcome(read_results(output), 0)
+    # The time is unknown if earlier runs or other shards did a part of the work.
     in_one_go = sum(len(task.missing) for task in todo) == len(done)
     record = {
         **settings,
@@ -144,6 +148,7 @@ def _do(todo: Sequence[Task], evaluation: Evaluation, output: Path, crew: int, w
     open_work = functools.partial(_open_work, evaluation, output)
     with one_thread() if pool.workers == 0 else contextlib.nullcontext():
         outcomes = run(open_work, todo, pool, on_report=writer)
+        # An error must end the processes now, not when Python collects the iterator.
         with contextlib.closing(outcomes):
             for _, outcome in outcomes:
                 if isinstance(outcome, AvsrError):
@@ -182,6 +187,7 @@ def _plan(
         on_progress=show,
     )
     save_plan(output, plan)
+    # Written after the plan: a folder with settings then always has its plan.
     write_text(output / SETTINGS_NAME, json.dumps(settings, indent=1) + "\n")
     return plan
 

@@ -91,6 +91,7 @@ def default_sounds(source: NoiseSource) -> DefaultSounds:
         )
     protocol = find_protocol(source.protocol)
     left_out: tuple[str, ...] = ()
+    # The default protocol must work without any recording; the protocols of the literature need the noises they name.
     if protocol.name == "avsr" and not source.folders:
         left_out = tuple(noise for noise in protocol.noises if noise not in (*COLOURS, "babble"))
     noises = tuple(noise for noise in protocol.noises if noise not in left_out)
@@ -117,6 +118,7 @@ def make_plan(
     Raises as `plan_noise`; DataError if an existing plan lacks a sound or an utterance, or if a recording was used in
     training.
     """
+    # Clean sound without effects needs no plan.
     mixed = [sound for sound in sounds if sound != SoundCondition()]
     if not mixed or not utterances:
         return None
@@ -130,6 +132,7 @@ def make_plan(
                 expected=", ".join(dict.fromkeys(str(sound._replace(seed=None)) for sound in there)),
                 remedy="leave out --noise-kinds, --snr and --seed to use all that is planned",
             )
+        # An utterance too faint for any SNR has no line: the plan lists it as unusable.
         planned = {line.utterance for line in plan.lines} | plan.unusable.keys()
         left_out = sorted(set(utterances) - planned)
         other_manifest = describe_other_manifest(plan, manifest)
@@ -236,5 +239,6 @@ class Sounds:
 
 def _sound(plan: NoisePlan, line: PlanLine) -> SoundCondition:
     if line.noise is None:
+        # Only effects make clean sound random.
         return SoundCondition(seed=line.seed if plan.effects else None)
     return SoundCondition(line.noise, line.snr_db, line.seed)

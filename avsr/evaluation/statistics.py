@@ -97,6 +97,7 @@ def resampling(utterances: int, resamples: int = RESAMPLES, seed: int = 1) -> Ar
 
 def resampled_rates(errors_CN: Array, units_N: Array, weights_RN: Array) -> Array:
     """The error rate of every condition in every resample: [C, R] percent."""
+    # A resample may draw only utterances without words.
     return 100.0 * (errors_CN @ weights_RN.T) / np.maximum(weights_RN @ units_N, 1.0)
 
 

@@ -75,9 +75,11 @@ def _worth_of_lips(results: Results) -> list[str]:
     levels_db = sorted(rates["a"].keys() & rates["av"].keys())
     notes = []
     for at_db in WORTH_AT_DB:
+        # The gain is read at lower levels, so that one must have been measured.
         if at_db in levels_db and levels_db[0] < at_db:
             audio_only, audio_visual = ([curve[level] for level in levels_db] for curve in (rates["a"], rates["av"]))
             gain_db = snr_gain_db(levels_db, audio_only, audio_visual, at_db)
+            # Below the lowest level nothing was measured.
             least = "at least " if gain_db >= at_db - levels_db[0] else ""
             notes.append(
                 f"At {at_db:g} dB lips are worth {least}{gain_db:.1f} dB: the SNR may be that much lower with lips for "
@@ -103,6 +105,7 @@ def noise_table(curves: Sequence[Curve]) -> Table:
     rows = []
     for key in keys:
         groups = [with_whole_lips(curve, *key) for curve in curves]
+        # Noise does not change lips only, so a row with nothing else would repeat the same number.
         if not any(group for curve, group in zip(curves, groups, strict=True) if curve.modality != "v"):
             continue
         cells = list(map(_cell, curves, groups))
@@ -174,6 +177,7 @@ def confusions(results: Results, modality: Modality) -> collections.Counter[tupl
     texts: collections.Counter[tuple[str, str]] = collections.Counter()
     for condition, cell in results.cells.items():
         if condition.modality == modality and condition.video in (UNUSED, INTACT):
+            # The same pair of texts comes out under many conditions: it is counted here and aligned once.
             texts.update(zip((u.reference for u in results.utterances), cell.hypotheses, strict=True))
     for (reference, hypothesis), times in texts.items():
         for pair in aligned_words(reference, hypothesis):
@@ -188,6 +192,7 @@ def confusion_table(results: Results, modality: Modality) -> Table:
     total = sum(found.values())
     rows = [
         [f"{spoken or '(nothing)'} → {written or '(nothing)'}", str(times), f"{100 * times / total:.1f} %"]
+        # Ties go by the alphabet, so that the same results give the same page.
         for (spoken, written), times in sorted(found.items(), key=lambda item: (-item[1], item[0]))[:CONFUSIONS]
     ]
     return Table(["reference → hypothesis", "times", "of all errors"], rows, [f"{total} errors"])

@@ -55,6 +55,7 @@ class BatchWork:
     def __call__(self, task: Task, report: Callable[[Unit | None], None]) -> None:
         """Report each unit of the task when it is done, and None after a step that is no unit of its own."""
         clean = None
+        # In a batch all utterances have sound or none has (`chosen_utterances`).
         if task.utterances[0].audio is not None:
             clean = [load_samples(utterance, self._root) for utterance in task.utterances]
         lips = self._encode_lips(task, clean, report)
@@ -128,8 +129,10 @@ class BatchWork:
         sound, picture = (None if part is None else part.encoded for part in (audio, lips))
         decoded = self._engine.decode(sound, picture, Search())
         texts = [" ".join(word.word for word in words) for words in decoded]
+        # Conditions share the encoded sound and lips, but a recogniser on its own would encode for each of them.
         spent_s = time.perf_counter() - began + sum(part.seconds for part in (audio, lips) if part is not None)
         if audio is None and lips is not None:
+            # An utterance of the batch may have lost all its lips, so that there is nothing to recognise it from.
             texts = [text if visible else "" for text, visible in zip(texts, lips.visible, strict=True)]
         return [self._numbers[condition], texts, round(1000 * spent_s / count, 3)]
 
