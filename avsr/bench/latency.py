@@ -195,8 +195,10 @@ def clip_of_file(path: str | PathLike[str], *, lips: bool, face: str = "auto") -
             lips_of_slots = [lips for slot in tracker.push(frame) for lips in choice.push(slot)]
             taken_s = time.perf_counter() - started_s
             total_s += taken_s
+            # A picture waits until the picture before it is done, as in a thread of its own.
             now_s = max(now_s, frame.time_s) + taken_s
             found(lips_of_slots)
+            # The same bounds as in `LipBuffer`: the last picture lasts as long as the one before it, at most 0.2 s.
             last_s, step_s = frame.time_s, min(max(frame.time_s - last_s, 0.001), 0.2)
         found([*(lips for slot in tracker.finish(last_s + step_s) for lips in choice.push(slot)), *choice.finish()])
     cpu_s = time.process_time() - started_cpu_s  # with the decoding of the video
@@ -241,6 +243,7 @@ def measure(
             chunk_ms=chunk_ms,
             look_ahead_ms=look_ahead_ms,
             video=clip.pictures is not None,
+            # Word times of the reference are media seconds, so the stream begins at 0.
             origin_s=0.0,
             on_chunk=on_chunk,
             **options,
@@ -264,6 +267,7 @@ def measure(
         events = session.finish()
         taken_s = time.perf_counter() - started_s
         busy_s += taken_s
+        # A stream is known to end when its last sample has been spoken, not before.
         emissions.add(events, max(now_s, clip.seconds) + taken_s)
         emissions.end()
         cpu_s += time.process_time() - used_s

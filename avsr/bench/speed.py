@@ -103,12 +103,14 @@ def repeat(source: str | PathLike[str], target: Path, seconds: float, size: tupl
     seconds: duration to write.
     size: width and height of the video; None for its own.
     """
+    # A file without sound gives no block at all; one zero sample stands for it and is repeated.
     sound = np.concatenate([*iter_audio(source), np.zeros(1, np.float32)])[: _PIECE_S * SAMPLE_RATE_HZ]
     pictures: list[av.VideoFrame] = []
     for frame in iter_frames(source) if probe(source).video is not None else ():
         if pictures and frame.time_s >= len(sound) / SAMPLE_RATE_HZ:
             break
         picture = av.VideoFrame.from_ndarray(frame.rgb, format="rgb24")
+        # yuv420p needs even sides.
         width, height = size or (frame.rgb.shape[1] // 2 * 2, frame.rgb.shape[0] // 2 * 2)
         pictures.append(picture.reformat(width=width, height=height, format="yuv420p"))
     with av.open(str(target), "w") as container:
@@ -124,6 +126,7 @@ def repeat(source: str | PathLike[str], target: Path, seconds: float, size: tupl
                 picture.pts, picture.time_base = index, Fraction(1, 25)
                 container.mux(video.encode(picture))
             while written < min(seconds, (index + 1) / 25) * SAMPLE_RATE_HZ:
+                # An AAC frame has 1024 samples.
                 block = np.take(sound, range(written, written + 1024), mode="wrap")
                 frame_ = av.AudioFrame.from_ndarray(np.ascontiguousarray(block[None]), format="fltp", layout="mono")
                 frame_.sample_rate, frame_.pts = SAMPLE_RATE_HZ, written
