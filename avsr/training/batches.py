@@ -20,6 +20,7 @@ from avsr.decoding.tokenizer import Tokenizer
 from avsr.grid import FRAME_MS, FRAME_SLOTS, HOP_SAMPLES, LIP_INPUT_PX, SLOT_SAMPLES
 from avsr.training.items import TimedWord
 
+# The value that torch's losses ignore unless told otherwise.
 IGNORED_FRAME = -100
 _FRAME_HOPS = FRAME_SLOTS * SLOT_SAMPLES // HOP_SAMPLES
 

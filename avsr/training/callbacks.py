@@ -38,6 +38,7 @@ class KeepEpochWeights(lightning.Callback):
         save_checkpoint(folder, module.network, self.tokenizer, card="One epoch's weights.\n")
         for old in epoch_checkpoints(self.run_folder)[: -self.keep]:
             shutil.rmtree(old)
+        # Written last: a run that is killed before repeats this epoch and gets the same weights again.
         with write_whole(self.run_folder / EPOCHS_NAME / RESUME_NAME) as temporary:
             trainer.save_checkpoint(temporary)
 

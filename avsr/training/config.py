@@ -38,6 +38,7 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         if self.per_epoch is not None and self.per_epoch < 1:
             raise ValueError(f"per_epoch: got {self.per_epoch}, expected 1 or more")
+        # "not more than 0", and not "0 or less", because nan must be refused too.
         if self.max_duration_s is not None and not self.max_duration_s > 0:
             raise ValueError(f"max_duration_s: got {self.max_duration_s}, expected more than 0")
 
@@ -301,6 +302,7 @@ class TrainConfig:
                 f"modalities: got v {self.modalities.v} and av {self.modalities.av} for a model without a"
                 " visual_encoder, expected {a: 1.0, v: 0.0, av: 0.0}"
             )
+        # Called for its error, so that a run that trains nothing fails before it starts.
         self.trained_model()
 
     @property

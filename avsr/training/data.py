@@ -41,6 +41,7 @@ class TrainingSet(Dataset[Example]):
         if not self.corpora:
             raise DataError("train: no utterances to train on", expected="a manifest and a split of it")
         self.entries = [(corpus, utterance) for corpus in self.corpora for utterance in corpus.utterances]
+        # A text that cannot be encoded must fail now, and not in the middle of an epoch.
         for corpus, utterance in self.entries:
             try:
                 tokenizer.encode(utterance.text)
@@ -109,6 +110,7 @@ class TrainingSet(Dataset[Example]):
             all_crops, present = item.crops, item.present
             lips_match = True
             is_audible = has_audio and (snr_db is None or snr_db >= AUDIBLE_SNR_DB)
+            # Wrong lips teach the fusion to doubt. Without another utterance with lips, the draw would never end.
             if is_audible and random.random() < self.augment.wrong_lips and self._others_have_lips(indices):
                 all_crops, present = self._lips_of_another(indices, random)
                 lips_match = False
@@ -150,6 +152,7 @@ class TrainingSet(Dataset[Example]):
         """
         epoch, indices = key
         modality = self._draw_modality(random)
+        # A generator of its own: switching `spliced` on changes no other draw.
         splices = generator(self.config.seed, epoch, name, "splice")
         items, spliced = [], []
         for index in indices:
@@ -280,6 +283,7 @@ def training_batches(dataset: TrainingSet, epoch: int, workers: int) -> DataLoad
         batch_sampler=dataset.epoch(epoch),
         num_workers=workers,
         collate_fn=collate,
+        # torch refuses a prefetch factor without workers.
         prefetch_factor=4 if workers else None,
         worker_init_fn=_without_threads,
     )

@@ -47,6 +47,7 @@ def dry_run(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), 
     resumes = check_output(Path(config.output), config)
     announce(ready, on_message)
     batches = data.epoch(0)
+    # A batch is padded to its longest example, so its cost grows with this product.
     padded_s = [len(batch) * _longest_s(data, batch) for batch in batches]
     largest = max(range(len(batches)), key=padded_s.__getitem__)
     smallest = min(range(len(batches)), key=padded_s.__getitem__)

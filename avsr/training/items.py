@@ -104,6 +104,7 @@ def cut_start(item: Item, random: np.random.Generator) -> Item:
     """
     if not item.words:
         return item
+    # One slot stays before the first word.
     spare = int((item.words[0][1] - 0.04) * 1000 // SLOT_MS)
     slots = int(random.integers(0, max(0, min(spare, MAX_CUT_SLOTS)) + 1))
     seconds = slots * SLOT_MS / 1000
@@ -156,6 +157,7 @@ def join(items: Sequence[Item]) -> Item:
         np.concatenate(samples) if with_sound else None,
         np.concatenate(crops) if with_lips else None,
         np.concatenate(present) if with_lips else None,
+        # With the words of some utterances only, the frames of the others would be taught as blank.
         words if all(item.words for item in items) else [],
         " ".join(item.text for item in items),
         offset_s,

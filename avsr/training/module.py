@@ -54,6 +54,7 @@ class TrainingModule(lightning.LightningModule):
     # -- training -------------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
+        # A frozen part also keeps the statistics of its batch norms, and works without dropout.
         for part in self.config.freeze:
             getattr(self.network, part).eval()
 
@@ -132,6 +133,8 @@ class TrainingModule(lightning.LightningModule):
             targets = targets_of_frames(
                 batch.frame_targets[used], log_probs.shape[1], self.config.model.audio_encoder.subsampling
             )
+            # With CTC alone from the start, a small model recites the grammar at the end of each utterance
+            # (`LossConfig`).
             if share and bool((targets != IGNORED_FRAME).any()):
                 word_times = F.nll_loss(log_probs[used].flatten(0, 1), targets.flatten(), ignore_index=IGNORED_FRAME)
                 loss = (1 - share) * loss + share * word_times
@@ -241,6 +244,7 @@ def peak_first_loss(log_probs_BTV: Tensor, lengths: Tensor) -> Tensor:
     Each frame learns the next frame's distribution (peak-first regularization, Tian et al., arXiv 2211.03284, section
     3.2).
     """
+    # Detached, so that the earlier frame moves towards the later one and not the other way round.
     next_BTV = log_probs_BTV[:, 1:].detach()
     divergence_BT = (next_BTV.exp() * (next_BTV - log_probs_BTV[:, :-1])).sum(-1)
     valid_BT = valid_mask(lengths - 1, divergence_BT.shape[1])

@@ -73,6 +73,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
             accumulate_grad_batches=config.optimizer.accumulate,
             gradient_clip_val=config.optimizer.clip,
             precision=precision(config),
+            # Every epoch draws batches of its own.
             reload_dataloaders_every_n_epochs=1,
             check_val_every_n_epoch=config.dev_every,
             num_sanity_val_steps=0,
@@ -80,6 +81,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
             callbacks=[stopper, keeper, Narrator(output / "metrics.jsonl", on_message, ESTIMATE_AFTER_STEPS)],
             enable_progress_bar=False,
             enable_model_summary=False,
+            # `KeepEpochWeights` saves whole files, and weights in the format of a checkpoint.
             enable_checkpointing=False,
         )
         resume = output / EPOCHS_NAME / RESUME_NAME
@@ -213,6 +215,7 @@ def _finish(
         for name, tensor in read_weights(folder / "model.safetensors").items():
             sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
     network.load_state_dict(
+        # The counts of batches in batch norms are whole numbers, while the sums are float64.
         {name: (total / len(epochs)).to(network.state_dict()[name].dtype) for name, total in sums.items()}
     )
     figures = {name: value for result in measure() for name, value in result.items()}
