@@ -137,6 +137,7 @@ class Session:
         self._mode: tuple[Mode, str] | None = None
         self._ended = False
         # Faces are found under the first lock alone, so that sound does not wait. All other work holds the second lock.
+        # The second may be taken twice, because `finish` and callbacks read `counters` while they hold it.
         self._video_lock, self._lock = threading.Lock(), threading.RLock()
 
     def __repr__(self) -> str:

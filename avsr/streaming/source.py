@@ -70,6 +70,7 @@ def blocks(sound: Iterable[Samples]) -> Iterator[LiveSound]:
         whole = len(rest) // BLOCK_SAMPLES * BLOCK_SAMPLES
         for start in range(0, whole, BLOCK_SAMPLES):
             yield block(rest[start : start + BLOCK_SAMPLES])
+        # A slice without a copy would keep the whole block in memory.
         rest = rest[whole:].copy()
     if len(rest):
         yield block(rest)
@@ -139,6 +140,7 @@ class Pace:
             if item is not None:
                 early_s = item.arrival_s - self._clock.now_s()
                 if early_s > 0:
+                    # Not time.sleep(): stopping must not wait for the next item.
                     self._stop.wait(early_s)
                 self.lag_s = max(0.0, -early_s)
             if self._stop.is_set():
