@@ -57,6 +57,7 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
         node: Any = content
         *parents, last = key.split(".")
         for parent in parents:
+            # A section that the file leaves out has its defaults, and an override may set a key in it.
             node = node[_item(node, parent, override)] if isinstance(node, list) else node.setdefault(parent, {})
             if not isinstance(node, dict | list):
                 raise ConfigError(f"override {override!r}: {parent} is a value, not a section")

@@ -26,6 +26,7 @@ def write_whole(path: str | PathLike[str]) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     finally:
+        # After a success the temporary file is gone already, which is an OSError too.
         with contextlib.suppress(OSError, ValueError):  # ValueError: a null byte in the name
             temporary.unlink()
 

@@ -91,6 +91,7 @@ def run(
                     death = _death(worker.process)
                     if worker.index is not None:
                         yield worker.index, death
+                        # Another process takes its place: only the item that it held is lost.
                         if waiting:
                             busy.append(_start(open_work, crew))
                     elif waiting and not busy:
@@ -123,6 +124,7 @@ def run(
                 worker.drain()
             worker.process.join(None if crew.finishes else STOP_TIMEOUT_S)
             if worker.process.is_alive():
+                # terminate() may be ignored. A killed process is joined again, so that no zombie is left.
                 worker.process.kill()
                 worker.process.join()
             worker.connection.close()
@@ -158,6 +160,7 @@ def limit_threads(count: int) -> None:
 
         torch.set_num_threads(count)
     else:
+        # torch reads this when it is imported. Importing it here would be a waste for work that needs no torch.
         os.environ["OMP_NUM_THREADS"] = str(count)
 
 
@@ -291,6 +294,7 @@ def _ignore(index: int, value: Any) -> None:
 
 
 def _death(process: BaseProcess) -> AvsrError:
+    # The pipe closes a little before the exit code is known.
     process.join(STOP_TIMEOUT_S)
     code = process.exitcode
     signal_name = signal.strsignal(-code) if code is not None and code < 0 else None
@@ -305,6 +309,7 @@ def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        # sys.exit() would end this thread only.
         os._exit(1)
 
 
