@@ -126,6 +126,7 @@ class Subsampling(Packable):
             x_BCTF = _masked(x_BCTF, lengths)
             before = self.padding if state is None else state.past[index].shape[2]
             if state is not None:
+                # With stride 2 and a kernel of 3, the next window reads one frame of this chunk again.
                 past.append(x_BCTF[:, :, -1:].clone())
             x_BCTF = self._padded(x_BCTF, before, None if state is None else state.past[index])
             x_BCTF = F.relu(stage(x_BCTF)) if self._packed is None else self._packed.stages[index](x_BCTF)
