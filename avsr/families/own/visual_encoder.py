@@ -129,7 +129,7 @@ class VisualEncoder(nn.Module):
         """Cost of the trunk for one slot, in millions of operations. A multiplication and an addition count as two."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        # On the meta device the count costs neither time nor memory, and this trunk stays as it is.
+        # On the meta device the count costs neither time nor memory, and this trunk does not change.
         trunk = copy.deepcopy(self.trunk).to("meta").eval()
         with FlopCounterMode(display=False) as counter:
             trunk(torch.empty(1, self.config.stem_slots, LIP_INPUT_PX, LIP_INPUT_PX, device="meta"))
