@@ -189,7 +189,7 @@ def fitting_scale_db(mixed_pcm: NDArray[np.float64]) -> float:
 @functools.lru_cache(maxsize=4096)
 def linear(gain_db: float) -> float:
     """The factor of a gain in dB, the same to the last bit on every machine."""
-    # `str` gives the gain as it is written in a plan, without the tail of its binary form.
+    # `str` gives the decimal digits that a plan has, without the tail of the binary form.
     return float(_DECIMAL.power(10, _DECIMAL.divide(decimal.Decimal(str(gain_db)), 20)))
 
 

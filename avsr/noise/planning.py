@@ -167,6 +167,7 @@ def _plan_utterance(
         records = tuple(draw_effects(effects, draw, library.names("rir")))
         for record in records:
             if record["effect"] == "reverb":
+                # The name alone would not show that the folder has another recording under it by now.
                 record["rir_sha256"] = library.sha256(record["rir"])
                 names[record["rir_sha256"]] = record["rir"]
         voice, voice_scale_db = change_voice(speech, records, library.samples)
@@ -174,6 +175,7 @@ def _plan_utterance(
         if None in protocol.snrs_db and (seed == seeds[0] or effects):  # without effects clean speech has no draws
             lines.append(plan_line(mix(voice, voice, None), "clean", None, ()))
         for noise in protocol.noises:
+            # The SNR is no part of the draw, so that an utterance has the same noise at each level.
             draw = _Draw(protocol.name, seed, utterance.id, noise)
             parts, used = _draw_noise(noise, protocol, library, utterance, len(voice), draw)
             names |= used

@@ -169,6 +169,7 @@ def _open_renderer(plan: NoisePlan, out: Path) -> Callable[[tuple[PlanLine, ...]
 def _render(renderer: Renderer, out: Path, lines: tuple[PlanLine, ...]) -> int:
     for line in lines:
         path = out / _folder(line) / "audio" / f"{line.utterance}.wav"
+        # The hash decides, because a file of another plan may lie at the same place.
         if not _is_rendered(path, line):
             write_wav(path, renderer.render(line).samples)
     return len(lines)
