@@ -98,7 +98,7 @@ class _Use(NamedTuple):
 def _what_to_use(card: Card, recording: Source, modality: ModalityChoice) -> _Use:
     """Raises MediaError or ModelError if the recording and the model do not fit the modality."""
     name = recording.name
-    # What was asked for must be possible. "auto" takes what there is.
+    # A modality that the user named must be possible; "auto" takes whatever the recording has.
     if modality != "auto":
         card.require(modality)
     if not recording.has_sound and modality in ("a", "av"):
@@ -334,7 +334,7 @@ def _transcript(
 ) -> Transcript:
     # Some containers state no duration.
     duration_s = recording.duration_s or record.end_s
-    # What was really used: a file with sound may be silent, and one with a picture may show no face.
+    # The transcript states the real modality: sound may be silent, and a picture may show no face.
     used: Modality = ("av" if record.is_audible else "v") if record.num_lips else "a"
     summary = None
     if use.picture and recording.fps is not None:
