@@ -206,7 +206,7 @@ class FaceFinder:
         if face is None:
             return
         followed.before, followed.face, followed.seen_s = last, face, time_s
-        # The mesh alone goes on seeing a face where none is left, so the detector is asked now and then.
+        # The mesh alone can go on seeing a face after it has left, so the detector is asked now and then.
         if time_s >= followed.check_s:
             followed.check_s = time_s + _CHECK_S
             near = [
