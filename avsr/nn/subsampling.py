@@ -190,6 +190,7 @@ class _PackedSubsampling:
             else:
                 assert isinstance(stage, nn.Sequential)
                 self.stages.append(_DepthwiseStage(stage, dtype))
+        # The packed stages leave channels last, so the columns of the projection get that order too.
         weight_DCF = module.project.weight.unflatten(1, (module.channels, -1))
         self.project = PackedWeight(weight_DCF.transpose(1, 2).flatten(1), module.project.bias, dtype)
 
