@@ -90,6 +90,7 @@ class GreedySearch:
         frames = beam.frames + len(log_probs_TV)
         if run_unit is not None:
             quiet_from = frames
+        # Whole words are decoded once, so that a step does not cost more the longer the stream is.
         words, open_units = self._settle(beam.words, tuple(units))
         return GreedyBeam(frames, quiet_from, words, open_units, run_unit, run_first, run_sum)
 
