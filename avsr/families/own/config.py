@@ -188,7 +188,7 @@ class ModelConfig:
                 expected="a model with chunked attention",
                 remedy="use transcribe, or a model that streams: avsr models says which",
             )
-        # Other chunks could be computed, but the network was not trained to see that far ahead, or no further.
+        # Other chunks could be computed, but the network was never trained with their look-ahead.
         if chunk_ms % self.frame_ms or chunk_ms // self.frame_ms not in contexts:
             known = ", ".join(str(frames * self.frame_ms) for frames in contexts)
             raise ConfigError(
