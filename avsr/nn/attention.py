@@ -226,8 +226,7 @@ class RelativeAttention(Packable):
             keys_values_BSC = torch.cat((self.to_key(source_BTD), self.to_value(source_BTD)), dim=-1)
         next_state = None
         if state is not None:
-            # The state holds keys and values rather than inputs: otherwise each step would project the whole past
-            # again.
+            # Keys and values, not inputs: otherwise each step would project the whole past again.
             next_state = state.after(keys_values_BSC)
             keys_values_BSC = torch.cat((*state.pieces_BKC, keys_values_BSC), dim=1)
         S = keys_values_BSC.shape[1]

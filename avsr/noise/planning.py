@@ -77,8 +77,7 @@ def plan_noise(
         raise DataError(f"{manifest}: no utterance of split {split!r}", remedy="check the split")
     chosen = find_protocol(protocol)
     if snrs_db is not None:
-        # Floats, so that 0 and 0.0 name the same condition and draw the same lines.
-        levels_db = (None if snr_db is None else float(snr_db) for snr_db in snrs_db)
+        levels_db = (None if snr_db is None else float(snr_db) for snr_db in snrs_db)  # 0 and 0.0 draw the same
         chosen = dataclasses.replace(chosen, snrs_db=tuple(dict.fromkeys(levels_db)))
     if noises is not None:
         chosen = dataclasses.replace(chosen, noises=tuple(dict.fromkeys(noises)))
