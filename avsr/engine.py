@@ -146,6 +146,7 @@ class StreamPlan(NamedTuple):
 
     def edge(self, frames: int) -> int:
         """The sample at which the first `frames` frames end."""
+        # The edge of causal subsampling is negative, and no frame ends before the stream begins.
         return frames * self.frame_samples + self.edge_samples if frames else 0
 
     def samples_needed(self, frames: int) -> int:

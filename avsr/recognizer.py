@@ -157,6 +157,7 @@ class Recognizer:
             raise ValueError("log_probs: got no utterances, expected one or more")
         if samples is None and crops is None:
             raise ValueError("log_probs: got neither samples nor lips, expected at least one")
+        # Parts that were not trained would give numbers too, and nothing would show that they mean no words.
         self.card.require("a" if crops is None else "v" if samples is None else "av")
         engine = self.model.frames
         if chunk_ms is not None:

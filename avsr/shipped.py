@@ -39,6 +39,7 @@ def find_configuration(name_or_path: str | PathLike[str]) -> Path:
     file. Raises ConfigError, with the nearest name, for an unknown one.
     """
     name = os.fsdecode(name_or_path)
+    # A file of the user goes before a shipped configuration of the same name.
     if os.path.isfile(name):
         return Path(name)
     stem = name.removeprefix("configs/").removesuffix(SUFFIX)
@@ -66,6 +67,7 @@ def find_file(path: str | PathLike[str]) -> Path:
 
 def shipped_weights(name: str) -> dict[str, NDArray[Any]]:
     """The arrays in `assets/NAME` by name, as stored: mostly 16 bit. Raises ModelError if they are unreadable."""
+    # The numpy reader, so that face finding and voice activity need no torch.
     import safetensors.numpy
 
     path = ASSETS / name / "model.safetensors"

@@ -37,6 +37,7 @@ def colour_channel(samples: Samples, depth_db: float, random: np.random.Generato
 
     The eight octaves go from 62.5 Hz to 8 kHz.
     """
+    # A transform of a length with large prime factors takes several times as long.
     padded = fast_length(len(samples))
     spectrum = np.fft.rfft(samples, padded)
     octaves = np.log2(np.maximum(np.fft.rfftfreq(padded, 1 / SAMPLE_RATE_HZ), 62.5) / 62.5)

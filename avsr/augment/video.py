@@ -60,6 +60,7 @@ def apply_effects(
     """Crops and present after random effects, in the order of the fields of `LipEffects`, and a record of each."""
     done: list[Effect] = []
     T = len(crops_THW)
+    # All chances are drawn first, so that switching one effect on leaves the chances of the others unchanged.
     for name in [effect.name for effect in fields(effects) if random.random() < getattr(effects, effect.name)]:
         if T == 0:
             break
@@ -121,6 +122,7 @@ def vary_lips(crops_THW: Crops, strength: float, random: np.random.Generator) ->
         to_view_23 = to_view_23 @ np.array([[-1.0, 0.0, side - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     to_view_23[:, 2] += np.array(shift_px) - (side - LIP_INPUT_PX) / 2
     small = int(random.integers(24, 56)) if random.random() < 0.2 * strength else None
+    # Mean grey, because a black edge would be a sharp line that no real crop has.
     fill = float(crops_THW.mean())
     views = []
     for crop in crops_THW:
@@ -187,6 +189,7 @@ def relight(crops_THW: Crops, brightness: float, contrast: float, gamma: float =
     _require(math.isfinite(brightness + contrast + gamma), "light", (brightness, contrast, gamma), "finite numbers")
     _require(gamma > 0, "gamma", gamma, "more than 0")
     grey = np.linspace(0.0, 1.0, 256) ** gamma
+    # There are 256 grey values, so one table serves all pixels of the clip.
     table = np.rint(255 * np.clip(contrast * (grey - 0.5) + 0.5 + brightness, 0.0, 1.0)).astype(np.uint8)
     return table[crops_THW]
 
@@ -271,6 +274,7 @@ def _time_masked(
 ) -> tuple[Crops, list[tuple[int, int]]]:
     T = len(crops_THW)
     masked_THW, spans = crops_THW.copy(), []
+    # Absent crops are zero and would darken the mean.
     mean_HW = np.rint(crops_THW[present_T].mean(axis=0)) if present_T.any() else 0
     for _ in range(-(-T // 25)):
         length = int(random.integers(0, 11))

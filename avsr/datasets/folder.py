@@ -62,6 +62,7 @@ def read_folder(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceCli
             transcripts[name] = path
     if not paths:
         raise DataError(f"{src}: no videos found", expected="NAME.txt beside NAME.mp4, or another video format")
+    # A list is no list if there is a video of its name: then it is that video's transcript.
     lists = [name for name in _SPLITS if (src / f"{name}.txt").is_file() and name not in paths]
     first_folders = {name.partition("/")[0] for name in paths if "/" in name}
     if held_out and (lists or first_folders & _SPLITS.keys()):
@@ -114,6 +115,7 @@ def carve_dev(clips: Iterable[SourceClip]) -> list[SourceClip]:
     sizes = collections.Counter(group(clip) for clip in clips if clip.split == source and clip.problem is None)
     taken: set[str] = set()
     count = 0
+    # By a hash, because names are often in an order that means something. The last speaker stays for training.
     for name in sorted(sizes, key=digest)[:-1]:
         if count >= DEV_SHARE * sum(sizes.values()):
             break
@@ -121,6 +123,7 @@ def carve_dev(clips: Iterable[SourceClip]) -> list[SourceClip]:
         count += sizes[name]
     return [
         dataclasses.replace(clip, split="dev" if clip.split == source else f"dev_{clip.split}")
+        # Published test clips keep their split, or results could not be compared.
         if group(clip) in taken and not clip.split.startswith("test")
         else clip
         for clip in clips
@@ -132,6 +135,7 @@ def normalise_text(text: str) -> str:
 
     A word has letters, digits and apostrophes. Every other character separates words.
     """
+    # Texts of different sources write the same letter in one character or two, and apostrophes in two ways.
     text = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
     # Category M: marks, which are a part of the letters of many scripts.
     kept = "".join(letter if letter == "'" or unicodedata.category(letter)[0] in "LMN" else " " for letter in text)
@@ -149,6 +153,7 @@ def read_transcript(path: Path) -> tuple[str, WordTimes]:
             data = file.read(MAX_TRANSCRIPT_BYTES + 1)
         if len(data) > MAX_TRANSCRIPT_BYTES:
             raise DataError(f"{path}: too long for a transcript", expected=f"at most {MAX_TRANSCRIPT_BYTES} bytes")
+        # Editors on Windows write a byte order mark, which would become part of the first word.
         content = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError("no transcript", expected=f"{path.name} beside it") from None
@@ -170,6 +175,7 @@ def _word_times(lines: list[str]) -> WordTimes:
     for row in rows[heads[0] + 1 :] if heads else []:
         try:
             word, start_s, end_s = normalise_text(row[0]), float(row[1]), float(row[2])
+        # One wrong row leaves out the table, because the other rows would not be the text.
         except (ValueError, IndexError):
             return ()
         if not 0 <= start_s <= end_s < math.inf:
@@ -182,6 +188,8 @@ def _word_times(lines: list[str]) -> WordTimes:
 def _files(src: Path) -> Iterator[Path]:
     """All files below `src` in a fixed order, also through links, without hidden files and folders."""
     for folder, folders, files in os.walk(src, followlinks=True):
+        # Hidden files such as "._clip.mp4" are leftovers of file managers. Sorted, because file systems list in any
+        # order.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith("."):

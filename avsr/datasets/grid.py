@@ -107,6 +107,7 @@ def _in_even_order(clips: Iterable[SourceClip]) -> list[SourceClip]:
     placed = []
     for letter_clips in by_letter.values():
         for rank, clip in enumerate(sorted(letter_clips, key=digest)):
+            # The rank within the letter, from 0 to 1, deals the letters out evenly; the hash breaks ties.
             placed.append((rank / len(letter_clips), digest(clip), clip))
     return [clip for _, _, clip in sorted(placed, key=lambda entry: entry[:2])]
 
@@ -195,6 +196,7 @@ def _clip(name: str, speaker: str, split: str, path: Path, align: Path | None, s
             problem = str(error)
     sentence = " ".join(sentence.lower().split())
     aligned = " ".join(word for word, _, _ in words)
+    # The times belong to the words that they name, so their words go first.
     text = aligned or sentence or sentence_of_name(path.stem)
     if aligned and sentence and aligned != sentence:
         problem = f"word times and words differ: got {aligned!r} and {sentence!r}"

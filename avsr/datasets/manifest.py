@@ -201,6 +201,7 @@ def save_lips(path: Path, crops: Crops) -> None:
         stream.pix_fmt = "gray"
         for crop in crops:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(crop, format="gray")))
+        # The encoder holds the last pictures back until it is told that there are no more.
         container.mux(stream.encode())
 
 
@@ -209,6 +210,7 @@ def parse_utterance(row: object, where: str) -> Utterance:
     if not isinstance(row, dict):
         raise DataError(f"{where}: not a JSON object", got=type(row).__name__)
     fields = {field.name: field for field in dataclasses.fields(Utterance)}
+    # An unknown key is refused, because it may be a misspelt optional one that would be ignored in silence.
     for key in row:
         if key not in fields:
             close = nearest(key, fields)
@@ -246,6 +248,7 @@ def _luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
 
 def _is_number(value: object) -> bool:
+    # In Python True is an int.
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -149,8 +149,10 @@ def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
     damage: list[str] = []
     samples = read_audio(clip.path, on_warning=damage.append) if info.audio is not None else None
     lips = extract_lips(clip.path, finder=finder, on_warning=damage.append) if info.video is not None else None
+    # The sound or the lips of a damaged clip may end before its text does.
     if damage:
         raise MediaError(damage[0])
+    # A file of black crops would only take space and time.
     if lips is not None and not lips.present.any():
         lips = None
     if samples is None and lips is None:
@@ -240,6 +242,7 @@ def _explain(out: Path, error: Exception) -> AvsrError:
 
 
 def _open_work(out: Path) -> Callable[[SourceClip, Report], dict[str, Any]]:
+    # One finder a process: making its networks takes 40 ms, and they must stay in one thread.
     finder = FaceFinder()
     return lambda clip, report: _work(clip, out, finder)
 
@@ -254,6 +257,7 @@ def _work(clip: SourceClip, out: Path, finder: FaceFinder) -> dict[str, Any]:
     except AvsrError as error:
         record["reason"] = str(error)
     content = json.dumps(record)
+    # The record comes after the files: where it is, they are whole.
     write_text(_record_path(clip, out), content)
     return json.loads(content)  # lists in place of tuples, like a record that was read
 
@@ -264,6 +268,7 @@ def _read_record(clip: SourceClip, out: Path) -> dict[str, Any] | None:
         record = json.loads(_record_path(clip, out).read_text(encoding="utf-8"))
         fits = record["made_from"] == _made_from(clip)
         files = [(record["utterance"] or {}).get(key) for key in ("audio", "video")]
+    # A record that is missing, damaged or of another version only means that the clip is prepared again.
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return record if fits and all((out / file).is_file() for file in files if file is not None) else None
@@ -275,6 +280,7 @@ def _record_path(clip: SourceClip, out: Path) -> Path:
 
 def _made_from(clip: SourceClip) -> str:
     """A hash of everything that the files and the record of a clip depend on."""
+    # The text and the split stand in the record, so a new transcript makes a new record.
     label = [PREPARATION_VERSION, clip.id, clip.speaker, clip.split, clip.text, clip.words]
     return hashlib.sha256((json.dumps(label) + _sha256_of_file(clip.path)).encode()).hexdigest()
 

@@ -21,6 +21,7 @@ def align(log_probs_TV: LogProbs, units: list[int], blank_id: int) -> list[Align
     """
     if not units:
         return []
+    # Two equal units in a row need a blank between them, which takes a frame.
     repeats = sum(a == b for a, b in itertools.pairwise(units))
     if len(log_probs_TV) < len(units) + repeats:
         raise ValueError(f"alignment: got {len(log_probs_TV)} frames, expected at least {len(units) + repeats}")
@@ -32,6 +33,7 @@ def align(log_probs_TV: LogProbs, units: list[int], blank_id: int) -> list[Align
     may_skip_S[3::2] = states[3::2] != states[1:-2:2]
 
     score_S = np.full(len(states), -np.inf)
+    # A path begins with the first blank or the first unit.
     score_S[:2] = emission_TS[0, :2]
     step_TS = np.zeros(emission_TS.shape, np.int8)  # how many states further back the best path came from
     for frame in range(1, len(emission_TS)):
@@ -42,6 +44,7 @@ def align(log_probs_TV: LogProbs, units: list[int], blank_id: int) -> list[Align
         step_TS[frame] = before_3S.argmax(axis=0)
         score_S = before_3S.max(axis=0) + emission_TS[frame]
 
+    # A path ends with the last unit or the blank after it.
     state = len(states) - 1 if score_S[-1] >= score_S[-2] else len(states) - 2
     path = [state]
     for frame in range(len(emission_TS) - 1, 0, -1):

@@ -84,11 +84,13 @@ class GreedySearch:
                     units.append(_finished(run_unit, run_first, beam.frames + first, run_sum))
                     quiet_from = beam.frames + first
                 run_unit, run_first, run_sum = unit, beam.frames + first, 0.0
+            # Summed frame by frame, so that the confidence is the same to the bit however a stream is cut into chunks.
             if unit is not None:
                 run_sum = sum(probability_T[first:end], run_sum)
         frames = beam.frames + len(log_probs_TV)
         if run_unit is not None:
             quiet_from = frames
+        # Whole words are decoded once, so that a step does not cost more the longer the stream is.
         words, open_units = self._settle(beam.words, tuple(units))
         return GreedyBeam(frames, quiet_from, words, open_units, run_unit, run_first, run_sum)
 
@@ -116,6 +118,8 @@ class GreedySearch:
         groups = self._tokenizer.word_groups([unit.unit for unit in units])
         if not groups:
             return words, units
+        # Further pieces may still belong to the last word; only a piece that begins a word would show that it has
+        # ended.
         first = groups[-1][1]
         return (*words, *self._words(units[:first])), units[first:]
 
@@ -151,4 +155,5 @@ def _runs(best_T: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 
 def _finished(unit: int, first: int, end: int, probability: float) -> AlignedUnit:
+    # Rounding of float32 can give a mean just above 1.
     return AlignedUnit(unit, first, end, min(1.0, probability / (end - first)))

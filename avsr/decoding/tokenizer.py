@@ -37,6 +37,7 @@ class WordTokenizer:
             reason = getattr(error, "strerror", None) or error
             raise ModelError(f"{path}: vocabulary cannot be read", got=reason) from None
         try:
+            # Only the end of the last line is no word. Any other empty line is an error of the file.
             return cls(words[:-1] if words[-1] == "" else words)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
@@ -103,6 +104,7 @@ class SentencePieceTokenizer:
         """
         import sentencepiece
 
+        # Sorted, because the trainer depends on the order of the texts.
         texts = sorted(text for text in texts if text)
         if not texts:
             raise DataError("no text to make a vocabulary of")
@@ -114,7 +116,9 @@ class SentencePieceTokenizer:
                 model_type="unigram",
                 vocab_size=size,
                 character_coverage=1.0,
+                # The texts are normalised already; a second rule would change what the pieces join to.
                 normalization_rule_name="identity",
+                # CTC has no beginning or end of a sentence: such units would widen the head and never occur.
                 bos_id=-1,
                 eos_id=-1,
                 max_sentence_length=max(len(text.encode()) for text in texts),  # longer ones are left out

@@ -35,6 +35,7 @@ class Family(NamedTuple):
     """The card of a target without opening it, if that is possible."""
 
 
+# Each family is imported only when it is asked, so that one kind of model does not load the libraries of another.
 def _is_checkpoint(target: str) -> bool:
     from avsr.families.own.family import owns
 
@@ -102,8 +103,10 @@ def find(name: str) -> str:
     from avsr.families.hub import fetch, is_hub_id
 
     shipped_folder = ASSETS / name
+    # A shipped name goes before a folder of that name in the current folder, so that it always means the same model.
     if Path(name).name == name and os.path.isfile(shipped_folder / "config.yaml"):
         return str(shipped_folder)
+    # Paths go before ids of the hub: nothing is fetched if the file is here.
     if name and (os.path.exists(name) or any(family.owns(name) for family in FAMILIES)):
         return name
     if name.endswith(".nemo"):
@@ -144,6 +147,7 @@ def _device(device: Any) -> str:
 
 
 def _dtype(dtype: Any) -> str:
+    # As text, so that the check of a torch.dtype needs no torch.
     text = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     if text not in DTYPES:
         raise ConfigError(

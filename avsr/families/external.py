@@ -164,6 +164,7 @@ class _CommandEngine:
 
     def _run(self, words: list[str]) -> str:
         try:
+            # Without stdin the program cannot wait for input. Without a shell no part of the command is interpreted.
             done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         except OSError as error:
             raise ModelError(f"command {words[0]}: cannot be run", got=error.strerror) from error

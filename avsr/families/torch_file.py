@@ -52,6 +52,7 @@ def read_torch_file(path: Path, what: str) -> Any:
     except FileNotFoundError:
         raise ModelError(damaged, got="no such file", remedy="check the path") from None
     except (
+        # A damaged pickle can raise any of these.
         zipfile.BadZipFile,
         pickle.UnpicklingError,
         OSError,
@@ -82,6 +83,7 @@ def plain_tensors(content: Any, what: str) -> dict[str, torch.Tensor]:
         raise ModelError(damaged, got=type(content).__name__, expected="tensors by name")
     total = 0
     for name, tensor in content.items():
+        # Sparse tensors can claim any size, and meta tensors hold no numbers.
         plain = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and not tensor.is_meta
         if not isinstance(name, str) or not plain:
             raise ModelError(f"{damaged}: {shown(name)}", got=type(tensor).__name__, expected="a plain tensor")

@@ -49,14 +49,17 @@ class LargestFace(FaceChoice):
         self._rival_slots = 0
 
     def push(self, slot: Slot) -> list[LipSlot]:
+        # A face out of sight for a moment has no width. It stays followed and must not be chosen.
         seen = {number: lips for number, lips in slot.lips.items() if lips.width_px > 0}  # False for NaN
         if seen:
             largest = max(seen, key=lambda number: (seen[number].present, seen[number].width_px))
+            # The finder has dropped the face that was read, so nobody has to wait.
             if self.face not in slot.lips:
                 self.face, self._rival_slots = largest, 0
             elif largest != self.face:
                 ours = seen.get(self.face)
                 is_better = ours is None or not ours.present or seen[largest].width_px > _LARGER * ours.width_px
+                # A rival without readable lips would be no gain, however large it is.
                 self._rival_slots = self._rival_slots + 1 if is_better and seen[largest].present else 0
                 if self._rival_slots >= _TAKE_OVER_SLOTS:
                     self.face, self._rival_slots = largest, 0
@@ -72,6 +75,7 @@ def face_choice(face: str) -> FaceChoice:
     """
     if face in ("auto", "largest"):
         return LargestFace()
+    # `isdigit` alone accepts digits of other scripts and numbers of any length.
     if face.isascii() and face.isdigit() and len(face) <= 9:
         return FaceChoice(int(face))
     raise ConfigError("unknown choice of face", got=face, expected="auto, largest or the number of a face")

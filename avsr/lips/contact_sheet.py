@@ -34,6 +34,7 @@ class SheetRecord:
                 continue
             count = self._num_seen[number] = self._num_seen.get(number, 0) + 1
             step = self._step.setdefault(number, 1)
+            # The length of the video is not known yet, so crops are thinned out as it goes on.
             if (count - 1) % step:
                 continue
             kept = self._crops.setdefault(number, [])
@@ -58,6 +59,7 @@ class SheetRecord:
             top = _GAP_PX + row * row_px
             cv2.putText(sheet, labels[number], (_GAP_PX, top + 13), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
             kept = self._crops[number]
+            # `np.unique`, because a face with few crops would show some of them twice.
             chosen = np.unique(np.linspace(0, len(kept) - 1, COLUMNS).round().astype(int))
             for column, index in enumerate(chosen):
                 slot, crop = kept[index]

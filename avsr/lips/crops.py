@@ -88,6 +88,7 @@ def lip_reason(points_px: Points, anchors: Anchors, picture: Picture) -> str:
     """ "ok" if the lips of a face can be read, else "pose" (turned away) or "low_quality" (too few pixels)."""
     right_eye, left_eye, nose, lips = anchors
     eyes = left_eye - right_eye
+    # Eyes that fall together are a profile, and would divide by zero below.
     if abs(eyes) < 1.0:
         return "pose"
     if abs(((nose - (right_eye + left_eye) / 2) / eyes).real) > _MAX_TURN:
@@ -95,6 +96,7 @@ def lip_reason(points_px: Points, anchors: Anchors, picture: Picture) -> str:
     # The mouth is measured from eyes to lips too: a turned mouth is narrow, but no worse resolved.
     right_corner, left_corner = points_px[list(_MOUTH_CORNERS)]
     mouth_px = max(float(np.hypot(*(left_corner - right_corner))), 0.7 * abs(lips - (right_eye + left_eye) / 2))
+    # The mesh puts lips beyond the edge of the picture too, where a crop would show repeated edge pixels.
     is_inside = 0 <= lips.real < picture.width and 0 <= lips.imag < picture.height
     if mouth_px < _MIN_MOUTH_PX or not is_inside:
         return "low_quality"

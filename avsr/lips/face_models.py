@@ -191,9 +191,12 @@ class BundledModels:
         self._landmarks: Any = None  # the last packet
         self._time_us = 0
         with quiet_stderr():
+            # Full range: the short-range model misses faces below a seventh of the picture, and sees faces in noise and
+            # cartoons.
             self._detector: Any = FaceDetection(model_selection=1, min_detection_confidence=0.5)
             self._mesh: Any = CalculatorGraph(graph_config=_MESH_GRAPH)
             self._mesh.observe_output_stream("landmarks", self._receive, True)
+            # Without attention: it steadies no lip, costs 1 ms more and takes more things for faces.
             self._mesh.start_run({"with_attention": packet_creator.create_bool(False)})
             # The graphs start in threads of their own, which write useless lines to stderr: wait until they run.
             blank = np.zeros((_MESH_SIDE_PX, _MESH_SIDE_PX, 3), np.uint8)
@@ -238,6 +241,7 @@ class BundledModels:
 
     def _run_mesh(self, patch: Rgb) -> None:
         self._landmarks = None
+        # A graph refuses a time stamp that does not rise, whatever the time of the picture is.
         self._time_us += 1
         self._mesh.add_packet_to_input_stream("roi", self._whole.at(self._time_us))
         self._mesh.add_packet_to_input_stream("image", self._as_packet(patch).at(self._time_us))
@@ -321,6 +325,7 @@ class TaskModels:
         faces = self._landmarks(picture.rgb_warp(to_frame, _TASK_SIDE_PX))
         if not faces:
             return None
+        # The square may show a neighbour too: the face nearest to its middle is the one that was asked for.
         points = min(faces, key=lambda face: float(np.abs(face[:, :2].mean(axis=0) - _TASK_SIDE_PX / 2).sum()))
         in_frame = points[:, :2] @ to_frame[:, :2].T + to_frame[:, 2]
         return in_frame.astype(np.float32), _yaw_deg(points)
@@ -347,6 +352,7 @@ def _as_array(message: bytes) -> Points:
         rows = np.frombuffer(message, np.uint8).reshape(NUM_POINTS, 17)
         if (rows[:, [0, 1, 2, 7, 12]] == (0x0A, 15, 0x0D, 0x15, 0x1D)).all():
             return rows[:, [3, 4, 5, 6, 8, 9, 10, 11, 13, 14, 15, 16]].copy().view("<f4")
+    # Another release may write another layout; then the slow way is still right.
     from mediapipe.framework.formats import landmark_pb2
 
     landmarks = landmark_pb2.NormalizedLandmarkList.FromString(message)
@@ -384,6 +390,7 @@ def _yaw_deg(points: Points) -> float:
     return float(np.degrees(np.arctan2(across[2], np.hypot(across[0], across[1]))))
 
 
+# Descriptor 2 belongs to the whole process: two threads that divert it would restore it in the wrong order.
 _stderr_lock = threading.Lock()
 _NOISE = (
     b"TensorFlow Lite",
@@ -407,6 +414,7 @@ def quiet_stderr() -> Iterator[None]:
         except (OSError, AttributeError, ValueError):  # the process has no stderr
             yield
             return
+        # The C++ code writes to descriptor 2 itself, past `sys.stderr`.
         os.dup2(held_back.fileno(), 2)
         try:
             yield

@@ -48,6 +48,7 @@ _PART_S = 1.5  # between searches of one part of the picture while a face is fol
 _SWEEP_S = 1.0  # at least, between searches of all parts of an empty picture at once
 _CHECK_S = 1.2  # between confirmations of a followed face; a search that finds it counts as one
 _MAX_FAILED_CHECKS = 3
+# On a copy of 640 px the detector finds the same faces of a 720p picture as on the picture itself.
 _WHOLE_SIDE_PX = 640
 _PART_SIDE_PX = 400  # in a part of this side the detector still finds a face of 40 px
 _PART_OVERLAP = 1 / 3
@@ -146,6 +147,7 @@ class FaceFinder:
         picture, time_s = frame.picture, frame.time_s
         if self._is_cut(picture):
             self._followed.clear()
+            # After a cut the next search must not wait for its turn: the faces of the new shot are unknown.
             self._search_s, self._num_empty = -np.inf, 0
             self._parts = itertools.cycle(_parts(picture.width, picture.height))
         for number, followed in list(self._followed.items()):
@@ -204,6 +206,7 @@ class FaceFinder:
         if face is None:
             return
         followed.before, followed.face, followed.seen_s = last, face, time_s
+        # The mesh alone can go on seeing a face after it has left, so the detector is asked now and then.
         if time_s >= followed.check_s:
             followed.check_s = time_s + _CHECK_S
             near = [
@@ -217,11 +220,13 @@ class FaceFinder:
         The mesh looks where the movement `shift` takes the face from its place `last`, and then at that place.
         """
         region = _region_of(last.points_px)
+        # A slow face lies within the region of its last place, so a second look would only cost time.
         moves = abs(shift) > 0.1 * last.box.side
         for moved in (shift, 0j) if moves else (0j,):
             found = self._models.mesh(picture, dataclasses.replace(region, centre=region.centre + moved))
             if found is not None and _is_plausible(found[0]):
                 face = Face(last.id, found[0], box_of(found[0]), found[1])
+                # The mesh can slide to another face in its region; it would then carry on the id of this one.
                 if face.box.overlap(last.box.moved(moved)) >= _MIN_OVERLAP:
                     return face
         return None
@@ -234,6 +239,7 @@ class FaceFinder:
         seen = [followed for followed in self._followed.values() if not followed.is_lost]
         for one, other in itertools.combinations(seen, 2):
             if one.face.box.overlap(other.face.box) > _MAX_OVERLAP:
+                # The face that jumped has moved further than the face that stayed.
                 jumped = max(one, other, key=lambda followed: abs(followed.shift) / followed.face.box.side)
                 jumped.face, jumped.is_lost, jumped.shift = jumped.before, True, 0j
 
@@ -273,6 +279,7 @@ class FaceFinder:
 
         If MAX_FACES are followed already, a new face takes the place of the smallest, if it has twice its area.
         """
+        # Large faces first: with MAX_FACES followed, small ones give way to them.
         for detection in sorted(detections, key=lambda detection: detection.box.area, reverse=True):
             known = [one for one in self._followed.values() if one.face.box.overlap(detection.box) >= _MIN_OVERLAP]
             for followed in known:
@@ -282,6 +289,7 @@ class FaceFinder:
                 continue
             smallest = min((followed.face for followed in self._followed.values()), key=_area, default=None)
             is_full = len(self._followed) >= MAX_FACES
+            # Twice the area, so that two faces of about the same size do not take turns.
             if is_full and smallest is not None and detection.box.area < 2 * smallest.box.area:
                 continue
             face = self._face_at(picture, detection, -1)

@@ -81,10 +81,12 @@ def sharpness(crop: npt.NDArray[np.uint8]) -> float:
     picture = crop.astype(np.float32)
     coarse = cv2.GaussianBlur(picture, (0, 0), 1.0)
     spread, detail = (float(cv2.meanStdDev(part)[1].item()) for part in (coarse, picture - coarse))
+    # A nearly flat crop holds rounding errors only, and their ratio would be any number.
     return detail / spread if spread > 0.5 else 0.0
 
 
 def _is_seen(lips: LipSlot) -> bool:
+    # A bridged slot has no measures, but its lips are read: the face counts as seen in it.
     return lips.reason != "late" and (lips.present or not math.isnan(lips.width_px))
 
 

@@ -110,6 +110,7 @@ class LipTracker:
     def push(self, frame: VideoFrame) -> list[Slot]:
         """The slots that the next picture makes final, in order. They are at most LOOK_AHEAD_SLOTS behind it."""
         final: list[Slot] = []
+        # A slot can be opened once a picture at or after its time is there: only then its nearest picture is known.
         while (slot_s := self._next_slot * SLOT_S) <= frame.time_s:
             nearest = frame
             if self._frame is not None and slot_s - self._frame.time_s <= frame.time_s - slot_s + _ROUNDING_S:
@@ -134,6 +135,8 @@ class LipTracker:
         index = self._next_slot
         self._next_slot += 1
         if frame is None or abs(frame.time_s - index * SLOT_S) > _MAX_DISTANCE_S + _ROUNDING_S:
+            # No picture shows this slot. Its faces stay listed, or the choice of a face would take them for gone and
+            # change.
             followed = frozenset() if self._found is None else self._found.followed
             self._pending.append(_Pending(index, None, {}, followed))
         elif self._may_skip(frame):
@@ -170,6 +173,7 @@ class LipTracker:
         if not self._skips or self._found is None or not self._pending or self._pending[-1].is_skipped:
             return False
         last = self._found.frame
+        # A gap before the picture would make "half-way" a guess over a longer time.
         is_next = last is self._pending[-1].frame and 0 < frame.time_s - last.time_s < _MAX_DISTANCE_S
         return is_next and self._finder.may_skip(frame)
 
@@ -193,6 +197,7 @@ class LipTracker:
             if is_near and other is not None and _moved_px(one, other) < _STILL_PX:
                 face = _between(one, other, weight)
             else:
+                # It moved too far, or was not found again: half-way would show another part of the face.
                 face = self._finder.locate(slot.frame, one)
             if face is not None:
                 slot.seen[one.id] = _observe(face, slot.frame)
@@ -205,6 +210,7 @@ class LipTracker:
             if last < slot.index < index:
                 weight = (slot.index - last) / (index - last)
                 anchors = (1 - weight) * before.anchors + weight * here.anchors
+                # A bridged slot is readable only if the lips were readable on both sides of it.
                 slot.seen[number] = _Observation(anchors, here.reason if before.reason == "ok" else before.reason, None)
         self._last_seen[number] = (index, here)
 
@@ -234,6 +240,7 @@ class LipTracker:
         crop = no_crop()
         if slot.frame is not None and reason == "ok":
             transform = sum(transforms) / len(transforms)
+            # Three slots only: over 13 slots the crop of a moving head would miss the mouth by up to 2 pixels.
             centres = [there.anchors[3] for there in (before, here, after) if there is not None]
             crop = cut_crop(slot.frame.picture, complex(transform), complex(sum(centres) / len(centres)))
             cover = self._covers.get(number)
@@ -241,6 +248,7 @@ class LipTracker:
                 cover = follow_cover(cover or CoverState(), float(cover_log_odds(crop[None])[0]))
                 self._covers[number] = cover
             if cover.is_covered:
+                # The pixels are dropped too, so that no later part can read a hand as a mouth.
                 crop, reason = no_crop(), "occluded"
         if here.face is None:  # bridged: nothing was measured
             return LipSlot(slot.index, crop, reason == "ok", reason, number)
@@ -272,6 +280,7 @@ def slots_of(
     with LipTracker(finder=finder, skips=True) as tracker:
         for frame in frames:
             if last_s is not None:
+                # A pause before the last picture must not be taken for the time that it is shown.
                 step_s = min(max(frame.time_s - last_s, 0.001), 0.2)
             last_s = frame.time_s
             yield from tracker.push(frame)

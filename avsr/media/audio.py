@@ -41,6 +41,8 @@ def iter_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = No
         for frame in decode_audio(media, media.audio, damage):
             if not is_sane_sound(frame.layout.nb_channels, frame.sample_rate):
                 damage.report(start_s, f"{frame.layout.nb_channels} channels at {frame.sample_rate} Hz")
+                # A damaged packet can state an absurd layout in the middle of a good stream; the rest of the stream is
+                # usable.
                 continue
             mono = _mono(frame)
             is_first = resampler is None
@@ -61,6 +63,7 @@ def iter_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = No
                     silence = np.zeros(min(ahead, resampler.rate), np.float32)
                     yield from resampler.push(silence)
                     ahead -= len(silence)
+                # Overlapping sound would move all later words.
                 mono = mono[-ahead:] if ahead < 0 else mono
             if len(mono):
                 yield from resampler.push(mono)
@@ -102,6 +105,7 @@ class Resampler:
 
     def _arrays(self, frame: av.AudioFrame | None) -> Iterator[Samples]:
         assert self._resampler is not None
+        # At the end `frame` is None. Without that last call the 16 samples inside the resampler are lost.
         for resampled in self._resampler.resample(frame):
             if resampled.samples:
                 yield resampled.to_ndarray()[0]
@@ -113,11 +117,14 @@ def _mono(frame: av.AudioFrame) -> Samples:
     The resampler could mix down too, but its float mono is the mean of the channels times 1.414.
     """
     if frame.format.is_planar and frame.layout.nb_channels >= _UNSAFE_PLANES:
+        # Packed sound has one plane, which keeps PyAV away from the list of planes.
         (frame,) = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate).resample(frame)
     values: npt.NDArray[Any] = frame.to_ndarray()
+    # AAC decodes to planar floats, WAV to interleaved integers.
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
     if values.dtype == np.uint8:
+        # 8-bit sound is unsigned, with silence at 128.
         mono = (values.mean(axis=0, dtype=np.float32) - 128) / 128
     elif np.issubdtype(values.dtype, np.integer):
         mono = values.mean(axis=0, dtype=np.float32) / -float(np.iinfo(values.dtype).min)

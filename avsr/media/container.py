@@ -73,6 +73,7 @@ def open_media(path: str | PathLike[str]) -> Iterator[OpenMedia]:
     check_is_file(path)
     try:
         # Without "file:", ffmpeg would take a name such as "concat:..." for a protocol.
+        # Titles and other tags may be in any encoding; "replace" keeps them from stopping the file.
         container = av.open(f"file:{path.absolute()}", options=_OPTIONS, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(
@@ -87,6 +88,7 @@ def open_media(path: str | PathLike[str]) -> Iterator[OpenMedia]:
         if video is not None and (video.disposition & Disposition.attached_pic or not _has_size(video)):
             video = None
         _refuse_absurd(path, audio, video)
+        # Streams may start at different times: one shared origin keeps sound and lips as far apart as in the file.
         starts_s = [_container_start_s(stream) for stream in (audio, video) if stream is not None]
         yield OpenMedia(
             path=path,
@@ -100,6 +102,7 @@ def open_media(path: str | PathLike[str]) -> Iterator[OpenMedia]:
 def check_is_file(path: Path) -> None:
     """Raises MediaError if `path` is not a regular file, or is empty."""
     try:
+        # FFmpeg gives the same error for an empty file and for a broken one, and waits for ever on a pipe.
         if path.is_dir():
             raise MediaError(f"{path}: is a folder", expected="an audio or video file")
         if not path.exists():
@@ -150,6 +153,7 @@ def decode_video(media: OpenMedia, stream: VideoStream, damage: Damage) -> Itera
 def _decode(media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage) -> Iterator[object]:
     reached_s = 0.0
     packets = media.container.demux(stream)
+    # Packets are decoded one by one: one damaged packet then costs only its own pictures or sound.
     while True:
         try:
             packet = next(packets)
@@ -172,6 +176,7 @@ def _decode(media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage)
     start_s = _container_start_s(stream)
     if start_s is not None and stream.duration:
         end_s = start_s + stream.duration * float(stream.time_base or 0) - media.origin_s
+        # A damage that was reported already explains a missing end.
         if end_s - reached_s > _MAX_MISSING_END_S and not damage.count:
             damage.report(reached_s, f"it stops there, but the file states {end_s:.2f} s")
 
@@ -210,6 +215,7 @@ def _refuse_absurd(path: Path, audio: AudioStream | None, video: VideoStream | N
 
 
 def _container_start_s(stream: AudioStream | VideoStream) -> float | None:
+    # Bare elementary streams state no start.
     if stream.start_time is None or not stream.time_base:
         return None
     return stream.start_time * float(stream.time_base)

@@ -125,6 +125,7 @@ class Picture:
             return warped
         # Grey as cv2 computes it from RGB, with the weights of BT.601. For pictures of BT.601 the chroma cancels out.
         of_luma, of_blue, of_red, offset = (float(weight) for weight in np.array([0.299, 0.587, 0.114]) @ self._to_rgb)
+        # Most videos take this way: one table lookup and no warp of the chroma.
         if abs(of_blue) + abs(of_red) < 1e-3:
             table = np.clip(np.rint(of_luma * np.arange(256) + offset), 0, 255).astype(np.uint8)
             return np.asarray(cv2.LUT(warped, table), np.uint8)
@@ -139,6 +140,7 @@ class Picture:
     def _chroma_warp(self, to_picture: Matrix, side_px: int) -> Bytes:
         """The chroma of a square at half its size, [side_px / 2, side_px / 2, 2]. Outside of the picture it is grey."""
         half = to_picture.copy()
+        # Chroma has half the size of luma: the shift halves, and the scale stays, because the square is halved too.
         half[:, 2] /= 2
         warped = _warp(self._planes[1:], half, side_px // 2, border=(128, 128))
         if warped is None:

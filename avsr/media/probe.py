@@ -64,6 +64,8 @@ def probe(path: str | PathLike[str]) -> MediaInfo:
             raise MediaError(f"{media.path}: holds neither sound nor video", expected="an audio or video stream")
         return MediaInfo(
             path=media.path,
+            # The container's duration is in FFmpeg's global time base of microseconds, not in the time base of a
+            # stream.
             duration_s=None if media.container.duration is None else media.container.duration / av.time_base,
             audio=_audio_info(media),
             video=_video_info(media),
@@ -88,9 +90,11 @@ def _video_info(media: OpenMedia) -> VideoStreamInfo | None:
     codec = media.video.codec_context
     # Only a decoded picture has the rotation.
     first = next(decode_video(media, media.video, Damage(media.path, "the video", None)), None)
+    # A file without any decodable picture still has a description; whoever reads its pictures gets the error.
     turns = 0 if first is None else quarter_turns(first)
     aspect = sample_aspect(media.video)
     width, height = square_pixel_size(codec.width, codec.height, aspect)
+    # The size is stored for the picture before it is turned.
     if turns % 2:
         width, height = height, width
     return VideoStreamInfo(

@@ -19,6 +19,7 @@ MAX_SIDE_PX = 1920
 """Larger pictures are scaled down to this while they are decoded. Lip reading needs about 40 pixels of a face: at 1920
 a face that fills a fiftieth of the width still has them."""
 
+# The rate of the 40 ms slots, and of GRID.
 _FALLBACK_FPS = 25.0
 
 _PLANAR = {"yuv420p", "yuvj420p", "yuv420p10le"}
@@ -61,6 +62,7 @@ def iter_frames(path: str | PathLike[str], *, on_warning: WarningSink | None = N
         if media.video is None:
             raise MediaError(f"{media.path}: has no video", expected="a video stream")
         damage = Damage(media.path, "the video", on_warning)
+        # The rate only fills in missing times: real files vary it, and some state a rate that they do not have.
         step_s = 1.0 / average_fps(media.video)
         aspect = sample_aspect(media.video)
         last_s: float | None = None
@@ -92,6 +94,7 @@ def average_fps(stream: av.VideoStream) -> float:
 
 def quarter_turns(frame: av.VideoFrame) -> int:
     """How many turns by 90 degrees counter-clockwise bring the stored picture upright: 0 to 3."""
+    # PyAV gives the rotation in degrees counter-clockwise and does not apply it.
     return round(frame.rotation / 90) % 4
 
 
@@ -108,6 +111,7 @@ def square_pixel_size(width: int, height: int, sample_aspect_ratio: float) -> tu
 
 def sample_aspect(stream: av.VideoStream) -> float:
     """Width of a stored pixel over its height; 1 if it is unknown or absurd."""
+    # Decoders do not apply the aspect, and without it the faces of a 2:1 file are found in a third of the pictures.
     ratio = stream.sample_aspect_ratio
     value = float(ratio) if ratio else 1.0
     return value if 0.2 <= value <= 5.0 else 1.0
@@ -116,6 +120,7 @@ def sample_aspect(stream: av.VideoStream) -> float:
 def _upright(frame: av.VideoFrame, sample_aspect_ratio: float) -> Picture:
     """The decoded picture, turned upright and with square pixels."""
     width, height = square_pixel_size(frame.width, frame.height, sample_aspect_ratio)
+    # Bilinear scaling skips pixels of a picture that shrinks; area scaling averages them.
     shrinks = width < frame.width or height < frame.height
     interpolation = Interpolation.AREA if shrinks else Interpolation.BILINEAR
     turns = quarter_turns(frame)
@@ -144,5 +149,6 @@ def _upright(frame: av.VideoFrame, sample_aspect_ratio: float) -> Picture:
 
 def _plane(plane: av.video.plane.VideoPlane, width: int, height: int) -> npt.NDArray[np.uint8]:
     """The bytes [H, W] of a plane without copying them. The array keeps the plane alive."""
+    # Each row is padded to `line_size` bytes. PyAV's own grey array would take as long as decoding.
     rows = np.frombuffer(memoryview(plane), np.uint8)[: height * plane.line_size]
     return rows.reshape(height, plane.line_size)[:, :width]

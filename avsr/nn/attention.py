@@ -195,6 +195,7 @@ class RelativeAttention(Packable):
             raise ValueError(
                 f"attention context {context} cannot stream: expected a bounded left and no open right side"
             )
+        # All pieces may be the same tensor, because no state is ever written to.
         zeros_BKC = torch.zeros(batch_size, PIECE_FRAMES, 2 * self.width, device=device, dtype=dtype)
         whole, rest = divmod(context.left, PIECE_FRAMES)
         return AttentionState((zeros_BKC[:, :rest],) * (rest > 0) + (zeros_BKC,) * whole)
@@ -225,6 +226,7 @@ class RelativeAttention(Packable):
             keys_values_BSC = torch.cat((self.to_key(source_BTD), self.to_value(source_BTD)), dim=-1)
         next_state = None
         if state is not None:
+            # Keys and values, not inputs: otherwise each step would project the whole past again.
             next_state = state.after(keys_values_BSC)
             keys_values_BSC = torch.cat((*state.pieces_BKC, keys_values_BSC), dim=1)
         S = keys_values_BSC.shape[1]
@@ -295,6 +297,7 @@ class RelativeAttention(Packable):
         by_head: whether these are the queries of one head of one item.
         columns: the global tokens, with the plain queries of this block.
         """
+        # For the many scores of one head oneDNN's product is twice as fast as torch's batched one.
         multiply = product if by_head and self._packed else _products
         n, w, S = len(content_nwE), content_nwE.shape[1], seen.keys_nSE.shape[1]
         if by_head and S > LONGEST_ROW:
@@ -307,6 +310,7 @@ class RelativeAttention(Packable):
             distance_nwR = distance_nwR.flatten(1)[:, w - 1 : w - 1 + w * (R - 1)].unflatten(1, (w, R - 1))[..., :S]
         scores_nwS = multiply(content_nwE, seen.keys_nSE.transpose(1, 2), distance_nwR)
         if seen.allowed is not None:
+            # Heads vary slowest in n, so one mask of the items serves every head.
             items = max(1, n // self.heads)
             scores_nwS = scores_nwS.unflatten(0, (-1, items)).masked_fill(~seen.allowed, MASKED_SCORE).flatten(0, 1)
         values_nSE = seen.values_nSE

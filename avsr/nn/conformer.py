@@ -146,6 +146,7 @@ class Conformer(nn.Module):
         states = []
         for block in self.blocks:
             assert isinstance(block, ConformerBlock)
+            # Only the end of a chunk bounds what such a convolution reads of the future.
             if block.convolution.look_ahead and context.chunk is None:
                 raise ValueError("a convolution that looks ahead cannot stream: expected chunked attention around it")
             states.append(block.initial_state(batch_size, context, device, dtype))
@@ -172,6 +173,7 @@ class Conformer(nn.Module):
         valid_BT = padding_mask(lengths, x_BTD.shape[1])
         if present_BT is not None:
             valid_BT = present_BT if valid_BT is None else valid_BT & present_BT
+        # One sight for all blocks: masks and distances are the same in each.
         sight = Sight(context, x_BTD.shape[1], valid_BT, None if state is None else state.history)
         next_states = []
         for index, block in enumerate(self.blocks):

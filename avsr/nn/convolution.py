@@ -48,6 +48,7 @@ class ConvolutionModule(Packable):
     ) -> None:
         super().__init__()
         if look_ahead is None:
+            # An even kernel has no middle frame.
             if kernel % 2 == 0 and context != "causal":
                 raise ValueError(f"convolution kernel: got {kernel}, expected an odd number when symmetric")
             look_ahead = 0 if context == "causal" else (kernel - 1) // 2
@@ -72,6 +73,7 @@ class ConvolutionModule(Packable):
         """As `Packable.pack`. A batch norm becomes part of the depthwise convolution."""
         weight_DK, bias_D = self.depthwise.weight[:, 0], self.depthwise.bias
         with torch.no_grad():
+            # In evaluation a batch norm is a fixed scale and shift, so the convolution can do both.
             if isinstance(self.norm, nn.BatchNorm1d):
                 assert self.norm.running_mean is not None and self.norm.running_var is not None
                 scale_D = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
@@ -100,6 +102,7 @@ class ConvolutionModule(Packable):
         Raises ValueError for a state without chunks if the module looks ahead.
         """
         gated_BTD = F.glu(self.expand(x_BTD), dim=-1)
+        # The convolution would carry padding into real frames, and the result would depend on the batch.
         if valid_BT is not None:
             gated_BTD = gated_BTD.masked_fill(~valid_BT[..., None], 0.0)
         next_state = None
@@ -118,7 +121,7 @@ class ConvolutionModule(Packable):
             gated_BTD = F.pad(gated_BTD, (0, 0, missing, -T % chunk)).unfold(1, before + chunk, chunk)
             gated_BTD = F.pad(gated_BTD.flatten(0, 1).transpose(1, 2), (0, 0, 0, after))
             before = after = 0
-        elif state is not None:
+        elif state is not None:  # the past is in front already, and only a causal module comes here
             before = after = 0
         mixed_BTD = self._mix(gated_BTD, before, after)
         return self.project(mixed_BTD.reshape(B, -1, D)[:, :T]), next_state

@@ -47,6 +47,7 @@ def visible(context: AttentionContext, query_T: Tensor, key_S: Tensor) -> Tensor
     query, key = query_T[..., :, None], key_S[..., None, :]
     if context.style == "chunked":
         chunk = context.right + 1
+        # Rounded towards minus infinity: frames of a stream's past have negative numbers.
         behind = torch.div(query, chunk, rounding_mode="floor") - torch.div(key, chunk, rounding_mode="floor")
         seen = behind >= 0
         return seen & (behind <= context.left // chunk) if context.left >= 0 else seen
@@ -118,6 +119,7 @@ class Sight:
         self.context, self.valid_BS, self._position_B = context, valid_BT, None
         if history is not None:
             past = history.valid_BK.shape[1]
+            # Caches of another length would shift every distance without any error.
             if past != context.left or not context.streamable:
                 raise ValueError(f"attention state: got {past} frames of past, which is not what {context} needs")
             if valid_BT is None:
@@ -162,11 +164,13 @@ class Sight:
             at_first, at_last = S - T + first, S - T + last
             start = 0 if back is None else max(0, at_first - back)
             stop = S if ahead is None else min(S, at_last + 1 + ahead)
+            # The last query is furthest from the first key: its distance is the newest row that the block needs.
             top = self.newest - (at_last - start)
             rows = slice(top, top + last - first + stop - start)
             queries, keys = slice(first, last + 1), slice(start, stop)
             if first not in self._masks:
                 mask = self._mask(queries, keys)
+                # The mask of a limited context grows with the length only, so it is always kept.
                 if mask is not None and S * T > MAX_KEPT_MASK and (back is None or ahead is None):
                     yield Block(queries, keys, rows, mask)
                     continue

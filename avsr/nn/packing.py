@@ -53,6 +53,7 @@ class PackedWeight:
 
     def __call__(self, x: Tensor, activation: Activation = "none") -> Tensor:
         """float32 [..., D_in] -> float32 [..., D_out]. Raises RuntimeError if a gradient is expected."""
+        # oneDNN's operators have no backward pass here: without this, training would go on and learn nothing.
         if x.requires_grad and torch.is_grad_enabled():
             raise RuntimeError("packed for inference: no gradients; call unpack() on the network first")
         if self.dtype == torch.float32:
@@ -89,6 +90,7 @@ class PackedRows:
 
     def to_dense(self) -> Tensor:
         """The weight [D_out, D_in] of this layer."""
+        # A clone, because a slice would keep the weight of all layers in memory.
         return self.whole.to_dense()[self.rows].clone()
 
 
@@ -112,6 +114,7 @@ class PackedDepthwise:
 
     def __call__(self, x_BTD: Tensor, padding: int, activation: Activation) -> Tensor:
         """[B, T, D] -> [B, T + 2 padding - K + 1, D]. padding: zeros on either side of the frames."""
+        # A step of a stream has few frames. A call of oneDNN takes six times as long for them as plain products.
         if x_BTD.shape[0] * x_BTD.shape[1] <= MAX_FEW_FRAMES and not padding:
             windows_BTKD = x_BTD.unfold(1, len(self._weight_KD), 1).transpose(2, 3)
             y_BTD = torch.linalg.vecdot(windows_BTKD, self._weight_KD, dim=2)
@@ -161,7 +164,9 @@ class Linear(nn.Linear, Packable):
     def _give_up_weight(self, packed: PackedWeight | PackedRows) -> None:
         """Use `packed` from now on and free the weight."""
         self.packed = packed
+        # A frozen layer must come back frozen.
         self._trained = self.weight.requires_grad
+        # Both forms of the weight at once would double the memory of a large model.
         del self.weight
         self.register_parameter("weight", None)
 
@@ -173,6 +178,7 @@ class Linear(nn.Linear, Packable):
             self.packed = None
 
     def __call__(self, x: Tensor, activation: Activation = "none") -> Tensor:
+        # A step of a stream calls hundreds of such layers, so the call of a module shows. Hooks need that call.
         if self.packed is not None and not self._forward_hooks and not self._forward_pre_hooks:
             return self.packed(x, activation)  # saves the cost of calling a module
         return super().__call__(x, activation)

@@ -36,6 +36,7 @@ class AttentionContext:
         if self.style == "chunked":
             if self.right < 0:
                 raise ValueError("chunked attention: got right -1, expected 0 or more (the chunk is right + 1 frames)")
+            # Visible chunks are counted whole: with any other number a frame would see less than `left` says.
             if self.left > 0 and self.left % (self.right + 1):
                 raise ValueError(f"chunked attention: got left {self.left}, expected a multiple of {self.right + 1}")
         elif self.style == "local":
@@ -81,6 +82,7 @@ class AttentionContext:
         """The same context in time for frames that are `times` shorter."""
         left, right = (side if side < 0 else side * times for side in (self.left, self.right))
         if self.style == "chunked":
+            # The chunk has to become `times` as many frames, and it is one frame longer than `right`.
             right = (self.right + 1) * times - 1
         return replace(self, left=left, right=right, global_spacing=self.global_spacing * times)
 
@@ -116,6 +118,7 @@ class ConformerShape:
         for name in ("width", "layers", "heads", "expansion", "kernel"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+        # Even, because sines and cosines of the positions take turns.
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width: got {self.width}, expected an even multiple of the {self.heads} heads")
         if self.conv_look_ahead is None and self.conv_context != "causal" and self.kernel % 2 == 0:

@@ -126,6 +126,7 @@ class Subsampling(Packable):
             x_BCTF = _masked(x_BCTF, lengths)
             before = self.padding if state is None else state.past[index].shape[2]
             if state is not None:
+                # With stride 2 and a kernel of 3, the next window reads one frame of this chunk again.
                 past.append(x_BCTF[:, :, -1:].clone())
             x_BCTF = self._padded(x_BCTF, before, None if state is None else state.past[index])
             x_BCTF = F.relu(stage(x_BCTF)) if self._packed is None else self._packed.stages[index](x_BCTF)
@@ -189,6 +190,7 @@ class _PackedSubsampling:
             else:
                 assert isinstance(stage, nn.Sequential)
                 self.stages.append(_DepthwiseStage(stage, dtype))
+        # The packed stages leave channels last, so the columns of the projection get that order too.
         weight_DCF = module.project.weight.unflatten(1, (module.channels, -1))
         self.project = PackedWeight(weight_DCF.transpose(1, 2).flatten(1), module.project.bias, dtype)
 

@@ -142,7 +142,9 @@ def draw_effects(effects: Sequence[Effect], draw: Draw, impulse_responses: Seque
     """
     records: list[Record] = []
     for index, effect in enumerate(effects):
+        # The index too, because an effect may be named twice and should then be drawn twice.
         purpose = (effect.name, index)
+        # Shares and values are whole steps: draws are whole numbers, which are the same on every machine.
         if draw(_STEPS, *purpose, "share") >= effect.share * _STEPS:
             continue
         record: Record = {"effect": effect.name}
@@ -176,6 +178,7 @@ def apply_effects(
     pcm = np.rint(samples.astype(np.float64) * FULL_SCALE)
     for record in records:
         try:
+            # Back to whole numbers after each effect: the next filter is exact for whole numbers only.
             pcm = np.rint(_apply(pcm, record, impulse_response))
         except (KeyError, TypeError) as error:
             raise DataError("an effect is incomplete", got=record, expected=f"also {error}") from error
@@ -196,10 +199,12 @@ def _apply(pcm: Pcm, record: Record, impulse_response: Callable[[str], NDArray[n
         case "microphone":
             return apply_filter(pcm, microphone_filter(record["value"], record["seed"]))
         case "highpass":
+            # What the low-pass takes away from the whole: one design serves both limits, without a shift in time.
             return pcm - apply_filter(pcm, lowpass_filter(round(record["value"])))
         case "lowpass":
             return apply_filter(pcm, lowpass_filter(round(record["value"])))
         case "clip":
+            # A whole number, so that clipped samples stay on the 16-bit grid.
             limit = math.floor(float(np.abs(pcm).max(initial=0.0)) * linear(-record["value"]))
             return np.clip(pcm, -limit, limit)
         case "mulaw" | "alaw" as law:
@@ -238,6 +243,7 @@ def room_filter(reverberation_s: float, room: int) -> Filter:
     stream = hashlib.shake_128(f"room/{reverberation_s}/{room}".encode()).digest(36)
     draws = [int.from_bytes(stream[4 * i : 4 * i + 4], "big") / 2**32 for i in range(9)]
     size_m = [round(low + (high - low) * draws[i], 2) for i, (low, high) in enumerate(_ROOM_SIZES_M)]
+    # Both stay half a metre away from the walls.
     talker_m, microphone_m = ([round(0.5 + (size_m[i] - 1) * draws[k + i], 2) for i in range(3)] for k in (3, 6))
     try:
         absorption, order = pyroomacoustics.inverse_sabine(reverberation_s, size_m)
@@ -260,9 +266,11 @@ def room_filter(reverberation_s: float, room: int) -> Filter:
 
 def telephone(pcm: Pcm, law: Literal["mulaw", "alaw"]) -> Pcm:
     """Samples after a G.711 telephone line: 8 kHz, limited to 3.4 kHz, coded in 8 bits."""
+    # Every second sample may be dropped once nothing above 4 kHz is left.
     narrow = apply_filter(pcm, lowpass_filter(3400))[::2]
     coded = _g711(law)[np.clip(np.rint(narrow), -32_768, 32_767).astype(np.int64) + 32_768]
     wide = np.zeros(len(pcm))
+    # Zeros between the samples halve the level; the factor 2 makes up for it.
     wide[::2] = 2 * coded
     return apply_filter(wide, lowpass_filter(3700))
 
@@ -296,6 +304,7 @@ def lose_packets(pcm: Pcm, share: float, seed: int) -> Pcm:
     count = -(-len(pcm) // PACKET_SAMPLES)
     stream = hashlib.shake_128(f"loss/{seed}".encode()).digest(4 * count)
     chances = np.frombuffer(stream, ">u4").tolist()
+    # Runs of two on average leave with probability 1/2; `fail` follows from the expected share.
     recover, fail = 0.5, 0.5 * share / (1 - share)
     lost, is_lost = np.zeros(count, bool), False
     for packet, chance in enumerate(chances):
@@ -309,6 +318,7 @@ def change_pitch(pcm: Pcm, semitones: float) -> Pcm:
 
     The speech is played at another speed and then stretched to its old length.
     """
+    # A whole ratio, because positions in floats would differ in their last bits.
     thousandths = round(1000 * 2 ** (semitones / 12))
     count = (len(pcm) - 1) * 1000 // thousandths
     if count < 4 * _WINDOW or thousandths == 1000:  # too short to stretch, or no change

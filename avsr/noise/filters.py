@@ -43,7 +43,9 @@ class Filter:
     """Samples by which the filter delays its input; `apply_filter` removes this delay."""
 
     def __init__(self, taps: NDArray[np.float64], delay: int = 0) -> None:
+        # `fsum` is exact, whatever the order of the terms.
         norm = math.sqrt(math.fsum(np.square(taps).tolist()))
+        # A power of two scales without rounding.
         exponent = _FILTER_BITS - math.frexp(norm)[1]
         self.integers = np.rint(taps * 2.0**exponent)
         self.factor = 2.0**-exponent
@@ -72,6 +74,7 @@ def apply_filter(pcm: NDArray[np.float64], filter_: Filter) -> NDArray[np.float6
         spectrum = scipy.fft.rfft(piece, size)
         spectrum *= filter_.spectrum(size)
         filtered = scipy.fft.irfft(spectrum, size)[: len(piece) + num_taps - 1]
+        # Rounded before the blocks are added: only single blocks are short enough for an error below 0.1.
         out[first : first + len(filtered)] += np.rint(filtered)
     return out[filter_.delay : filter_.delay + len(pcm)] * filter_.factor
 
@@ -110,6 +113,7 @@ def coloured_noise(count: int, colour: NoiseColour, seed: int) -> NDArray[np.flo
     """
     taps = _COLOUR_TAPS if colour != "white" else 1
     total = count + taps - 1
+    # A hash and no generator of numpy, so that no release of a library changes the noise.
     stream = np.frombuffer(hashlib.shake_128(str(seed).encode()).digest(8 * total), np.uint8)
     white = stream.reshape(total, 8).sum(axis=1, dtype=np.float64) - 8 * 255 / 2
     if colour == "white":

@@ -87,6 +87,7 @@ def _musan(path: Path) -> Label:
 
 
 def _demand(path: Path) -> Label:
+    # The 16 channels record the same noise at the same time.
     if re.fullmatch(r"ch01", path.stem) and re.fullmatch(r"[A-Z]+(_\d+k)?", path.parent.name):
         return "environment", "test"
     return None
@@ -120,5 +121,6 @@ LAYOUTS: dict[str, Callable[[Path], Label]] = {
 
 
 def _hashed_part(recording: str) -> Part:
+    # By the name alone, so that a recording stays in its part when a collection grows.
     tenth = int.from_bytes(hashlib.sha256(recording.encode()).digest()[:8], "big") % 10
     return "test" if tenth == 9 else "valid" if tenth == 8 else "train"

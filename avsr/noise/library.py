@@ -105,6 +105,7 @@ class NoiseLibrary:
             raise DataError(f"{name}: no such noise", remedy="name the folders and voices that the plan was made with")
         self._cache[name] = samples
         self._cached_bytes += samples.nbytes
+        # The newest one stays even if it alone is larger: the caller is about to use it.
         while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return samples
@@ -194,6 +195,7 @@ class NoiseBank:
 
         Coloured noise replaces a kind without recordings.
         """
+        # One draw for all attempts: silent stretches must not shift the shares of the kinds.
         choice = random.random()
         for _ in range(10):  # a stretch of a recording may be silent; then another is drawn
             if choice < 0.45 and self.environment:
@@ -203,6 +205,7 @@ class NoiseBank:
                 noise = np.zeros(count, np.float32)
                 for _ in range(random.integers(2, 9)):
                     voice = _loop(self.voices[random.integers(len(self.voices))], count, random)
+                    # Equal levels, so that babble is not one loud voice.
                     noise += voice / max(float(voice.std()), 1e-6)
                 kind = "babble"
             else:

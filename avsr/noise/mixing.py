@@ -182,12 +182,14 @@ def fitting_scale_db(mixed_pcm: NDArray[np.float64]) -> float:
     if peak <= PEAK_LIMIT:
         return 0.0
     excess_db = _DECIMAL.multiply(20, _DECIMAL.log10(_DECIMAL.divide(decimal.Decimal(peak), 32767)))
+    # Rounded up, so that the peak certainly fits.
     return -float(excess_db.quantize(_SCALE_STEP_DB, rounding=decimal.ROUND_CEILING))
 
 
 @functools.lru_cache(maxsize=4096)
 def linear(gain_db: float) -> float:
     """The factor of a gain in dB, the same to the last bit on every machine."""
+    # `str` gives the decimal digits that a plan has, without the tail of the binary form.
     return float(_DECIMAL.power(10, _DECIMAL.divide(decimal.Decimal(str(gain_db)), 20)))
 
 
@@ -205,6 +207,7 @@ def _power(pcm: NDArray[np.float64], name: str, level: Level) -> Fraction:
         if name == "noise":
             raise DataError("noise is digital silence", remedy="leave this noise out")
         raise DataError(f"the level of digital silence is undefined ({name})", remedy="leave this signal out")
+    # The peak gets all 20 bits, so that faint sound is measured as exactly as loud sound.
     exponent = max(math.frexp(peak)[1] - _BITS, -1000)
     integers = np.rint(pcm * 2.0**-exponent)
     whole = len(integers) // FRAME_SAMPLES * FRAME_SAMPLES
@@ -214,6 +217,7 @@ def _power(pcm: NDArray[np.float64], name: str, level: Level) -> Fraction:
     if level == "active":
         active = energies >= energies.max() * _ACTIVE_POWER
         energies, counts = energies[active], counts[active]
+    # Python's integers have no upper bound, however long the recording is.
     energy = sum(energies.tolist())
     return Fraction(energy, int(counts.sum())) * Fraction(4) ** exponent
 

@@ -77,7 +77,7 @@ def plan_noise(
         raise DataError(f"{manifest}: no utterance of split {split!r}", remedy="check the split")
     chosen = find_protocol(protocol)
     if snrs_db is not None:
-        levels_db = (None if snr_db is None else float(snr_db) for snr_db in snrs_db)
+        levels_db = (None if snr_db is None else float(snr_db) for snr_db in snrs_db)  # 0 and 0.0 draw the same
         chosen = dataclasses.replace(chosen, snrs_db=tuple(dict.fromkeys(levels_db)))
     if noises is not None:
         chosen = dataclasses.replace(chosen, noises=tuple(dict.fromkeys(noises)))
@@ -166,6 +166,7 @@ def _plan_utterance(
         records = tuple(draw_effects(effects, draw, library.names("rir")))
         for record in records:
             if record["effect"] == "reverb":
+                # The name alone would not show that the folder has another recording under it by now.
                 record["rir_sha256"] = library.sha256(record["rir"])
                 names[record["rir_sha256"]] = record["rir"]
         voice, voice_scale_db = change_voice(speech, records, library.samples)
@@ -173,6 +174,7 @@ def _plan_utterance(
         if None in protocol.snrs_db and (seed == seeds[0] or effects):  # without effects clean speech has no draws
             lines.append(plan_line(mix(voice, voice, None), "clean", None, ()))
         for noise in protocol.noises:
+            # The SNR is no part of the draw, so that an utterance has the same noise at each level.
             draw = _Draw(protocol.name, seed, utterance.id, noise)
             parts, used = _draw_noise(noise, protocol, library, utterance, len(voice), draw)
             names |= used
@@ -252,6 +254,7 @@ def _draw_noise(
             recording = library.samples(name)
             if len(recording) < _SHORTEST_PIECE_SAMPLES:
                 continue
+        # A voice that is drawn twice would be one louder voice.
         if name in parts or not recording.any():
             continue
         if not protocol.loop and len(recording) < count:
@@ -261,6 +264,7 @@ def _draw_noise(
                 expected=f"at least {count}",
                 remedy="give a longer recording, or use a protocol that loops",
             )
+        # A recording that is long enough is not looped, because a loop has a seam.
         spare = len(recording) - count
         bound = 1 if protocol.offset == "start" else spare + 1 if spare >= 0 else len(recording)
         if (
@@ -269,8 +273,10 @@ def _draw_noise(
             bound = len(recording)
         offset = draw(bound, "offset", attempt)
         stretch = loop_recording(recording, offset, count)
+        # A quiet stretch would be turned up until its own noise floor is the noise.
         if not stretch.any() or (protocol.offset == "random" and rms_db(stretch) < rms_db(recording) - _QUIET_DB):
             continue
+        # Every voice gets the same level, so that babble is not one loud voice.
         gain_db = round(_VOICE_DB - rms_db(recording, "active"), 3) if is_babble else 0.0
         parts[name] = NoisePart(library.sha256(name), offset, gain_db)
         used[library.sha256(name)] = name

@@ -87,6 +87,7 @@ class Renderer:
         return loop_recording(self._planned(part.noise_sha256), part.offset, count)
 
     def _impulse_response(self, line: PlanLine) -> Callable[[str], Pcm]:
+        # By hash and not by name: a folder may hold another recording under this name by now.
         hashes = {record["rir"]: record["rir_sha256"] for record in line.effects if record["effect"] == "reverb"}
         return lambda name: self._planned(hashes[name])
 
@@ -133,6 +134,7 @@ def render_plan(
     if other_manifest is not None:
         logger.warning("%s: has changed: got %s; each mixture is checked by its hash", plan.manifest, other_manifest)
     remove_partial(out)  # temporary files have random names, so a killed run's are never overwritten
+    # Blocks, because neighbouring lines use the same recordings, which each process keeps in memory.
     blocks = [plan.lines[i : i + _LINES_AT_A_TIME] for i in range(0, len(plan.lines), _LINES_AT_A_TIME)]
     done = 0
     for count in map_in_order(functools.partial(_open_renderer, plan, out), blocks, workers):
@@ -141,6 +143,7 @@ def render_plan(
             on_progress(done, len(plan.lines))
     root = Path(plan.manifest).parent
     manifests = []
+    # `groupby` joins neighbours only.
     by_folder = sorted(plan.lines, key=lambda line: str(_folder(line)))
     for folder, lines in itertools.groupby(by_folder, key=_folder):
         rows = []
@@ -150,6 +153,7 @@ def render_plan(
             rows.append(dataclasses.replace(utterance, audio=f"audio/{utterance.id}.wav", video=video))
         manifests.append(out / folder / "manifest.jsonl")
         write_manifest(manifests[-1], sorted(rows, key=lambda row: row.id))
+    # The manifests and the plan come last: where they are, all sound is there.
     write_plan(out / "plan.jsonl", plan)
     return manifests
 
@@ -165,6 +169,7 @@ def _open_renderer(plan: NoisePlan, out: Path) -> Callable[[tuple[PlanLine, ...]
 def _render(renderer: Renderer, out: Path, lines: tuple[PlanLine, ...]) -> int:
     for line in lines:
         path = out / _folder(line) / "audio" / f"{line.utterance}.wav"
+        # The hash decides, because a file of another plan may lie at the same place.
         if not _is_rendered(path, line):
             write_wav(path, renderer.render(line).samples)
     return len(lines)

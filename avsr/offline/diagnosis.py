@@ -254,6 +254,7 @@ class _SoundReader:
             else:
                 self._held = np.concatenate((self._held, block))
         samples, self._held = self._held[:SLOT_SAMPLES], self._held[SLOT_SAMPLES:]
+        # The silence that fills up the last slot is no quiet sound.
         if len(samples):
             self._powers.append(float(np.square(samples, dtype=np.float64).mean()))
             self._num_clipped += int((np.abs(samples) >= 0.999).sum())
@@ -307,6 +308,7 @@ def _offset_and_speaking(
     if not faces or not num_loud:
         return None, None
     offset = estimate_offset(_best_lag_evidence(evidence))
+    # An unsure offset could move the sound away from its lips.
     lag = round(offset.ms / SLOT_MS) if offset.confidence >= SURE else 0
 
     def lagged(slot: int) -> SlotEvidence | None:
@@ -376,6 +378,7 @@ def _advise(
     if timing is not None and timing.jitter_ms > _JITTER_MS:
         yield "warn", f"pictures come irregularly (by {timing.jitter_ms:.0f} ms): film at a constant rate if you can"
     if not faces:
+        # Without sound and lips there is nothing to recognise from; with sound the lips are only missed.
         yield "bad" if info.audio is None else "warn", "no face in the picture: lips cannot help"
         return
     yield from _advise_faces(faces)
@@ -394,6 +397,7 @@ def _advise_sound(sound: SoundQuality) -> Advice:
         yield "warn", f"the sound is faint ({sound.level_db:.0f} dB of full scale): record it louder"
     if sound.clipped > _CLIPPED:
         yield "warn", f"{sound.clipped:.1%} of the sound is clipped: record it at a lower level"
+    # A silent file has its own advice already.
     if sound.snr_db is not None and sound.level_db >= -60 and sound.snr_db < _NOISY_DB:
         yield "warn", f"noisy, or never a pause: quiet moments are only {sound.snr_db:.0f} dB below loud ones"
 
@@ -417,6 +421,7 @@ def _advise_faces(faces: tuple[FaceReport, ...]) -> Advice:
                 f"the mouth of face {quality.id} is covered {quality.covered:.0%} of the time: keep hands, cups and "
                 "microphones away from it",
             )
+    # The speaker may have several ids over a film, so the faces count together.
     readable = sum(face.quality.coverage for face in faces)
     if readable < _RARELY:
         yield "warn", f"lips can be read for only {readable:.0%} of the time"

@@ -99,6 +99,7 @@ def _from_file(path: str, name: str) -> Source:
     try:
         info = probe(path)
     except MediaError as error:
+        # The user knows the open file by its name, and not the temporary copy.
         raise error if name == path else MediaError(str(error).replace(path, name)) from None
     return Source(
         name,

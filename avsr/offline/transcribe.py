@@ -80,6 +80,7 @@ def transcribe(
                 record.add(window)
                 if on_progress is not None:
                     on_progress(min(record.end_s, recording.duration_s or record.end_s))
+        # Only the whole recording shows that a face never came.
         _check_face(record, recording, face, use)
         words = joiner.words()
         warnings += _warnings(model.card, record, use, words)
@@ -97,6 +98,7 @@ class _Use(NamedTuple):
 def _what_to_use(card: Card, recording: Source, modality: ModalityChoice) -> _Use:
     """Raises MediaError or ModelError if the recording and the model do not fit the modality."""
     name = recording.name
+    # A modality that the user named must be possible; "auto" takes whatever the recording has.
     if modality != "auto":
         card.require(modality)
     if not recording.has_sound and modality in ("a", "av"):
@@ -164,6 +166,7 @@ class _WordJoiner:
             start_s, end_s = word.start_s + first_s, word.end_s + first_s
             frames = reach[int(word.start_s / FRAME_S) : max(1, int(np.ceil(word.end_s / FRAME_S)))]
             # Some models invent words for silence; those are dropped.
+            # Both windows see a word in their common margin; its beginning lies in the core of one of them only.
             in_core = window.keep[0] <= start_s / FRAME_S < window.keep[1]
             if in_core and frames.any():
                 self._words.append(word._replace(start_s=start_s, end_s=end_s))
@@ -178,11 +181,13 @@ def window_log_probs(engine: FrameEngine[Any, Any], search: FrameSearch[Any], wi
     Frames that have neither sound nor lips within reach are certain to hold nothing.
     """
     (log_probs_TV,) = engine.log_probs(*_encode(engine, window))
+    # Windows are cut in frames of 80 ms, whatever the frames of the model are.
     per_frame = FRAME_MS // engine.frame_ms
     absent_T = np.repeat(~_within_reach(window), per_frame)
     # Causal subsampling may give one frame more than there are; it is like the one before.
     absent_T = np.concatenate((absent_T, absent_T[-1:]))[: len(log_probs_TV)]
     if absent_T.any():
+        # Models make words out of digital silence: from zeros `grid-tiny` gave "bin by".
         log_probs_TV = search.silence(log_probs_TV, absent_T)
     start, end = ((frame - window.first) * per_frame for frame in window.keep)
     if len(log_probs_TV) - end <= 1:  # the recording ends here, and the frame too many belongs to this window
@@ -200,6 +205,7 @@ def _encode(engine: Engine[Any, Any], window: Window) -> tuple[Any, Any]:
     audio = lips = None
     if window.samples is not None and (audible or not has_lips):
         audio = engine.encode_audio([window.samples])
+    # Absent lips are given only if nothing else is, because an engine needs one side at least.
     if window.crops is not None and window.present is not None and (has_lips or audio is None):
         lips = engine.encode_lips([window.crops], [window.present], audio)
     return audio, lips
@@ -259,6 +265,7 @@ class _Record:
         return [face for face in slots if face is not None]
 
     def audible_between(self, start_s: float, end_s: float) -> bool:
+        # Rounding of times must not add a neighbouring frame.
         first, end = int(start_s / FRAME_S + 1e-6), int(np.ceil(end_s / FRAME_S - 1e-6))
         return any(self.audible[first:end])
 
@@ -325,7 +332,9 @@ def _transcript(
     words: Iterable[Spoken],
     warnings: Sequence[str],
 ) -> Transcript:
+    # Some containers state no duration.
     duration_s = recording.duration_s or record.end_s
+    # The transcript states the real modality: sound may be silent, and a picture may show no face.
     used: Modality = ("av" if record.is_audible else "v") if record.num_lips else "a"
     summary = None
     if use.picture and recording.fps is not None:

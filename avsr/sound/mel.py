@@ -61,6 +61,7 @@ class LogMel(nn.Module):
     def __init__(self, config: MelConfig) -> None:
         super().__init__()
         self.config = config
+        # The filters and the window follow from the configuration, so checkpoints do not hold them.
         self.register_buffer("filters_MF", slaney_filters(config.n_mels), persistent=False)
         self.register_buffer(
             "window", torch.hann_window(WINDOW_SAMPLES, periodic=False, dtype=torch.float64), persistent=False
@@ -82,6 +83,7 @@ class LogMel(nn.Module):
             count_B11 = lengths.clamp(min=1)[:, None, None]
             mean_BM1 = (mel_BMT * valid_B1T).sum(-1, keepdim=True) / count_B11
             centred_BMT = (mel_BMT - mean_BM1) * valid_B1T
+            # The unbiased variance, and 1e-5 beside the deviation: the published models were trained with both.
             variance_BM1 = centred_BMT.square().sum(-1, keepdim=True) / (count_B11 - 1).clamp(min=1)
             mel_BMT = centred_BMT / (variance_BM1.sqrt() + 1e-5)
         return mel_BMT.masked_fill(~valid_B1T, 0.0), lengths
@@ -113,6 +115,7 @@ class LogMel(nn.Module):
         missing = stop - max(0, start - 1) - inside_BS.shape[1]
         inside_BS = F.pad(inside_BS, (max(0, 1 - start), missing))
         emphasised_BS = inside_BS[:, 1:] - PREEMPHASIS * inside_BS[:, :-1]
+        # The first sample after the end would be the pre-emphasis of the last one, and no silence.
         is_real_BS = torch.arange(start, stop, device=samples_BS.device) < sample_counts[:, None]
         power_BFT = torchaudio.functional.spectrogram(
             emphasised_BS * is_real_BS,
@@ -125,4 +128,5 @@ class LogMel(nn.Module):
             normalized=False,
             center=False,
         )
+        # Rounded at the end, which hides the last bits in which Fourier transforms of different machines differ.
         return (self.filters_MF @ power_BFT + LOG_GUARD).log().float()

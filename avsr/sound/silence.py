@@ -12,6 +12,7 @@ SILENCE_PEAK = 1e-4
 """-80 dB of full scale, 3 steps of 16 bit. Even speech that peaks at ten times this drowns in the guard of the log-mel,
 the small number that is added before the logarithm."""
 
+# Half a second, rounded down to whole frames.
 REACH_FRAMES = 6
 """How far a word may be from its sound, in frames of 80 ms."""
 

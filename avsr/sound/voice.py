@@ -93,6 +93,7 @@ class VoiceNetwork(NamedTuple):
         cell_D = _sigmoid(gate_forget_D) * state.cell_D + _sigmoid(gate_in_D) * np.tanh(new_D)
         hidden_D = _sigmoid(gate_out_D) * np.tanh(cell_D)
         probability = float(_sigmoid(np.maximum(hidden_D, 0) @ self.out_D + self.out_bias))
+        # A copy, because a view would keep the caller's whole array in memory.
         return probability, VoiceState(window_S[-CONTEXT_SAMPLES:].copy(), hidden_D, cell_D)
 
 
@@ -121,6 +122,7 @@ def voice_network() -> VoiceNetwork:
 
     def convolution(name: str, stride: int) -> Convolution:
         weight_DCK = weights[f"{name}.weight"]
+        # Taps by channels, so that a window of consecutive frames in memory is one row of a product.
         by_tap = np.ascontiguousarray(weight_DCK.transpose(0, 2, 1)).reshape(len(weight_DCK), -1)
         return Convolution(by_tap, weights[f"{name}.bias"], stride)
 

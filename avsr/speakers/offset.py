@@ -51,6 +51,7 @@ def lag_evidence(
         at_random = float(lips_TD.sum(0) / present_T.sum() @ sound_TD.mean(0, dtype=np.float64))
     evidence = []
     for lag in range(-MAX_OFFSET_SLOTS, MAX_OFFSET_SLOTS + 1):
+        # A stretch shorter than the lag has nothing to compare.
         count = max(0, slots - abs(lag))
         lips = slice(max(0, -lag), max(0, -lag) + count)
         sound = slice(max(0, lag), max(0, lag) + count)
@@ -65,13 +66,16 @@ def estimate_offset(evidence: NDArray[np.float64]) -> Offset:
     The confidence follows from the height of the peak, in deviations of the lags away from it. Unlike nats, the height
     does not depend on how much the speech is like the speech that the network was trained on.
     """
+    # Without any lips all lags are zero, and the peak would be wherever `argmax` looks first.
     if not evidence.any():
         return Offset(0.0, 0.0)
+    # The parabola needs a neighbour on either side of the peak.
     peak = int(np.clip(evidence.argmax(), 1, len(evidence) - 2))
     before, at, after = evidence[peak - 1 : peak + 2]
     curvature = before - 2 * at + after
     fraction = float(np.clip((before - after) / (2 * curvature), -0.5, 0.5)) if curvature < 0 else 0.0
     away = evidence[np.abs(np.arange(len(evidence)) - peak) > _PEAK_SLOTS]
     height = (at - away.mean()) / max(float(away.std()), 1e-6)
+    # The clip keeps `exp` from overflowing for a very flat peak.
     confidence = 1 / (1 + math.exp(-float(np.clip((height - _FAIR_HEIGHT) / _HEIGHT_STEP, -50, 50))))
     return Offset((peak - MAX_OFFSET_SLOTS + fraction) * SLOT_MS, confidence)

@@ -52,6 +52,7 @@ class SpeakerPath:
         """
         self._last_seen.update(dict.fromkeys(sizes, self._num_slots))
         before = {
+            # A face out of sight loses evidence step by step, not at once: it may only have turned away for a moment.
             face: score if face in sizes else score - SWITCH_NATS / KEEP_SLOTS
             for face, score in self._scores.items()
             if self._num_slots - self._last_seen[face] <= KEEP_SLOTS
@@ -64,14 +65,17 @@ class SpeakerPath:
             entry = before[best] - SWITCH_NATS
             for face in {**before, **sizes}:
                 score = before.get(face, -math.inf)
+                # All changes cost the same, so only the best face can be worth a change.
                 scores[face], origins[face] = (score, face) if score >= entry else (entry, best)
         else:  # all earlier faces are gone: the path starts again
             decided = self.finish()
             largest = max(sizes.values(), default=0.0)
+            # At most one nat apart, so that evidence soon outweighs size.
             scores = {face: size / largest - 1 if largest else 0.0 for face, size in sizes.items()}
         for face in scores:
             scores[face] += evidence.get(face, 0.0)
         top = max(scores.values(), default=0.0)
+        # Only differences count. Sums over hours would lose the last bits.
         self._scores = {face: score - top for face, score in scores.items()}
         self._origins.append(origins)
         self._num_slots += 1
@@ -136,6 +140,7 @@ class SpeakingFace(FaceChoice):
         decided = []
         while self._without_sound:
             self._read_sound(SLOT_SAMPLES)
+            # A live stream: the slot waits, because a decision without its sound would be made by the picture alone.
             if len(self._samples) < SLOT_SAMPLES:
                 break
             decided += self._embed(self._without_sound.popleft())
@@ -144,6 +149,7 @@ class SpeakingFace(FaceChoice):
     def finish(self) -> list[LipSlot]:
         decided = []
         while self._without_sound:
+            # No more sound will come, but every slot that went in has to come out.
             self._samples = np.pad(self._samples, (0, max(0, SLOT_SAMPLES - len(self._samples))))
             decided += self._embed(self._without_sound.popleft())
         decided += self._decide(self._stream.finish())
@@ -156,6 +162,7 @@ class SpeakingFace(FaceChoice):
         while self._sound is not None and missing > 0:
             block = next(self._sound, None)
             if block is None:
+                # The picture may be longer than the sound.
                 block = np.zeros(missing, np.float32)
             blocks.append(block)
             missing -= len(block)

@@ -225,6 +225,8 @@ class SynchronyStream:
         self._pixels.append({face: mouth_pixels(torch.from_numpy(crop)) for face, crop in crops.items()})
         self._samples.append(samples)
         self._num_pushed += 1
+        # The last EDGE_SLOTS slots lack the neighbours that their embeddings depend on, so they wait for the next
+        # block.
         if self._num_pushed - self._num_done < self.look_ahead_slots:
             return []
         return self._embed(self._num_pushed - EDGE_SLOTS)
@@ -241,6 +243,7 @@ class SynchronyStream:
         first = self._num_pushed - len(self._pixels)
         wanted = list(self._pixels)[self._num_done - first : end - first]
         faces = sorted({face for pixels in wanted for face in pixels})
+        # With one face there is nothing to choose.
         is_contested = max(len(pixels) for pixels in wanted) >= 2
         slots = len(self._pixels)
         sound_TD = np.zeros((slots, DIM), np.float32)
@@ -282,6 +285,7 @@ def _at_best_lag(
     slots = len(sound_TD)
     best = np.zeros(lips_NTD.shape[:2], np.float32)
     best_total = -math.inf
+    # The smallest lag first: of equal totals the first one wins.
     for lag in sorted(range(-CHOICE_LAG_SLOTS, CHOICE_LAG_SLOTS + 1), key=abs):
         lagged = np.clip(np.arange(slots) + lag, 0, slots - 1)
         nats_NT = np.einsum("ntd,td->nt", lips_NTD, sound_TD[lagged] * is_loud_T[lagged, None])

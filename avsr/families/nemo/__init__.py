@@ -51,6 +51,7 @@ def load_nemo(path: str | os.PathLike[str]) -> tuple[Network, SentencePieceToken
             weights = plain_tensors(read_torch_file(weights_path, what), what)
             check_filters(weights, config.mel, path)
             converted = convert_weights(weights, network, kind, path)
+    # Assigned, because the tensors of the meta device have no memory to copy into.
     network.load_state_dict(converted, assign=True)
     return network.eval(), tokenizer
 

@@ -52,6 +52,7 @@ class Archive:
     def _list(self) -> None:
         self._file.seek(0)
         try:
+            # Mode "r:" reads plain tars only: tarfile itself must not decompress, because it would not bound the size.
             with tarfile.open(fileobj=_HeaderReader(self._file, self._path), mode="r:") as tar:
                 for count, member in enumerate(tar):
                     if count >= MAX_MEMBERS or member.size < 0:
@@ -60,7 +61,10 @@ class Archive:
                         )
                     # Links and devices could lead outside; a sparse file can claim far more bytes than it has.
                     if member.isreg() and not member.issparse():
+                        # Names begin with "./" in published archives. Only the last part counts, so no name becomes a
+                        # path.
                         name = member.name.rpartition("/")[2]
+                        # With two members of one name it would depend on the reader which one is the model.
                         if name in self._members:
                             raise ModelError(f"{self._path}: two members are called {name!r}", expected="one")
                         self._members[name] = member
@@ -93,6 +97,7 @@ class Archive:
     def as_file(self, name: str, limit: int) -> Iterator[Path]:
         """The path of a temporary copy of one member, removed when the context ends. Raises ModelError as `read`."""
         left = self._seek(name, limit)
+        # A file of its own, because torch maps weights from a file.
         with tempfile.TemporaryDirectory(prefix="avsr-") as folder:
             copy = Path(folder, "member")
             with copy.open("wb") as file:
@@ -139,6 +144,7 @@ def _decompressed(file: BinaryIO, path: Path) -> BinaryIO:
             with gzip.open(file) as source:
                 while block := source.read(1 << 20):
                     plain.write(block)
+                    # Checked while it unpacks: a gzip file does not reliably state its size.
                     if plain.tell() > limit:
                         raise ModelError(f"{path}: too large when decompressed", expected=f"{limit} bytes at most")
         except (OSError, EOFError, zlib.error) as error:

@@ -52,6 +52,7 @@ def tokenizer_member(content: Mapping[str, Any], path: Path) -> str:
     reference = section.take("model_path", None)
     if not isinstance(reference, str):
         raise section.refuse("model_path", reference, "a SentencePiece model")
+    # Only the last part of the name counts, as for all members: it never becomes a path.
     return reference.removeprefix("nemo:").rpartition("/")[2]
 
 
@@ -62,6 +63,7 @@ class _Section:
     """
 
     def __init__(self, content: Mapping[str, Any], path: Path, name: str = "") -> None:
+        # A copy, because settings are taken out.
         self._content, self._path, self._name = dict(content), path, name
 
     def refuse(self, key: str, got: object, expected: object = None) -> ModelError:
@@ -155,6 +157,7 @@ def read_nemo_config(content: Mapping[str, Any], path: Path, vocabulary_size: in
 
 def _mel_config(section: _Section) -> MelConfig:
     section.class_name("AudioToMelSpectrogramPreprocessor")
+    # Each default is the format's own: it holds if the archive leaves the setting out.
     for key, default, expected in (
         ("sample_rate", SAMPLE_RATE_HZ, (SAMPLE_RATE_HZ,)),
         ("window_size", 0.02, (WINDOW_SAMPLES / SAMPLE_RATE_HZ,)),
@@ -212,6 +215,7 @@ def _encoder_config(section: _Section, mel: MelConfig) -> AudioEncoderConfig:
         **_convolution_context(section, kernel),
         conv_norm=section.choice("conv_norm_type", "batch_norm", {"batch_norm": "batch", "layer_norm": "layer"}),
         use_bias=section.flag("use_bias", True),
+        # Without global tokens the archive holds no weights for them.
         global_projections=section.flag("global_attn_separate", False) and contexts[0].global_tokens > 0,
     )
     config = AudioEncoderConfig(

@@ -98,8 +98,10 @@ def convert_weights(
             raise ModelError(
                 f"{path}: weight {source} has another shape", got=tuple(tensor.shape), expected=tuple(ours.shape)
             )
+        # A copy, because the tensors are mapped from a temporary file that is about to be removed.
         converted[name] = tensor.to(ours.dtype, copy=True).contiguous()
     for source in weights:
+        # A weight that nobody reads means that the model has a part that would be left out.
         if source not in used and not source.startswith(UNUSED_WEIGHTS[kind]):
             raise ModelError(f"{path}: weight {shown(source)} is not supported")
     return converted
@@ -109,6 +111,7 @@ def source_name(name: str, config: ModelConfig, kind: str) -> str:
     """The archive's name for our weight `name` in a model of class `kind`."""
     part, _, last = name.rpartition(".")
     if part == "audio_head.project":
+        # In hybrid models "decoder" is the transducer's.
         head = "ctc_decoder" if len(HEADS[kind]) > 1 else "decoder"
         return f"{head}.decoder_layers.0.{last}"
     if part == "audio_encoder.subsampling.project":
@@ -117,6 +120,7 @@ def source_name(name: str, config: ModelConfig, kind: str) -> str:
     if words[1] == "subsampling":
         stage = int(words[3])
         if config.audio_encoder.subsampling_kind == "plain":
+            # The archive counts the ReLU after each convolution.
             index = 2 * stage
         else:  # the archive counts a convolution and a ReLU, then a depthwise, a pointwise and a ReLU in each stage
             index = 3 * stage - 1 + int(words[4]) if stage else 0

@@ -38,6 +38,7 @@ def load_visual_trunk(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
     weights = plain_tensors(content, str(path))
     # The dot in front keeps "myfrontend3D.0.weight" from counting as a front end.
     prefixes = [name.removesuffix(FIRST) for name in weights if f".{name}".endswith(f".{FIRST}")]
+    # With two front ends nothing says which one is meant.
     if len(prefixes) != 1:
         raise ModelError(
             f"{path}: weight {FIRST} is missing" if not prefixes else f"{path}: holds two visual front ends",
@@ -63,6 +64,7 @@ def load_visual_trunk(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
         if tensor.is_floating_point() != ours.is_floating_point():
             raise ModelError(f"{path}: weight {source} is of another kind", got=tensor.dtype, expected=ours.dtype)
         converted[name] = tensor.reshape(ours.shape).to(ours.dtype)
+        # Weights that are not finite would make every result NaN, without any error.
         if not bool(converted[name].isfinite().all()):
             raise ModelError(f"{path}: weight {source} is not finite", remedy="download the model again")
     for source in weights:

@@ -53,6 +53,7 @@ def save_checkpoint(
         if dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(dtype)
         weights[name] = tensor.contiguous()
+    # Written beside the folder, because a rename does not cross file systems.
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         staging.chmod(0o755)  # mkdtemp makes a folder that others cannot read
@@ -93,6 +94,7 @@ def read_config(folder: Path) -> ModelConfig:
         )
     content = read_yaml(path)
     version = content.get("format")
+    # In Python True is an int.
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ModelError(f"{path}: format version", got=repr(version), expected=f"1 to {FORMAT_VERSION}")
     if version > FORMAT_VERSION:
@@ -134,6 +136,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Network, Tokenizer]
     unknown = sorted(set(weights) - set(expected))
     if unknown:
         raise ModelError(f"{folder / WEIGHTS_NAME}: unknown weight", got=unknown[0], remedy="check config.yaml")
+    # Saved weights may be 16 bit; the network computes in float32.
     network.load_state_dict({name: weights[name].to(tensor.dtype) for name, tensor in expected.items()})
     return network.eval(), tokenizer
 

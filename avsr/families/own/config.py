@@ -111,6 +111,8 @@ class FusionConfig:
         """
         if attention is None or attention.chunk is None:  # only chunks end what a frame may see ahead
             return self.attention, self.lips
+        # Rounded up, because a chunked context counts whole chunks: rounded down, a frame would lose lips it was
+        # trained with.
         left = -1 if self.lips.left < 0 else -(-self.lips.left // attention.chunk) * attention.chunk
         return attention, AttentionContext(style="chunked", left=left, right=attention.right)
 
@@ -147,6 +149,7 @@ class ModelConfig:
             raise ValueError("visual_encoder and fusion: expected both or neither")
         if self.visual_encoder is not None:
             audio, visual = self.audio_encoder.conformer.width, self.visual_encoder.conformer.width
+            # Both sides meet in the fusion, which joins frames of one width.
             if audio != visual:
                 raise ValueError(f"visual_encoder width: got {visual}, expected {audio} as in audio_encoder")
             if self.audio_encoder.subsampling != 8:  # two lip slots make one frame of 80 ms
@@ -185,6 +188,7 @@ class ModelConfig:
                 expected="a model with chunked attention",
                 remedy="use transcribe, or a model that streams: avsr models says which",
             )
+        # Other chunks could be computed, but the network was never trained with their look-ahead.
         if chunk_ms % self.frame_ms or chunk_ms // self.frame_ms not in contexts:
             known = ", ".join(str(frames * self.frame_ms) for frames in contexts)
             raise ConfigError(

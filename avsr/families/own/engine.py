@@ -82,6 +82,7 @@ class OwnEngine:
 
         Raises ConfigError for chunks that the model was not trained for.
         """
+        # A shallow copy: both engines share the weights.
         chunked = copy.copy(self)
         chunked._attention = self.config.chunk_context(chunk_ms)
         return chunked
@@ -124,6 +125,8 @@ class OwnEngine:
             lengths = self.lip_lengths(crops)
             frames = int(lengths.max())
         else:
+            # Sound and lips of a recording end at different times. The sound counts, because the fusion joins frame by
+            # frame.
             lengths, frames = audio.lengths, audio.frames_BTD.shape[1]
         if frames == 0:
             empty_BTD = lips_BT1HW.new_zeros(len(crops), 0, self.config.audio_encoder.conformer.width)
@@ -149,6 +152,7 @@ class OwnEngine:
         if not int(lengths.max()):
             return [np.zeros((0, self.network.blank_id + 1), np.float32) for _ in lengths]
         with self.precision():
+            # The fusion of such a model is not trained yet, so its output means nothing.
             if self.config.decodes == "sides":
                 log_probs_BTV = self.network.side_log_probs(
                     None if audio is None else audio.frames_BTD, None if lips is None else lips.frames
@@ -200,6 +204,7 @@ class OwnEngine:
 
     def precision(self) -> torch.autocast:
         """The context that the network runs under, after its weights are packed where they can be."""
+        # Packed weights multiply in their dtype by themselves; autocast is for machines without the kernels.
         reduced = self.dtype != torch.float32 and not self.network.pack(self.dtype)
         if not reduced:
             self.network.pack()  # whatever trains, saves or moves the weights unpacks them

@@ -70,6 +70,7 @@ def open_nemo(target: str, device: str, dtype: str) -> Model:
 def make_card(config: ModelConfig, family: str, *, whole_words: bool) -> Card:
     """What callers may know of a model with this configuration. whole_words: whether each unit is a word."""
     known = f"the {config.vocabulary_size} words of its vocabulary" if whole_words else "open"
+    # Features that are normalised over the whole recording are known only at its end.
     chunks = () if config.mel.normalize == "per_feature" else config.chunk_contexts
     return Card(
         name=config.name,
@@ -103,6 +104,7 @@ def make_model(
     def identity() -> dict[str, str]:
         config = json.dumps(as_mapping(network.config), sort_keys=True)
         digest = hashlib.sha256(tokenizer.data())
+        # Sorted, so that the hash does not depend on the order in which modules were made.
         for name, tensor in sorted(network.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.cpu().numpy().tobytes())

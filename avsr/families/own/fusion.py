@@ -59,6 +59,7 @@ class LipAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.attention = RelativeAttention(width, heads, dropout=dropout)
         self.dropout = nn.Dropout(dropout)
+        # Kept for comparison: gates had more errors on development clips, and made the lips invent words in pauses.
         if gated:
             opening = Linear(width, 2 * width)
             nn.init.constant_(opening.bias[:width], LIPS_BIAS)
@@ -137,6 +138,8 @@ class FusionLayer(nn.Module):
         )
         x_BTD = x_BTD + self.dropout(attended_BTD)
         x_BTD = x_BTD + self.dropout(self.feed_forward(self.norm_feed_forward(x_BTD)))
+        # Self-attention and feed-forward would change frames without lips too, which must equal the sound alone to the
+        # bit.
         if fused_BT is not None:
             x_BTD = torch.where(fused_BT[..., None], x_BTD, given_BTD)
         if lips_state is None or sound_state is None:

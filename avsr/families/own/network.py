@@ -69,6 +69,7 @@ class Network(nn.Module):
         self.config = config
         width = config.audio_encoder.conformer.width
         self.audio_encoder = AudioEncoder(config.audio_encoder, config.mel.n_mels)
+        # One head for encoded sound and fused frames: without lips the result equals the sound alone to the bit.
         self.audio_head = CTCHead(width, config.vocabulary_size)
         self.visual_encoder = VisualEncoder(config.visual_encoder) if config.visual_encoder else None
         self.visual_head = CTCHead(width, config.vocabulary_size) if config.visual_encoder else None

@@ -93,6 +93,7 @@ class OwnStream:
         if chunk.present.any():
             lips_1T1HW, present_1T = engine.lip_tensors([chunk.crops], [chunk.present])
         heard_1 = None
+        # Only the fusion can replace lost sound; a model of sound alone reads the silence.
         if not chunk.heard and network.fusion is not None:
             heard_1 = torch.tensor([False], device=engine.device)
         lengths_1 = torch.tensor([mel_1FT.shape[-1]], device=engine.device)
@@ -104,6 +105,7 @@ class OwnStream:
         if engine.config.decodes == "sides" and output.audio_log_probs is not None:
             log_probs_1TV = output.audio_log_probs
         assert output.state is not None
+        # The transform of the next frame begins before its own 10 ms, so the end of this chunk is read twice.
         tail_from = max(state.tail_from, mel_end - PAST_FRAMES)
         tail_S = samples_S[(tail_from - state.tail_from) * HOP_SAMPLES :].copy()
         next_state = OwnStreamState(output.state, state.frames + chunk.frames, mel_end, tail_S, tail_from)

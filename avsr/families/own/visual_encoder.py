@@ -77,6 +77,8 @@ class ResNetTrunk(nn.Module):
         nn.init.kaiming_normal_(self.resnet.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
         self.resnet.fc = nn.Identity()
         for module in list(self.resnet.modules()):
+            # torchvision's blocks take their activation from an attribute; the published weights were trained with
+            # SiLU.
             if hasattr(module, "relu"):
                 module.relu = nn.SiLU(inplace=True)
 
@@ -127,6 +129,7 @@ class VisualEncoder(nn.Module):
         """Cost of the trunk for one slot, in millions of operations. A multiplication and an addition count as two."""
         from torch.utils.flop_counter import FlopCounterMode
 
+        # On the meta device the count costs neither time nor memory, and this trunk does not change.
         trunk = copy.deepcopy(self.trunk).to("meta").eval()
         with FlopCounterMode(display=False) as counter:
             trunk(torch.empty(1, self.config.stem_slots, LIP_INPUT_PX, LIP_INPUT_PX, device="meta"))
@@ -166,6 +169,7 @@ class VisualEncoder(nn.Module):
         presence_BT: which crops show lips. The output of the others is zero.
         state: the past, for a stream.
         """
+        # Zero after the normalisation, because a fixed one would turn black into another number.
         crops_BTHW = self._normalise(lips_BT1HW[:, :, 0]).masked_fill(~presence_BT[..., None, None], 0.0)
         if state is None:
             past = self.config.stem_slots - 1 - self.look_ahead_slots
@@ -182,6 +186,7 @@ class VisualEncoder(nn.Module):
         features_BTD = crops_BTHW.new_zeros(*presence_BT.shape, self.trunk.width)
         if bool(presence_BT.any()):  # only slots with lips pay for the trunk
             seen_NSHW = windows_BTSHW[presence_BT].contiguous(memory_format=torch.channels_last)
+            # In training all slots go at once, because batch norm takes its statistics over them.
             pieces = [seen_NSHW] if self.training else seen_NSHW.split(TRUNK_SLOTS)
             features_BTD[presence_BT] = torch.cat([self.trunk(piece) for piece in pieces]).to(features_BTD.dtype)
         return features_BTD, presence_BT, padded_BKHW
@@ -217,11 +222,13 @@ class VisualEncoder(nn.Module):
             None if state is None else state.conformer,
             present_BT=present_BT,
         )
+        # The blocks give some output for padding too; an absent slot must add nothing to its frame.
         x_BTD = self.pair(x_BTD.masked_fill(~present_BT[..., None], 0.0).reshape(B, T // 2, -1))
         seen_BT = present_BT.reshape(B, T // 2, 2).any(dim=-1)
         if state is None or conformer_state is None:
             return x_BTD, seen_BT, None
         all_present = torch.cat((state.ahead_BL, presence_BT), dim=1)
+        # The next slot's window begins this many crops back. The look-ahead crops are among them.
         K = self.config.stem_slots - 1
         return (
             x_BTD,
