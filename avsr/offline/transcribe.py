@@ -72,7 +72,7 @@ def transcribe(
             core_s=model.card.window_s,
             margin_s=model.card.margin_s,
             on_slot=record.note_faces,
-            on_warning=warnings.append,
+            on_warning=lambda line: warnings.append(recording.renamed(line)),
         )
         with contextlib.closing(cut):  # stops its threads also when the work ends in an error or Ctrl-C
             for window in cut:
