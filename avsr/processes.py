@@ -44,7 +44,8 @@ class Crew:
     workers: int
     """Number of processes; 0 to work in this process."""
     threads: int | None = None
-    """Threads of torch in each process; None for an equal share of the cores. Does not apply to this process."""
+    """Threads of torch in each process; None for an equal share of the cores, or OMP_NUM_THREADS if that is set. Does
+    not apply to this process."""
     explain: Callable[[Exception], AvsrError] | None = None
     """Turns an error of the work into the outcome of the item; None for `as_avsr_error`. Picklable."""
     around: Callable[[], AbstractContextManager[Any]] | None = None
@@ -253,7 +254,8 @@ def _start(open_work: Callable[[], Any], crew: Crew) -> _Worker:
 def _serve(connection: Connection, open_work: Callable[[], Callable[[Any, Report], Any]], crew: Crew) -> None:
     """The main function of a process: open the work, then do items until the parent sends None or is gone."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    limit_threads(crew.threads or max(1, (os.cpu_count() or 1) // crew.workers))
+    if crew.threads is not None or "OMP_NUM_THREADS" not in os.environ:  # a limit of the user's own holds
+        limit_threads(crew.threads or max(1, (os.cpu_count() or 1) // crew.workers))
     with crew.around() if crew.around else contextlib.nullcontext():
         try:
             try:

@@ -20,11 +20,25 @@ from avsr.transcript import Word
 
 
 class FakeSession:
-    """sound_s, picture_s: how long a call takes. talk: how many times as many events as usual."""
+    """One session.
 
-    def __init__(self, *, video: bool, sound_s: float = 0.0, picture_s: float = 0.0, talk: int = 0) -> None:
+    sound_s, picture_s: how long a call takes.
+    talk: how many times as many events as usual.
+    confidence: of each word.
+    """
+
+    def __init__(
+        self,
+        *,
+        video: bool,
+        sound_s: float = 0.0,
+        picture_s: float = 0.0,
+        talk: int = 0,
+        confidence: float | None = 0.8,
+    ) -> None:
         self.video, self.latency_ms = video, 360.0
         self._sound_s, self._picture_s, self._talk = sound_s, picture_s, talk
+        self._confidence = confidence
         self._heard_s, self._words = 0.0, 0
         self._pictures: list[float] = []
         self._mode = ""
@@ -80,7 +94,7 @@ class FakeSession:
 
     def _said(self, kind: str) -> Event:
         words = tuple(
-            Word(word=f"word{number}", start=number, end=number + 0.9, confidence=0.8, modality="a")
+            Word(word=f"word{number}", start=number, end=number + 0.9, confidence=self._confidence, modality="a")
             for number in range(self._words)
         )
         return Event(

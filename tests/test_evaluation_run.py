@@ -12,6 +12,7 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pytest
+import torch
 
 import avsr
 from avsr.cli.main import main
@@ -194,6 +195,9 @@ class TestWork:
         before = (whole / "results.json").read_bytes()
         measured(all_modalities(manifest, model), whole)
         assert (whole / "results.json").read_bytes() == before
+
+    def test_the_record_names_the_build_of_torch(self, whole: Path) -> None:
+        assert read_results(whole).run["versions"]["torch"] == torch.__version__
 
     def test_a_folder_belongs_to_one_evaluation(self, manifest: Path, model: Path, whole: Path, tmp_path: Path) -> None:
         other = dataclasses.replace(all_modalities(manifest, model), batch_size=3)

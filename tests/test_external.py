@@ -142,3 +142,23 @@ def test_words_that_an_engine_invents_for_silence_are_dropped() -> None:
     samples[:16_000] = 0.1
     transcript = avsr.Recognizer(Model(card=card, engine=Inventor())).transcribe(samples)
     assert transcript.text == "hello"
+
+
+def test_words_without_times_survive_a_long_silence(tmp_path: Path) -> None:
+    path = tmp_path / "counter.py"
+    path.write_text("def count(samples):\n    return 'one two three four five six'\n")
+    recognizer = avsr.load(f"function:{path}:count")
+    samples = np.zeros(10 * 16_000, np.float32)
+    samples[:16_000] = samples[-16_000:] = 0.1  # eight seconds of silence between the first word and the last
+    assert recognizer.transcribe(samples).text == "one two three four five six"
+    assert recognizer.transcribe(np.zeros_like(samples)).text == ""  # silence throughout still gives no words
+
+
+def test_a_word_of_no_length_is_kept() -> None:
+    class Instant(Teller):
+        def decode(self, audio: Sequence[Samples] | None, lips: None, search: Search) -> list[list[Spoken]]:
+            return [[Spoken("now", 1.6, 1.6, 0.9)]]  # at the edge of a frame
+
+    card = Card(name="instant", family="test", modalities=("a",))
+    transcript = avsr.Recognizer(Model(card=card, engine=Instant())).transcribe(np.full(48_000, 0.1, np.float32))
+    assert transcript.text == "now"

@@ -211,6 +211,11 @@ class TestOutcomes:
         assert dict(run(open_environment, [0], crew)) == {0: ("3", "yes")}
         assert "ENTERED" not in os.environ
 
+    def test_a_limit_of_the_user_holds_unless_the_work_needs_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OMP_NUM_THREADS", "77")
+        assert dict(run(open_environment, [0], Crew(workers=1))) == {0: ("77", None)}
+        assert dict(run(open_environment, [0], Crew(workers=1, threads=1))) == {0: ("1", None)}
+
 
 class TestErrors:
     @here_and_there

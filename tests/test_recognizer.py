@@ -293,6 +293,23 @@ def test_samples_and_open_files_are_transcribed_as_the_file_is(tmp_path: Path) -
     assert (from_samples.source, from_samples.segments) == ("samples", expected.segments)
 
 
+def test_damage_of_an_open_file_is_told_by_its_name() -> None:
+    path = shared_clip("truncated_faststart.mp4")
+    recognizer = speaking()
+    told = recognizer.transcribe(path, modality="a").warnings
+    assert told[0].startswith(f"{path}: the sound is damaged")
+    with path.open("rb") as file:
+        assert recognizer.transcribe(file, modality="a").warnings == told
+    of_bytes = recognizer.transcribe(io.BytesIO(path.read_bytes()), modality="a").warnings
+    assert of_bytes[0].startswith("the open file: the sound is damaged")  # and nothing of the copy that is read
+
+
+def test_an_error_while_an_open_file_is_read_has_its_name(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", random_samples(1.0))
+    with pytest.raises(MediaError, match="^the open file: no sound$"), open_source(io.BytesIO(path.read_bytes())) as it:
+        raise MediaError(f"{it.path}: no sound")
+
+
 def test_what_cannot_be_transcribed_is_refused_in_one_line(tmp_path: Path) -> None:
     recognizer = speaking()
     for wrong, error, message in (

@@ -101,6 +101,22 @@ class TestPage:
             browser.run(START)  # once more
             browser.wait_for("document.getElementById('partial').innerText.includes('word0')", 15)
 
+    def test_words_without_a_confidence_are_shown(self, devices: tuple[str, ...], tmp_path: Path) -> None:
+        with (
+            served(FakeRecognizer(confidence=None)) as server,
+            Browser(tmp_path / "profile", flags=devices) as browser,
+        ):
+            browser.open(server.url)
+            browser.run(START)
+            browser.wait_for("document.getElementById('partial').innerText.includes('word1')", 15)
+            assert browser.run("document.querySelector('.word').title") == "from the sound"
+            assert not browser.run("document.querySelector('.word').classList.contains('doubtful')")
+            browser.run(START)
+            browser.wait_for(f"{STATE} === 'idle'", 10)
+            assert browser.run(LINES)[0][:2] == ["word0", "word1"]
+            assert browser.run("document.getElementById('confidence').innerText") == "–"
+            assert browser.errors == []
+
     def test_captions_can_be_saved(self, devices: tuple[str, ...], tmp_path: Path) -> None:
         """As text and as subtitles, made in the page from the final words; also after the session, until Clear."""
         downloads = tmp_path / "downloads"

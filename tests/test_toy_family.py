@@ -135,6 +135,33 @@ def test_it_streams(model: str) -> None:
     assert asyncio.run(listen()) == ["high low"]
 
 
+def test_only_the_chunk_with_the_end_of_the_sound_is_the_last() -> None:
+    class Patient(Toy):
+        """Reads a frame past the end of each chunk, so that two chunks are left when the sound ends."""
+
+        plan = Toy.plan._replace(look_ahead_samples=FRAME)
+
+        def __init__(self) -> None:
+            self.chunks: list[tuple[int, bool]] = []
+
+        def step(self, chunk: Chunk, state: ToyState) -> tuple[LogProbs, ToyState]:
+            self.chunks.append((chunk.frames, chunk.is_last))
+            return super().step(chunk, state)
+
+    patient = Patient()
+    card = Card(name="patient", family="toy", modalities=("a",), chunks_ms=(320,))
+    model = Model(
+        card=card,
+        engine=patient,
+        frames=patient,
+        stream=lambda chunk_ms, look_ahead_ms, *, lips, search: (patient, patient.frame_search(search)),
+    )
+    session = avsr.Recognizer(model).stream(chunk_ms=320)
+    session.push_audio(np.full(8 * FRAME + FRAME // 2, 0.2, np.float32))
+    session.finish()
+    assert patient.chunks == [(4, False), (4, False), (1, True)]
+
+
 def test_it_is_evaluated(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     utterances = []
     for number, (text, peaks) in enumerate([("high low", (0.9, 0.2)), ("low low", (0.2, 0.9))]):

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import platform
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -60,6 +61,9 @@ def settings_of(evaluation: Evaluation, opened: Opened, utterances: Sequence[Utt
 
 def _version(package: str) -> str:
     """The version of an installed package; empty if it is not installed, as torch is not for every kind of model."""
+    module = sys.modules.get(package)
+    if module is not None:  # it names the build too, as in 2.11.0+cu130: another build may give other numbers
+        return str(module.__version__)
     try:
         return version(package)
     except PackageNotFoundError:

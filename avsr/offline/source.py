@@ -48,6 +48,10 @@ class Source:
         assert self.path is not None
         return iter_audio(self.path, on_warning=on_warning)
 
+    def renamed(self, line: str) -> str:
+        """A line about the file at `path`, with the name of the recording instead: the file may be a copy."""
+        return line if self.path is None else line.replace(self.path, self.name)
+
 
 @contextlib.contextmanager
 def open_source(source: SourceLike) -> Iterator[Source]:
@@ -70,7 +74,13 @@ def open_source(source: SourceLike) -> Iterator[Source]:
             with copy.open("wb") as file:
                 _copy(source, file)
             name = getattr(source, "name", None)
-            yield _from_file(str(copy), name if isinstance(name, str) else "the open file")
+            name = name if isinstance(name, str) else "the open file"
+            try:
+                yield _from_file(str(copy), name)
+            except MediaError as error:  # also from the block, which reads the copy
+                if str(copy) not in str(error):
+                    raise
+                raise MediaError(str(error).replace(str(copy), name)) from None
     else:
         raise TypeError(
             f"transcribe: got {type(source).__name__}, expected a path, an open binary file, or samples as float32 [S]"
@@ -96,11 +106,7 @@ def _in_memory(samples: Samples) -> Source:
 
 
 def _from_file(path: str, name: str) -> Source:
-    try:
-        info = probe(path)
-    except MediaError as error:
-        # The user knows the open file by its name, and not the temporary copy.
-        raise error if name == path else MediaError(str(error).replace(path, name)) from None
+    info = probe(path)
     return Source(
         name,
         path,

@@ -72,7 +72,7 @@ def transcribe(
             core_s=model.card.window_s,
             margin_s=model.card.margin_s,
             on_slot=record.note_faces,
-            on_warning=warnings.append,
+            on_warning=lambda line: warnings.append(recording.renamed(line)),
         )
         with contextlib.closing(cut):  # stops its threads also when the work ends in an error or Ctrl-C
             for window in cut:
@@ -131,7 +131,7 @@ class _Joiner(Protocol):
 def _joiner(model: Model, search: Search) -> _Joiner:
     if model.frames is not None:
         return _FrameJoiner(model.frames, search)
-    return _WordJoiner(model.engine, search)
+    return _WordJoiner(model.engine, search, has_times=model.card.has_times)
 
 
 class _FrameJoiner:
@@ -151,20 +151,26 @@ class _FrameJoiner:
 
 
 class _WordJoiner:
-    """Joins windows of an engine that gives words only: a word belongs to the window that decides on its beginning."""
+    """Joins windows of an engine that gives words only: a word belongs to the window that decides on its beginning.
 
-    def __init__(self, engine: Engine[Any, Any], search: Search) -> None:
-        self._engine, self._search = engine, search
+    has_times: False if word times are estimates.
+    """
+
+    def __init__(self, engine: Engine[Any, Any], search: Search, *, has_times: bool) -> None:
+        self._engine, self._search, self._has_times = engine, search, has_times
         self._words: list[Spoken] = []
 
     def add(self, window: Window) -> None:
         audio, lips = _encode(self._engine, window)
         (words,) = self._engine.decode(audio, lips, self._search)
         reach = _within_reach(window)
+        if not self._has_times:  # an estimate may lie in a silence between the words, and is no reason to drop a word
+            reach[:] = reach.any()
         first_s = window.first * FRAME_S
         for word in words:
             start_s, end_s = word.start_s + first_s, word.end_s + first_s
-            frames = reach[int(word.start_s / FRAME_S) : max(1, int(np.ceil(word.end_s / FRAME_S)))]
+            first = int(word.start_s / FRAME_S)
+            frames = reach[first : max(first + 1, int(np.ceil(word.end_s / FRAME_S)))]
             # Some models invent words for silence; those are dropped.
             # Both windows see a word in their common margin; its beginning lies in the core of one of them only.
             in_core = window.keep[0] <= start_s / FRAME_S < window.keep[1]

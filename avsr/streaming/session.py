@@ -385,7 +385,7 @@ class Session:
                 crops=crops,
                 present=present,
                 heard=sound.heard,
-                is_last=ending,
+                is_last=ending and end == plan.whole_frames(self._sound.end),
             ),
             self._state,
         )

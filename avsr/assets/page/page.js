@@ -506,7 +506,7 @@ function finish() {
 
 // -------------------------------------------------------------------------------------------------------------- events
 
-const seen = { words: 0, sure: 0, delays: [], newest: -Infinity };
+const seen = { words: 0, rated: 0, sure: 0, delays: [], newest: -Infinity };
 
 function onEvent(event) {
   switch (event.event) {
@@ -560,9 +560,10 @@ function wordNode(word) {
 function dress(node, word) {
   const by = { av: "from sound and lips", a: "from the sound", v: "from the lips" }[word.modality];
   node.dataset.by = word.modality;
-  node.style.setProperty("--sure", word.confidence.toFixed(3));
-  node.classList.toggle("doubtful", word.confidence < 0.5);
-  node.title = `${Math.round(100 * word.confidence)} % sure, ${by}`;
+  const sure = word.confidence ?? 1; // null: the model gives no confidences
+  node.style.setProperty("--sure", sure.toFixed(3));
+  node.classList.toggle("doubtful", sure < 0.5);
+  node.title = word.confidence === null ? by : `${Math.round(100 * sure)} % sure, ${by}`;
 }
 
 function lineOf(words) {
@@ -618,9 +619,11 @@ function showFinal(event) {
   captions.add(event);
   if (byId("log").children.length > MAX_LINES) byId("log").firstElementChild.remove();
   seen.words += words.length;
-  seen.sure += words.reduce((sum, word) => sum + word.confidence, 0);
   byId("words").textContent = seen.words;
-  byId("confidence").replaceChildren(...figure(Math.round((100 * seen.sure) / seen.words), "%"));
+  const known = words.map((word) => word.confidence).filter((confidence) => confidence !== null);
+  seen.rated += known.length;
+  seen.sure += known.reduce((sum, confidence) => sum + confidence, 0);
+  if (seen.rated > 0) byId("confidence").replaceChildren(...figure(Math.round((100 * seen.sure) / seen.rated), "%"));
   scroll();
 }
 
@@ -733,7 +736,7 @@ function showCounters(counters, status) {
 }
 
 function resetFigures() {
-  Object.assign(seen, { words: 0, sure: 0, delays: [], newest: -Infinity });
+  Object.assign(seen, { words: 0, rated: 0, sure: 0, delays: [], newest: -Infinity });
   for (const id of ["delay", "confidence", "used", "words"]) byId(id).textContent = "–";
   byId("used-more").textContent = "of the pictures";
   byId("time").textContent = "0:00";
