@@ -5,6 +5,8 @@ Letters: S samples, T slots or frames, H W pixels, V units of a vocabulary.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,3 +21,14 @@ Present = NDArray[np.bool_]
 
 LogProbs = NDArray[np.float32]
 """[T, V + 1]: natural logarithms of the probability of each unit in each frame; the blank is the last."""
+
+
+def check_samples(samples: Any, name: str = "samples") -> None:
+    """Raises ValueError unless `samples` is sound: floats [S], finite, mono."""
+    array = np.asarray(samples)
+    if not np.issubdtype(array.dtype, np.floating):  # integers would be taken for sound 32768 times too loud
+        raise ValueError(f"{name}: got {array.dtype}, expected float32 in [-1, 1]")
+    if array.ndim != 1:
+        raise ValueError(f"{name}: got shape {array.shape}, expected one dimension, mono at 16 kHz")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: got values that are not finite")

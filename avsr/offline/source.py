@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from avsr.arrays import Samples
+from avsr.arrays import Samples, check_samples
 from avsr.errors import MediaError
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.media import WarningSink, iter_audio, probe
@@ -85,17 +85,6 @@ def open_source(source: SourceLike) -> Iterator[Source]:
         raise TypeError(
             f"transcribe: got {type(source).__name__}, expected a path, an open binary file, or samples as float32 [S]"
         )
-
-
-def check_samples(samples: Any, name: str = "samples") -> None:
-    """Raises ValueError unless `samples` is sound: floats [S], finite, mono."""
-    array = np.asarray(samples)
-    if not np.issubdtype(array.dtype, np.floating):  # integers would be taken for sound 32768 times too loud
-        raise ValueError(f"{name}: got {array.dtype}, expected float32 in [-1, 1]")
-    if array.ndim != 1:
-        raise ValueError(f"{name}: got shape {array.shape}, expected one dimension, mono at 16 kHz")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: got values that are not finite")
 
 
 def _in_memory(samples: Samples) -> Source:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avsr.arrays import Crops, LogProbs, Present, Samples
+from avsr.arrays import Crops, LogProbs, Present, Samples, check_samples
 from avsr.decoding.greedy import GreedySearch
 from avsr.decoding.search import Search, Spoken
 from avsr.decoding.tokenizer import Tokenizer
@@ -220,12 +220,7 @@ class OwnEngine:
 def _pad(samples: Sequence[Samples]) -> tuple[Tensor, Tensor]:
     arrays = [np.asarray(array) for array in samples]
     for index, array in enumerate(arrays):
-        if not np.issubdtype(array.dtype, np.floating):  # integers would be taken for sound 32768 times too loud
-            raise ValueError(f"samples {index}: got {array.dtype}, expected float32 in [-1, 1]")
-        if array.ndim != 1:
-            raise ValueError(f"samples {index}: got shape {array.shape}, expected one dimension, mono at 16 kHz")
-        if not np.isfinite(array).all():
-            raise ValueError(f"samples {index}: got values that are not finite")
+        check_samples(array, f"samples {index}")
     padded_BS = np.zeros((len(arrays), max((len(array) for array in arrays), default=0)), np.float32)
     for index, array in enumerate(arrays):
         padded_BS[index, : len(array)] = array
