@@ -18,8 +18,11 @@ import sys
 import time
 from pathlib import Path
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+try:
+    from websockets.asyncio.client import ClientConnection, connect
+    from websockets.exceptions import ConnectionClosed
+except ImportError:
+    sys.exit("websocket_client.py needs the package websockets: pip install '.[serve]'")
 
 import avsr
 from avsr.streaming.source import file_sound

@@ -50,6 +50,8 @@ def main() -> int:
         problems.append("look for packages with these names in your system's package manager")
     for problem in problems:
         print(f"avsr: {problem}", file=sys.stderr)
+    if not problems:
+        print("avsr: this system has what avsr needs", file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -159,6 +159,7 @@ def _transcribe(
         with_progress=console.has_bar,
     )
     num_done = num_failed = 0
+    said: set[str] = set()
     under_way: dict[int, float] = {}
 
     def show() -> None:
@@ -189,6 +190,10 @@ def _transcribe(
                 num_failed += 1
                 continue
             for warning in outcome.warnings:
+                about_model = warning.startswith(f"model {outcome.model} ")
+                if about_model and warning in said:
+                    continue  # true of every file, so a folder gets it once
+                said.add(warning)
                 console.note(f"{job.path}: warning: {without_name(warning, job.path)}")
             if sources is None:
                 console.result(_as_result(outcome, job.path, arguments.format[0], one_file=one_file))
@@ -269,7 +274,7 @@ def _find_files(inputs: Sequence[str], *, recursive: bool, console: Console) -> 
         elif os.path.exists(name):
             found = [_File(name, Path(Path(name).name))]
         elif re.match("[a-z]+://", name):
-            fail(f"{name}: is the address of something elsewhere; download it, and name the file")
+            fail(f"{name}: is an address, and only files on this machine are read; download it, and name the file")
             continue
         elif name == "-":
             fail("-: standard input is not read; write it to a file, and name that")

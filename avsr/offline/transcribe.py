@@ -307,7 +307,7 @@ def _check_face(record: _Record, recording: Source, face: str, use: _Use) -> Non
             remedy="use face auto, or one of these numbers" if record.spans else "use face auto",
         )
     if use.picture and not record.num_lips and not use.sound:
-        no_sound = "no sound used" if recording.has_sound else "no sound"
+        no_sound = "sound that is not used" if recording.has_sound else "no sound"
         raise MediaError(
             f"{recording.name}: nothing to recognise",
             got=f"{no_sound} and no readable face ({record.why_no_lips()})",
