@@ -284,7 +284,8 @@ class TestFailures:
     def test_what_is_no_file_is_named(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["transcribe", "https://host/talk.mp4", "-"]) == 1
         assert capsys.readouterr().err == (
-            "avsr: https://host/talk.mp4: is the address of something elsewhere; download it, and name the file\n"
+            "avsr: https://host/talk.mp4: is an address, and only files on this machine are read;"
+            " download it, and name the file\n"
             "avsr: -: standard input is not read; write it to a file, and name that\n"
         )
 

@@ -138,7 +138,9 @@ def read_hello(text: str) -> Hello:
     document = _read_document(text, "hello")
     # A browser may still show a page that an older server sent.
     if document.get("protocol") != PROTOCOL:
-        what = f'protocol {document.get("protocol")!r:.20}: expected {PROTOCOL}; load the page again, or send "protocol": {PROTOCOL} with the hello'
+        remedy = f'load the page again, or send "protocol": {PROTOCOL} in the hello'
+        got = f"{document.get('protocol')!r:.20}"
+        what = f"protocol {got}: expected {PROTOCOL}; {remedy}"
         raise RefusalError("malformed", what)
     token, video = document.get("token", ""), document.get("video", True)
     if not isinstance(token, str) or not isinstance(video, bool):
