@@ -239,3 +239,17 @@ def test_padded_log_probs_of_the_old_version_equal_a_list_of_the_new(tool: Modul
     old, new = (tool.log_probs(recognizer, None, None, None) for recognizer in (Old(), New()))
     assert [item.tolist() for item in old] == [item.tolist() for item in new]
     assert [len(item) for item in old] == [3, 1]
+
+
+def test_parameters_become_a_list_and_paragraphs_stay() -> None:
+    pytest.importorskip("griffe", reason="the extra docs is not installed")
+    from tools.docstring_lists import with_lists
+
+    text = (
+        "A session.\n\nchunk_ms: how much sound\n    at a time.\nstart_s, end_s: seconds.\n\n"
+        "Raises ConfigError: never.\nA note: not a parameter because of the blank."
+    )
+    assert with_lists(text) == (
+        "A session.\n\n- `chunk_ms`: how much sound\n    at a time.\n- `start_s`, `end_s`: seconds.\n\n"
+        "Raises ConfigError: never.\nA note: not a parameter because of the blank."
+    )
