@@ -11,12 +11,13 @@ files themselves, so that all of this works without a clone.
 
 from __future__ import annotations
 
+import difflib
 import os
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avsr.errors import ConfigError, ModelError, nearest
+from avsr.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +47,8 @@ def find_configuration(name_or_path: str | PathLike[str]) -> Path:
     names = configuration_names()
     if stem in names:
         return CONFIGURATIONS / f"{stem}{SUFFIX}"
-    close = nearest(Path(stem).name, names)
+    # A path with a folder is no slip of a name, and "mine.yaml" is not near enough to any.
+    close = None if os.sep in stem else next(iter(difflib.get_close_matches(stem, names, n=1, cutoff=0.7)), None)
     raise ConfigError(
         f"{name}: no such configuration",
         expected=f"a YAML file, or one of {', '.join(names)}",

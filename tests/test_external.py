@@ -162,3 +162,16 @@ def test_a_word_of_no_length_is_kept() -> None:
     card = Card(name="instant", family="test", modalities=("a",))
     transcript = avsr.Recognizer(Model(card=card, engine=Instant())).transcribe(np.full(48_000, 0.1, np.float32))
     assert transcript.text == "now"
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("python3 listen.py {wav}", "listen.py"),
+        ("/usr/bin/python3.11 -m listen {wav}", "python3.11"),
+        ("bash {wav}", "bash"),
+        ("whisper-cli -f {wav}", "whisper-cli"),
+    ],
+)
+def test_a_program_is_called_by_its_script_and_not_by_the_interpreter(command: str, name: str) -> None:
+    assert avsr.load(f"command:{command}").name == name

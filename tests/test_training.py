@@ -324,3 +324,13 @@ def test_every_context_is_trained(config_file: Path) -> None:
     assert min(drawn.values()) > 25
     for index, keys in enumerate(data.epoch(0)[:4]):
         assert torch.isfinite(module.training_step(collate([data[key] for key in keys]), index))
+
+
+def test_error_rates_are_recorded_only_in_the_epochs_that_measured_them(config_file: Path) -> None:
+    lines: list[str] = []
+    overrides = ["optimizer.epochs=3", "dev_every=2"]
+    training_run.train(config_file, overrides, on_message=lines.append)
+    run = Path(overridden(config_file, [])["output"])
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [any(key.startswith("dev/") for key in row) for row in rows] == [False, True, False]
+    assert [("dev WER" in line) for line in lines if line.startswith("epoch ")] == [False, True, False]

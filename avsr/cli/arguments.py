@@ -24,8 +24,13 @@ def default_model() -> str:
     return os.environ.get("AVSR_MODEL") or DEFAULT_MODEL
 
 
+MODEL_FORMS = "shipped model, checkpoint or run folder, .nemo file, hub id, command:PROGRAM or function:MODULE:NAME"
+"""What --model takes, for its help."""
+
+
 def add_model(
-    options: argparse._ActionsContainer, what: str = "shipped model, checkpoint folder or .nemo file"
+    options: argparse._ActionsContainer,
+    what: str = MODEL_FORMS,
 ) -> argparse.Action:
     """Declare -m/--model.
 

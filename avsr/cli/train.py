@@ -42,6 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         from avsr.training.run import train
 
-        checkpoint = train(arguments.config, overrides, on_message=console.note)
+        try:
+            checkpoint = train(arguments.config, overrides, on_message=console.note)
+        except KeyboardInterrupt:
+            console.note("the same command goes on after the last finished epoch")
+            raise
         console.result(f"{checkpoint}\n")
     return 0

@@ -90,9 +90,8 @@ def open_model(name: str | PathLike[str], *, device: object = "auto", dtype: obj
     for family in FAMILIES:
         if family.owns(target):
             return family.open(target, device_text, dtype_text)
-    expected = " or ".join(family.expected for family in FAMILIES if family.expected)
     kind = "a folder" if os.path.isdir(target) else "a file"
-    raise ModelError(f"{target}: not a checkpoint", got=kind, expected=expected)
+    raise ModelError(f"{target}: not a checkpoint", got=kind, expected=_expected())
 
 
 def find(name: str) -> str:
@@ -117,9 +116,14 @@ def find(name: str) -> str:
     close = nearest(name, names)
     raise ModelError(
         f"no model {name!r}",
-        expected=f"a shipped one ({', '.join(names)}), a checkpoint folder or a .nemo file",
+        expected=f"a shipped one ({', '.join(names)}), a hub id, {_expected()}",
         remedy=f"did you mean {close}?" if close else "check the path",
     )
+
+
+def _expected() -> str:
+    """What the targets of all families look like."""
+    return " or ".join(family.expected for family in FAMILIES if family.expected)
 
 
 def shipped() -> list[Card]:

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import math
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -140,7 +141,7 @@ class _CommandEngine:
             raise ConfigError("the command is empty", expected="a program, and {wav} where the file belongs")
         if WAV not in " ".join(self._words):
             self._words.append(WAV)
-        self.name = Path(self._words[0]).name
+        self.name = _program_name(self._words)
         self.identity: dict[str, str] = {}
 
     def encode_audio(self, samples: Sequence[Samples]) -> Sequence[Samples]:
@@ -157,7 +158,7 @@ class _CommandEngine:
         with tempfile.TemporaryDirectory(prefix="avsr-") as folder:
             path = Path(folder, "utterance.wav")
             for samples in audio or ():
-                _write_wav(path, samples)
+                write_wav(path, samples)
                 text = self._run([word.replace(WAV, str(path)) for word in self._words])
                 items.append(spread(text, len(samples) / SAMPLE_RATE_HZ))
         return items
@@ -190,8 +191,20 @@ def spread(text: str, duration_s: float) -> list[Spoken]:
     return spoken
 
 
-def _write_wav(path: Path, samples: Samples) -> None:
-    """Write samples in 16 bits. Sound near or beyond full scale is turned down as a whole, rather than clipped."""
+def _program_name(words: list[str]) -> str:
+    """The program as tables call it; of an interpreter, its script."""
+    program = Path(words[0]).name
+    is_interpreter = re.fullmatch(r"python[\d.]*|bash|sh|node|ruby|perl", program) is not None
+    if is_interpreter and len(words) > 1 and not words[1].startswith("-") and words[1] != WAV:
+        return Path(words[1]).name
+    return program
+
+
+def write_wav(path: Path, samples: Samples) -> None:
+    """Write samples for a program: WAV, mono, 16 kHz, 16 bits.
+
+    Sound near or beyond full scale is turned down as a whole, rather than clipped.
+    """
     peak = float(np.abs(samples).max(initial=0.0))
     scaled = samples * (32768 * min(1.0, MAX_PEAK / peak if peak else 1.0))
     with wave.open(str(path), "wb") as file:

@@ -85,13 +85,18 @@ class Narrator(lightning.Callback):
         self.path, self.on_message, self.estimate_after = path, on_message, estimate_after
         self.bar: tqdm | None = None
         self.steps = 0
+        self.measured = False
+        """Whether the development set was measured in this epoch."""
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         self.epochs = module.config.optimizer.epochs
         self.started, self.first_epoch = time.monotonic(), trainer.current_epoch
 
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        self.measured = True
+
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        self.epoch_started = time.monotonic()
+        self.epoch_started, self.measured = time.monotonic(), False
         if sys.stderr.isatty():
             self.bar = tqdm(total=trainer.num_training_batches, desc=f"epoch {trainer.current_epoch + 1}", leave=False)
 
@@ -102,12 +107,14 @@ class Narrator(lightning.Callback):
         if self.steps == self.estimate_after:
             each = (time.monotonic() - self.epoch_started) / self.estimate_after
             left = trainer.num_training_batches * (self.epochs - trainer.current_epoch)
-            self.on_message(f"estimate: {each:.2f} s a batch, about {each * left / 60:.0f} min in all")
+            self.on_message(f"estimate: {each:.2f} s a batch, about {each * left / 60:.0f} min left at this pace")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         if self.bar is not None:
             self.bar.close()
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if not self.measured:  # Lightning keeps the figures of the last measurement, which are not this epoch's
+            figures = {name: value for name, value in figures.items() if not name.startswith("dev/")}
         epoch = trainer.current_epoch + 1
         seconds = time.monotonic() - self.epoch_started
         with self.path.open("a", encoding="utf-8") as file:
