@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from avsr.arrays import Crops, LogProbs, Present, Samples
 from avsr.decoding.search import FrameSearch, Search, Spoken
-from avsr.errors import ModelError
+from avsr.errors import ConfigError, ModelError
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, Modality
 
 __all__ = [
@@ -50,6 +50,7 @@ class Card(NamedTuple):
     chunks_ms: tuple[int, ...] = ()
     """The chunks in which the model streams; empty: it cannot."""
     searches: tuple[str, ...] = ("greedy",)
+    """The kinds of search that it has."""
     has_times: bool = True
     """False: the model gives text alone; word times are estimates and confidences are unknown."""
 
@@ -66,6 +67,13 @@ class Card(NamedTuple):
             expected=" or ".join(self.modalities),
             remedy="use modality auto, or another model",
         )
+
+    def require_search(self, search: Search) -> None:
+        """Raises ConfigError unless the model has this kind of search."""
+        if search.kind not in self.searches:
+            raise ConfigError(
+                f"model {self.name} has no such search", got=search.kind, expected=" or ".join(self.searches)
+            )
 
     @property
     def is_closed(self) -> bool:
@@ -117,7 +125,7 @@ class FrameEngine(Engine[AudioT, LipsT], Protocol[AudioT, LipsT]):
         """Log-probabilities [T, V + 1] of each item, without padding."""
 
     def frame_search(self, search: Search) -> FrameSearch[Any]:
-        """The search through such rows. Raises ConfigError for a kind of search that the model does not have."""
+        """The search through such rows, of a kind that the card lists."""
 
 
 class StreamPlan(NamedTuple):

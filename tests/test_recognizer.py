@@ -26,7 +26,7 @@ from avsr.offline.transcribe import window_log_probs
 from avsr.offline.windows import Window, windows
 from avsr.recognizer import Recognizer
 from tests.media import shared_clip
-from tests.tiny import engine_of, own_recognizer, random_samples, tiny_network, tiny_tokenizer
+from tests.tiny import engine_of, live_network, own_recognizer, random_samples, tiny_network, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +322,15 @@ def test_what_cannot_be_transcribed_is_refused_in_one_line(tmp_path: Path) -> No
     ):
         with pytest.raises(error, match=message):
             recognizer.transcribe(wrong)  # type: ignore[arg-type]
+
+
+def test_a_search_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    recognizer = own_recognizer(live_network(), tiny_tokenizer())
+    message = "model tiny has no such search: got beam, expected greedy"
+    with pytest.raises(ConfigError, match=message):
+        recognizer.transcribe(random_samples(1.0), search=Search("beam"))
+    with pytest.raises(ConfigError, match=message):
+        recognizer.stream(search=Search("beam"))
 
 
 def test_repr_says_what_it_is() -> None:

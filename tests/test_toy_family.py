@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +22,8 @@ from avsr.decoding.search import Search, Spoken
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.engine import Card, Chunk, Model, StreamPlan
 from avsr.families import Family
-from avsr.serving.server import Settings, prepare
 from tests.test_recognizer import write_wav
+from tests.test_serving import STOP, events_until_closed, open_socket, running
 
 FRAME = 1280  # samples: 80 ms
 WORDS = ("low", "high")
@@ -182,11 +183,15 @@ def test_it_is_evaluated(model: str, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_it_serves(model: str) -> None:
-    prepared = prepare(avsr.load(model), Settings(port=0))
-    try:
-        assert prepared.url.startswith("http://127.0.0.1:")
-    finally:
-        prepared.listener.close()
+    samples = tones(0.9, 0.2)
+    with running(avsr.load(model)) as served, open_socket(served) as client:  # type: ignore[arg-type]
+        for start in range(0, len(samples), 1600):  # a little faster than speech, as the server allows
+            block = np.round(32767 * samples[start : start + 1600]).astype("<i2")
+            client.send(struct.pack("<Bd", 1, start / 16_000) + block.tobytes())
+        client.send(STOP)
+        events = events_until_closed(client)
+    assert events[0]["model"] == "tones"
+    assert [event["text"] for event in events if event["event"] == "final"] == ["high low"]
 
 
 def test_the_command_line_streams_it(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

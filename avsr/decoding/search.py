@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from avsr.arrays import LogProbs, Present
 
@@ -10,11 +10,10 @@ BeamT = TypeVar("BeamT")
 
 
 class Search(NamedTuple):
-    """How words are looked for. A model's card says which kinds it has."""
+    """The settings of the search for words."""
 
     kind: str = "greedy"
-    language: str | None = None
-    """Code such as "en"; None: the model's own, or whatever it finds."""
+    """One of `Card.searches`."""
 
 
 class Spoken(NamedTuple):
@@ -44,6 +43,3 @@ class FrameSearch(Protocol[BeamT]):
 
     def silence(self, log_probs_TV: LogProbs, where_T: Present) -> LogProbs:
         """The same rows, made certain of holding nothing `where_T`."""
-
-
-AnySearch = FrameSearch[Any]

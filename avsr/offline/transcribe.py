@@ -129,6 +129,7 @@ class _Joiner(Protocol):
 
 
 def _joiner(model: Model, search: Search) -> _Joiner:
+    model.card.require_search(search)
     if model.frames is not None:
         return _FrameJoiner(model.frames, search)
     return _WordJoiner(model.engine, search, has_times=model.card.has_times)

@@ -111,7 +111,9 @@ class Session:
             )
         self.video = "av" in model.card.modalities if video is None else video
         model.card.require("av" if self.video else "a")
-        self._engine, decoder = model.stream(chunk_ms, look_ahead_ms, lips=self.video, search=search or Search())
+        search = search or Search()
+        model.card.require_search(search)
+        self._engine, decoder = model.stream(chunk_ms, look_ahead_ms, lips=self.video, search=search)
         self._plan, self._search = self._engine.plan, decoder
         self._max_lag_s = max_video_lag_ms / 1000
         self._aligner = ClockAligner() if clocks == "arrival" else None

@@ -17,7 +17,7 @@ from avsr.arrays import Crops, LogProbs, Present, Samples, check_samples
 from avsr.decoding.greedy import GreedySearch
 from avsr.decoding.search import Search, Spoken
 from avsr.decoding.tokenizer import Tokenizer
-from avsr.errors import ConfigError, ModelError
+from avsr.errors import ModelError
 from avsr.families.own.config import ModelConfig
 from avsr.families.own.network import LipFrames, Network
 from avsr.grid import CROP_PX, HOP_MS, LIP_INPUT_PX, SLOT_MS
@@ -176,8 +176,6 @@ class OwnEngine:
 
     def frame_search(self, search: Search) -> GreedySearch:
         """See `avsr.engine.FrameEngine`."""
-        if search.kind != "greedy":
-            raise ConfigError(f"model {self.config.name}: unknown search", got=search.kind, expected="greedy")
         return GreedySearch(self.tokenizer, frame_s=self.frame_ms / 1000)
 
     def lip_lengths(self, crops: Sequence[Crops]) -> Tensor:
