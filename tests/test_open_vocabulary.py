@@ -97,7 +97,7 @@ def test_texts_that_do_not_fit_in_their_time_are_counted(
     write_manifest(tmp_path / "manifest.jsonl", short)
     files = [str(tmp_path / "manifest.jsonl"), "-o", str(tmp_path / "p.model")]
     assert main(["vocabulary", *files, "--pieces", str(PIECES)]) == 0
-    assert "6 texts have more than fit in frames of 80 ms" in capsys.readouterr().err
+    assert "6 texts have more units than frames of 80 ms" in capsys.readouterr().err
 
 
 def test_a_list_of_words_is_those_of_the_training_text(

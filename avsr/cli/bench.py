@@ -48,7 +48,7 @@ def add_latency_arguments(parser: argparse.ArgumentParser) -> None:
         type=non_negative_integer,
         default=0,
         metavar="MS",
-        help="sound after a chunk that is awaited before its words are final; default 0",
+        help="words become final after this much more sound; default 0",
     )
     add("--max-video-lag-ms", type=positive_integer, metavar="MS", help="how long sound waits for late lips at most")
     add("--plot", type=Path, metavar="OUT.png", help="write histograms of word latencies; replaces OUT.png")

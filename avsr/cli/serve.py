@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=non_negative_integer,
         default=0,
         metavar="MS",
-        help="sound after a chunk that is awaited before its words are final; default 0",
+        help="words become final after this much more sound; default 0",
     )
     add("--face", type=face, default="largest", metavar="largest|ID", help="whose lips to read; default largest")
     add("--max-sessions", type=positive_integer, default=4, metavar="N", help="sessions at a time; default %(default)s")

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=non_negative_integer,
         default=0,
         metavar="MS",
-        help="sound after a chunk that is awaited before its words are final; default 0",
+        help="words become final after this much more sound; default 0",
     )
     add("--modality", choices=("auto", "av", "a"), default="auto", help="use sound and lips, or sound; default auto")
     add(

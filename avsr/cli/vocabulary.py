@@ -11,7 +11,7 @@ DESCRIPTION = (
     "Make the vocabulary that a training configuration names as `vocabulary`, from the texts of a\n"
     "prepared corpus. NAME.model becomes a SentencePiece unigram model, whose pieces can spell any\n"
     "word; NAME.txt becomes a list of the words, one a line, and the model will know no others.\n\n"
-    "The number that is said to be written is model.vocabulary_size. Texts of development and\n"
+    "Set model.vocabulary_size to the number that it prints. Texts of development and\n"
     "test splits are refused. The same texts give the same file. Prints its path."
 )
 EXAMPLE = "avsr vocabulary work/lrs3/manifest.jsonl --output work/lrs3/pieces.model --split trainval,pretrain"
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         kind = "words" if arguments.output.suffix == ".txt" else "pieces"
         console.note(
             f"{made.units} {kind} of {made.texts} texts: {made.units_a_word:.2f} a word, {made.units_a_second:.1f} a"
-            f" second; {made.too_dense} texts have more than fit in frames of 80 ms"
+            f" second; {made.too_dense} texts have more units than frames of 80 ms"
         )
         console.result(f"{arguments.output}\n")
     return 0

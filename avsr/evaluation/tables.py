@@ -58,7 +58,7 @@ def level_table(curves: Sequence[Curve]) -> Table:
     others = {curve.results.name: curve.results for curve in curves if curve.results is not results}
     for name, other in others.items():
         if results.noises and _plan_hash(other) != _plan_hash(results):
-            notes.append(f"{name} was given other mixtures of the same kinds of noise.")
+            notes.append(f"{name} was evaluated with other mixtures of the same kinds of noise.")
     over = dict.fromkeys(found[1] for _, found in n_wers if found)
     notes += [f"N-WER: mean over -10, -5, 0, 5, 10 dB and {', '.join(names)}." for names in over]
     return Table(["", *(curve.label for curve in curves)], rows, notes + _worth_of_lips(results))
