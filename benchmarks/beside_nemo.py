@@ -182,7 +182,7 @@ def our_passes(folder: Path, case: Case, width: int, layers: int, half: bool) ->
     import torch
 
     import avsr
-    from avsr.nn.shape import AttentionContext
+    from avsr.nn.context import AttentionContext
 
     archive = folder / f"{case.model}.nemo"
     if not archive.exists():

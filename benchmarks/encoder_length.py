@@ -32,9 +32,10 @@ from torch import nn
 
 from avsr.families.own.audio_encoder import AudioEncoder
 from avsr.families.own.config import AudioEncoderConfig
+from avsr.nn.conformer_shape import ConformerShape
+from avsr.nn.context import AttentionContext
 from avsr.nn.masks import Sight
 from avsr.nn.packing import Linear, Packable, PackedWeight
-from avsr.nn.shape import AttentionContext, ConformerShape
 
 N_MELS = 80
 MAX_PLAIN_SECONDS = 120

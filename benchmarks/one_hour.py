@@ -22,7 +22,8 @@ from avsr.decoding.tokenizer import WordTokenizer
 from avsr.families.own.config import AudioEncoderConfig, ModelConfig
 from avsr.families.own.family import make_model
 from avsr.families.own.network import Network
-from avsr.nn.shape import AttentionContext, ConformerShape
+from avsr.nn.conformer_shape import ConformerShape
+from avsr.nn.context import AttentionContext
 from avsr.recognizer import Recognizer
 from avsr.sound.mel_config import MelConfig
 

@@ -22,7 +22,8 @@ import torch
 from avsr.families.own.config import VisualEncoderConfig
 from avsr.families.own.visual_encoder import TRUNK_SLOTS, VisualEncoder
 from avsr.grid import LIP_INPUT_PX, SLOT_MS
-from avsr.nn.shape import AttentionContext, ConformerShape
+from avsr.nn.conformer_shape import ConformerShape
+from avsr.nn.context import AttentionContext
 
 TRUNKS = ("light", "resnet18")
 

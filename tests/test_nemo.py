@@ -23,7 +23,7 @@ from avsr.families import hub
 from avsr.families.nemo import archive as nemo_archive
 from avsr.families.nemo import load_nemo
 from avsr.families.own.checkpoint import load_checkpoint, save_checkpoint
-from avsr.nn.shape import AttentionContext
+from avsr.nn.context import AttentionContext
 from avsr.recognizer import Recognizer
 from tests.media import shared_nemo
 from tests.nemo_archive import TOKENIZER_MEMBER, content, saved, tokenizer_model, weights, write_archive

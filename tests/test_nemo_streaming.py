@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import avsr
-from avsr.nn.shape import AttentionContext
+from avsr.nn.context import AttentionContext
 from avsr.recognizer import Recognizer
 from tests.media import shared_nemo
 

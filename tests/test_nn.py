@@ -12,10 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from avsr.nn.attention import RelativeAttention, relative_positions
 from avsr.nn.conformer import Conformer, ConformerState
+from avsr.nn.conformer_shape import ConformerShape
+from avsr.nn.context import AttentionContext
 from avsr.nn.convolution import ConvolutionModule
 from avsr.nn.masks import Sight, valid_mask, visible
 from avsr.nn.packing import Packable, can_pack
-from avsr.nn.shape import AttentionContext, ConformerShape
 from avsr.nn.subsampling import Subsampling
 
 CPU = torch.device("cpu")

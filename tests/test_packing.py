@@ -12,9 +12,10 @@ from torch import Tensor
 from avsr.families.own.network import Network
 from avsr.nn.attention import RelativeAttention
 from avsr.nn.conformer import Conformer
+from avsr.nn.conformer_shape import ConformerShape
+from avsr.nn.context import AttentionContext
 from avsr.nn.convolution import ConvolutionModule
 from avsr.nn.packing import Linear, Packable, PackedWeight, can_pack
-from avsr.nn.shape import AttentionContext, ConformerShape
 from avsr.nn.subsampling import Subsampling
 from tests.tiny import tiny_config
 

@@ -13,8 +13,8 @@ import avsr
 from avsr.arrays import LogProbs
 from avsr.decoding.greedy import GreedySearch
 from avsr.media import read_audio
+from avsr.nn.context import AttentionContext
 from avsr.nn.convolution import ConvolutionModule
-from avsr.nn.shape import AttentionContext
 from avsr.sound.mel import LOOK_AHEAD_SAMPLES, PAST_FRAMES, LogMel
 from avsr.sound.mel_config import MelConfig
 from avsr.sound.voice import VoiceActivity

@@ -17,7 +17,8 @@ from avsr.families.own.auto_avsr_front_end import load_visual_trunk
 from avsr.families.own.config import VisualEncoderConfig
 from avsr.families.own.network import Network
 from avsr.families.own.visual_encoder import ResNetTrunk, VisualEncoder
-from avsr.nn.shape import AttentionContext, ConformerShape
+from avsr.nn.conformer_shape import ConformerShape
+from avsr.nn.context import AttentionContext
 from tests.tiny import random_lips, random_mel, tiny_config
 
 CPU = torch.device("cpu")

@@ -12,7 +12,8 @@ from avsr.families.own.config import AudioEncoderConfig, FusionConfig, ModelConf
 from avsr.families.own.engine import OwnEngine
 from avsr.families.own.family import make_model
 from avsr.families.own.network import Network
-from avsr.nn.shape import AttentionContext, ConformerShape
+from avsr.nn.conformer_shape import ConformerShape
+from avsr.nn.context import AttentionContext
 from avsr.recognizer import Recognizer
 from avsr.sound.mel_config import MelConfig
 

@@ -27,25 +27,18 @@ class LipEffects:
 
     occluder: float = 0.0
     """A hand, microphone or box covers 5 to 60 % of the picture, in the whole clip or a part of it."""
-
     light: float = 0.0
     """Brightness (-0.2 to 0.2 of the range), contrast (0.6 to 1.5) and gamma (0.6 to 1.6) change."""
-
     low_resolution: float = 0.0
     """The crop is reduced to 16 to 64 pixels a side."""
-
     blur: float = 0.0
     """A Gaussian blur with a standard deviation of 0.5 to 3 pixels."""
-
     compression: float = 0.0
     """JPEG with a quality of 5 to 40."""
-
     frozen: float = 0.0
     """One picture stays for 2 to 20 slots, or to the end."""
-
     time_mask: float = 0.0
     """For each 25 slots, a run of up to 10 slots shows the mean picture of the clip (Auto-AVSR, arXiv 2303.14307)."""
-
     dropped: float = 0.0
     """10 to 90 % of the slots, drawn one by one, lose their lips (present becomes False)."""
 

@@ -45,10 +45,8 @@ class TimedWord(NamedTuple):
     """A word of the reference."""
 
     word: str
-
     start: float
     """Media seconds."""
-
     end: float
     """Media seconds."""
 
@@ -58,16 +56,12 @@ class LiveClip:
     """The input of a session."""
 
     samples: NDArray[np.float32]
-
     pictures: tuple[LivePicture, ...] | None = None
     """Lip crops with the times of their arrival; None for sound alone."""
-
     words: tuple[TimedWord, ...] | None = None
     """The reference; None if it is not known."""
-
     finding_s: float | None = None
     """Time it took to find the lips; None if the corpus has them."""
-
     finding_cpu_s: float = 0.0
     """CPU time of finding the lips, decoding of the video included."""
 
@@ -82,51 +76,36 @@ class Latency:
     """The latencies of all clips at one chunk size."""
 
     chunk_ms: int
-
     look_ahead_ms: int
-
     modality: str
     """Modality: "av" if any clip has lips and the model uses them, else "a"."""
-
     algorithm_ms: float
     """`Session.latency_ms`: the latency if computing took no time."""
-
     compute_ms: tuple[float, ...]
     """Time of each step of the network, decoding included."""
-
     word_ms: tuple[float, ...]
     """From the end of each word to its emission."""
-
     last_word_ms: tuple[float, ...]
     """`word_ms` of the last words of utterances.
 
     The percentiles of these are the PR50 and PR90 of the literature (partial recognition latency).
     """
-
     first_partial_ms: tuple[float, ...]
     """From the beginning of the first word to the first partial."""
-
     final_ms: tuple[float, ...]
     """From the end of the last word to the final, for finals that follow a pause."""
-
     words: int
     """Words of all finals."""
-
     changed: int
     """Words of partials that a later partial took back."""
-
     media_s: float
     """Duration of all clips."""
-
     busy_s: float
     """Time of recognition."""
-
     cpu_s: float
     """CPU time of recognition."""
-
     finding_s: float | None
     """Time of finding the lips; None if the corpus has them."""
-
     finding_cpu_s: float
     """CPU time of finding the lips."""
 

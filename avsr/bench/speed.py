@@ -40,9 +40,7 @@ class StepTime:
     "network": from samples and crops to words, features included.
     "whole": a transcription.
     """
-
     wall_s: float
-
     cpu_s: float
 
 

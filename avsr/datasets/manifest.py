@@ -44,37 +44,26 @@ class Utterance:
 
     id: str
     """Unique, "speaker/name": a path without suffix."""
-
     speaker: str
     """Name of the speaker."""
-
     split: str
     """Name of the split, such as "train", "dev" or "test"."""
-
     text: str
     """Transcript of the utterance."""
-
     audio: str | None
     """File of the sound, relative to the folder of the manifest; None if there is no sound."""
-
     video: str | None
     """File of the lips, relative to the folder of the manifest; None if there are no readable lips."""
-
     duration: float
     """Seconds."""
-
     fps: float
     """Lip crops a second: 25, or 0 if there are no lips."""
-
     coverage: float
     """Share of the slots with lips, 0 to 1."""
-
     sha256: str
     """Hash of the source file."""
-
     words: WordTimes = ()
     """The words of the text with their times."""
-
     absent: tuple[tuple[int, int, str], ...] = ()
     """First slot, end slot and reason of each run of slots without lips."""
 

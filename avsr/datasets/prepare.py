@@ -63,13 +63,10 @@ class Preparation:
 
     manifest: Path
     """The manifest file."""
-
     splits: Mapping[str, int]
     """Number of utterances of each split."""
-
     rejections: Mapping[str, str]
     """Id of each unusable clip, and the reason."""
-
     new: int
     """Number of clips that this run prepared; the others were ready before."""
 
@@ -212,8 +209,14 @@ def _records(clips: list[SourceClip], out: Path, workers: int) -> Generator[tupl
             missing.append(clip)
         else:
             yield record, False
-    if not missing:
-        return
+    if missing:
+        yield from _new_records(missing, out, workers)
+
+
+def _new_records(
+    missing: list[SourceClip], out: Path, workers: int
+) -> Generator[tuple[dict[str, Any], bool], None, None]:
+    """The records of clips that have none yet. Raises DataError, after all others, for clips that killed a process."""
     killed: list[str] = []
     crew = Crew(workers=min(workers, len(missing)), threads=1, explain=functools.partial(_explain, out), finishes=True)
     outcomes = run(functools.partial(_open_work, out), missing, crew)

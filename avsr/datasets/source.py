@@ -20,22 +20,16 @@ class SourceClip:
 
     id: str
     """Unique; a path without suffix."""
-
     speaker: str
     """Name of the speaker."""
-
     split: str
     """Name of the split."""
-
     path: Path
     """The media file."""
-
     text: str
     """Transcript of the clip."""
-
     words: WordTimes = ()
     """The words of the text with their times."""
-
     problem: str | None = None
     """Why the clip cannot be used, as far as the reader can tell; None if it can be used."""
 

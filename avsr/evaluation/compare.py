@@ -22,25 +22,18 @@ class Difference:
     """B against A under one condition, all seeds together."""
 
     condition: Condition
-
     a: float
     """Word error rate of A in percent."""
-
     b: float
     """Word error rate of B in percent."""
-
     difference: float
     """B minus A."""
-
     low: float
     """Lower end of the 95 % interval of the difference."""
-
     high: float
     """Upper end of the 95 % interval of the difference."""
-
     p: float
     """Of this condition by itself."""
-
     p_family: float
     """Probability that chance alone makes any of the conditions differ as much."""
 
@@ -57,10 +50,8 @@ class Comparison:
     """B against A under all conditions that both have."""
 
     conditions: tuple[Difference, ...]
-
     overall: Difference
     """All conditions taken as one. Its own `condition` has no meaning."""
-
     notes: tuple[str, ...]
     """What a reader should know, one line each."""
 

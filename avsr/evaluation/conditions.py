@@ -60,10 +60,8 @@ class SoundCondition(NamedTuple):
     """One condition of the sound: clean, or a kind of noise at an SNR."""
 
     noise: str = CLEAN
-
     snr_db: float | None = None
     """None for clean sound."""
-
     seed: int | None = None
     """Of the draw; None if nothing about the sound is random."""
 
@@ -76,7 +74,6 @@ class LipCondition(NamedTuple):
     """One condition of the lips."""
 
     name: str = INTACT
-
     seed: int | None = None
     """Of the draw; None if nothing about the lips is random."""
 
@@ -85,16 +82,12 @@ class Condition(NamedTuple):
     """One cell of the grid, for which a word error rate is measured."""
 
     modality: Modality
-
     noise: str
     """Kind of noise, "clean" or "unused"."""
-
     snr_db: float | None
     """None without noise."""
-
     video: str
     """Name of a condition of the lips, or "unused"."""
-
     seed: int | None
     """None if nothing is random."""
 
@@ -199,10 +192,8 @@ class Form(NamedTuple):
 
     amount: str | None
     """Meaning of the number in the name; None if the name has no number."""
-
     fits: Callable[[float], bool]
     """Whether a number is allowed."""
-
     random: bool = False
     """Whether another seed gives other lips."""
 

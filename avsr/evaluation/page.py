@@ -50,19 +50,13 @@ class Page(NamedTuple):
     """What a page shows."""
 
     results: Results
-
     curves: Sequence[Curve]
-
     images: dict[str, bytes]
     """PNG files: "wer-snr", and "wer-picture" if there are several conditions of the lips."""
-
     by_level: Table
-
     by_noise: Table
-
     media: Evaluation | None
     """Where the sound and lips of the worst utterances come from; None leaves them out."""
-
     folder: Path
     """Of the evaluation, with its noise plan."""
 
@@ -116,7 +110,6 @@ class Worst(NamedTuple):
 
     number: int
     """Its place in `Results.utterances`."""
-
     condition: Condition
 
 

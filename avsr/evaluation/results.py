@@ -38,10 +38,8 @@ class Spoken(NamedTuple):
     """One utterance of the test set."""
 
     id: str
-
     reference: str
     """The text to score against, after normalisation."""
-
     duration: float
     """Seconds."""
 
@@ -52,13 +50,10 @@ class Cell:
 
     hypotheses: tuple[str, ...]
     """The recognised texts, after normalisation."""
-
     achieved_snr_db: tuple[float | None, ...]
     """None without noise."""
-
     latency_ms: tuple[float, ...]
     """The time the recogniser took."""
-
     counts: tuple[ErrorCounts, ...]
 
 
@@ -66,13 +61,10 @@ class Rates(NamedTuple):
     """Error rates in percent of one condition, or of several taken as one, such as all seeds."""
 
     wer: float
-
     low: float
     """Lower end of the 95 % interval of the word error rate."""
-
     high: float
     """Upper end of the 95 % interval of the word error rate."""
-
     cer: float
     """Character error rate."""
 
@@ -83,12 +75,9 @@ class Results:
 
     run: Mapping[str, Any]
     """The record of the recogniser, the test set and the settings."""
-
     utterances: tuple[Spoken, ...]
-
     cells: Mapping[Condition, Cell]
     """In the order of the grid."""
-
     weights_RN: Array = field(repr=False, compare=False)
     """Of the bootstrap, R resamples of N utterances; see `resampling`."""
 

@@ -35,22 +35,16 @@ class NoiseSource:
 
     protocol: str = "avsr"
     """Name of a noise protocol."""
-
     folders: tuple[tuple[str, str], ...] = ()
     """Pairs (kind of noise, folder of recordings)."""
-
     effects: str = ""
     """Room, microphone and line, as `avsr.noise.effects` reads them."""
-
     part: Part = "test"
     """Part of a noise collection."""
-
     voices: str | None = None
     """Split that babble is made of; None for the evaluated split."""
-
     training: tuple[str, ...] = ()
     """Folders of the noise that the model was trained with. Using a recording of them is an error."""
-
     plan: str | None = None
     """File of an existing noise plan. It replaces all other settings."""
 
@@ -59,16 +53,12 @@ class DefaultSounds(NamedTuple):
     """The conditions of the sound that are used unless the user names others."""
 
     noises: tuple[str, ...]
-
     snrs_db: tuple[float | None, ...]
     """None is clean sound."""
-
     seeds: tuple[int, ...]
     """Empty for the usual seeds."""
-
     clean_is_random: bool
     """Whether clean sound depends on the seed too, because random effects are applied to it."""
-
     left_out: tuple[str, ...]
     """Kinds of noise of the protocol without recordings."""
 

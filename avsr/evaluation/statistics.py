@@ -24,14 +24,11 @@ class ErrorCounts(NamedTuple):
 
     hits: int
     """Words that are right."""
-
     substitutions: int
     deletions: int
     insertions: int
-
     characters: int
     """Characters of the reference, spaces among them."""
-
     character_errors: int
 
     @property
@@ -113,16 +110,12 @@ class PairedTest(NamedTuple):
 
     difference: Array
     """[C]."""
-
     low: Array
     """[C]: lower end of the 95 % interval of the difference."""
-
     high: Array
     """[C]: upper end of the 95 % interval of the difference."""
-
     p: Array
     """[C]: two-sided, of one condition by itself."""
-
     p_family: Array
     """[C]: probability that chance alone makes any of the C conditions differ as much."""
 

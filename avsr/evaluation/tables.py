@@ -27,7 +27,6 @@ class Table(NamedTuple):
 
     titles: list[str]
     rows: list[list[str]]
-
     notes: list[str]
     """Lines below the table."""
 

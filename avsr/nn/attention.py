@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avsr.nn.context import AttentionContext
 from avsr.nn.masks import Sight
 from avsr.nn.packing import Linear, Packable, PackedWeight, pack_as_one, product
-from avsr.nn.shape import AttentionContext
 
 MASKED_SCORE = -10000.0
 """Score of a key that a query must not see. Its exp() is exactly 0 beside any real score. It is finite, because a row

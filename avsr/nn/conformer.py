@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from avsr.nn.attention import AttentionState, RelativeAttention
+from avsr.nn.conformer_shape import ConformerShape
+from avsr.nn.context import AttentionContext
 from avsr.nn.convolution import ConvolutionModule, ConvolutionState
 from avsr.nn.masks import History, Sight, initial_history, padding_mask
 from avsr.nn.packing import Linear
-from avsr.nn.shape import AttentionContext, ConformerShape
 
 
 class BlockState(NamedTuple):

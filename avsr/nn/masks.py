@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from avsr.nn.shape import AttentionContext
+from avsr.nn.context import AttentionContext
 
 BLOCK_SCORES = 384 * 1024
 """Scores (queries times keys) that one head computes at a time. They stay in the processor's cache from the product to

@@ -94,10 +94,8 @@ class Effect:
     name: str
     share: float = 1.0
     """Probability that the effect occurs, 0 to 1."""
-
     low: float | None = None
     """Lowest value; None if the effect has no value, as mulaw."""
-
     high: float | None = None
     """Highest value; None if the effect has no value."""
 

@@ -31,13 +31,10 @@ class NoiseFile:
     """One noise recording."""
 
     path: Path
-
     name: str
     """Path relative to the searched folder, with "/" between the parts on every system."""
-
     kind: str
     """Kind of noise, such as "environment" or "music"."""
-
     part: Part
     """The part of its collection: for training, validation or tests."""
 

@@ -56,16 +56,12 @@ class MixResult(NamedTuple):
 
     samples: Sound
     """float32 or int16 [S], never beyond full scale. For clean speech it is the array that was passed in."""
-
     snr_db: float | None
     """The requested SNR; None is clean."""
-
     achieved_snr_db: float | None
     """The SNR measured on `samples`, with all rounding; None if `samples` contain no noise."""
-
     gain_db: float | None
     """Gain of the noise; None for clean."""
-
     scale_db: float
     """Gain of speech and noise together, negative if their sum did not fit into full scale, else 0.0."""
 

@@ -37,10 +37,8 @@ class NoisePart:
 
     noise_sha256: str
     """`sound_hash` of the recording, or the colour of coloured noise."""
-
     offset: int
     """Sample of the recording to start with; the recording is looped. For coloured noise: the seed."""
-
     gain_db: float = 0.0
     """Gain before the parts are added up."""
 
@@ -51,34 +49,24 @@ class PlanLine:
 
     utterance: str
     """Id of the utterance."""
-
     condition: str
     """Name of the condition for folders and tables, as "clean" or "babble_-5"."""
-
     noise: str | None
     """Kind of noise; None for clean."""
-
     snr_db: float | None
     """Requested SNR; None for clean."""
-
     seed: int
     """Seed of the draws."""
-
     noises: tuple[NoisePart, ...]
     """The parts of the noise, which are added up; empty for clean."""
-
     gain_db: float | None
     """Gain of the sum of the parts; None for clean."""
-
     scale_db: float
     """Gain of the mixture, negative if the mixture did not fit into 16 bits, else 0.0."""
-
     achieved_snr_db: float | None
     """SNR measured before the effects that come after the noise; None for clean."""
-
     effects: tuple[Record, ...]
     """The effects in their order, with all parameters."""
-
     sha256: str
     """Hash of the resulting 16-bit samples."""
 
@@ -89,40 +77,28 @@ class NoisePlan:
 
     protocol: str
     """Name of the protocol."""
-
     level: Level
     """How the level of speech is measured."""
-
     manifest: str
     """Path of the manifest of the utterances."""
-
     split: str
     """Split of the utterances."""
-
     voices: str
     """Split of the manifest that babble and interfering talkers come from."""
-
     folders: dict[str, str]
     """Folders of the recordings, as `NoiseLibrary` takes them."""
-
     part: Part
     """Part of the collections among the folders."""
-
     effects: str
     """Possible effects, as `parse_effects` reads them."""
-
     noises: dict[str, str]
     """Hash of each recording used, including impulse responses, and its name in the `NoiseLibrary`."""
-
     unusable: dict[str, str]
     """Id of each utterance without a line, and the reason."""
-
     lines: tuple[PlanLine, ...]
     """The mixtures."""
-
     avsr_version: str | None = None
     """Version of avsr that made the plan; None in a plan of version 1."""
-
     manifest_sha256: str | None = None
     """Hash of the manifest file; None in a plan of version 1."""
 

@@ -29,28 +29,20 @@ class Protocol:
     """How one test in noise is made."""
 
     name: str
-
     noises: tuple[str, ...]
     """Kinds of noise."""
-
     snrs_db: tuple[float | None, ...]
     """Levels of noise; None is clean."""
-
     level: Level = "whole"
     """How the level of speech is measured."""
-
     babble: Literal["voices", "speech", "recording"] = "recording"
     """Source of babble: other utterances of the corpus, recordings of the kind "speech", or recordings of babble."""
-
     babble_voices: int = 8
     """Number of voices that are added up to babble."""
-
     offset: Literal["random", "start"] = "random"
     """Where in a recording the noise begins."""
-
     loop: bool = True
     """Repeat a recording that is shorter than the speech. If False, such a recording is an error."""
-
     pieces: bool = False
     """Use pieces of 10 s of the recordings, and no recording of 10 s or less."""
 

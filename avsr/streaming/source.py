@@ -97,18 +97,18 @@ def open_live_source(
     """
     if isinstance(source, np.ndarray):
         return blocks([source]), pictures
-    if isinstance(source, str | PathLike):
-        info = probe(source)
-        if info.audio is None:
-            raise MediaError(
-                f"{source}: has no sound",
-                expected="sound, whose clock live recognition goes by",
-                remedy="use transcribe with modality v",
-            )
-        if pictures is None and info.video is not None:
-            pictures = file_pictures(source, on_warning=on_warning)
-        return file_sound(source, on_warning=on_warning), pictures
-    return source, pictures
+    if not isinstance(source, str | PathLike):
+        return source, pictures
+    info = probe(source)
+    if info.audio is None:
+        raise MediaError(
+            f"{source}: has no sound",
+            expected="sound, whose clock live recognition goes by",
+            remedy="use transcribe with modality v",
+        )
+    if pictures is None and info.video is not None:
+        pictures = file_pictures(source, on_warning=on_warning)
+    return file_sound(source, on_warning=on_warning), pictures
 
 
 def in_order(sound: Iterable[LiveSound], pictures: Iterable[LivePicture]) -> Iterator[LiveSound | LivePicture]:

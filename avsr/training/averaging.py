@@ -25,12 +25,7 @@ def average_checkpoints(shares: Sequence[tuple[Path, float]], output: Path) -> P
     Raises ConfigError for wrong weights and for checkpoints of different configurations or vocabularies, ModelError for
     a folder that is no checkpoint.
     """
-    for folder, share in shares:
-        if not 0 < share <= 1:  # false for nan too
-            raise ConfigError(f"{folder}: share out of range", got=f"{share:g}", expected="more than 0, at most 1")
-    total = sum(share for _, share in shares)
-    if abs(total - 1) > 1e-6:
-        raise ConfigError("the shares do not add up to 1", got=f"{total:g}", remedy="change one of them")
+    _check_shares(shares)
     mean, tokenizer = load_checkpoint(shares[0][0])
     weights = {name: torch.zeros_like(t) if t.is_floating_point() else t for name, t in mean.state_dict().items()}
     for folder, share in shares:
@@ -43,3 +38,12 @@ def average_checkpoints(shares: Sequence[tuple[Path, float]], output: Path) -> P
     mean.load_state_dict(weights)
     parts = "\n".join(f"- {share:g} of {folder}" for folder, share in shares)
     return save_checkpoint(output, mean, tokenizer, card=f"# {mean.config.name}\n\nThe weighted mean of\n\n{parts}\n")
+
+
+def _check_shares(shares: Sequence[tuple[Path, float]]) -> None:
+    for folder, share in shares:
+        if not 0 < share <= 1:  # false for nan too
+            raise ConfigError(f"{folder}: share out of range", got=f"{share:g}", expected="more than 0, at most 1")
+    total = sum(share for _, share in shares)
+    if abs(total - 1) > 1e-6:
+        raise ConfigError("the shares do not add up to 1", got=f"{total:g}", remedy="change one of them")

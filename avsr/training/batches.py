@@ -30,30 +30,21 @@ class Example(NamedTuple):
 
     samples: Samples
     """[S]; zeros without sound."""
-
     crops: NDArray[np.uint8] | None
     """[T, 88, 88]; None without lips."""
-
     present: Present
     """[T]."""
-
     has_audio: bool
     """Whether the network may use the sound."""
-
     lips_match: bool
     """Whether the lips belong to the words. False for another utterance's lips, and without lips."""
-
     tokens: list[int]
     """[U]: the units of the text."""
-
     frame_targets: NDArray[np.int64]
     """[F]: the unit at each frame, -100 if it is not known."""
-
     text: str
-
     effects: Sequence[Effect]
     """What augmentation did to the lips."""
-
     changes: dict[str, Any]
     """What augmentation did to the sound."""
 
@@ -64,34 +55,24 @@ class Batch:
 
     samples: Tensor
     """float32 [B, S]."""
-
     sample_counts: Tensor
     """int64 [B]."""
-
     crops: Tensor
     """uint8 [B, T, 88, 88]."""
-
     present: Tensor
     """bool [B, T]."""
-
     has_audio: Tensor
     """bool [B]: whether the network may use the sound."""
-
     lips_match: Tensor
     """bool [B]: whether the lips belong to the words."""
-
     tokens: Tensor
     """int64 [B, U]."""
-
     token_counts: Tensor
     """int64 [B]."""
-
     frame_targets: Tensor
     """int64 [B, T / 2]: the unit at each frame of 80 ms, -100 if it is not known."""
-
     texts: list[str]
     """The references."""
-
     changes: list[dict[str, Any]]
     """What augmentation did to each sound, and under "lips" to its lips."""
 

@@ -19,19 +19,14 @@ class CorpusConfig:
 
     manifest: str
     """Path of a manifest, relative to the working directory."""
-
     split: str = "train"
     """Which split of the manifest."""
-
     per_epoch: int | None = None
     """How many random utterances to use in each epoch; None for all."""
-
     optional: bool = False
     """Train without this corpus if the manifest does not have the split."""
-
     max_duration_s: float | None = None
     """Leave out longer utterances; None to leave out none."""
-
     made_with: str = field(default="", compare=False)  # advice: a run with other advice is the same run
     """The command that makes the manifest, for the error about a missing one; "" for a prepared corpus."""
 
@@ -49,10 +44,8 @@ class ModalityConfig:
 
     a: float = 0.25
     """The sound alone."""
-
     v: float = 0.25
     """The lips alone."""
-
     av: float = 0.5
     """Both."""
 
@@ -67,67 +60,47 @@ class AugmentConfig:
 
     noise_folder: str | None = None
     """Recordings to mix in (WAV, FLAC, OGG, MP3)."""
-
     babble: bool = True
     """Mix in other training voices too."""
-
     noise_share: float = 0.0
     """Share of the utterances that get noise."""
-
     snr_db: tuple[float, float] = (-5.0, 20.0)
     """Lowest and highest SNR."""
-
     speed: float = 0.0
     """Largest change of the speed: 0.1 for 0.9 to 1.1."""
-
     channel_db: float = 0.0
     """Depth of a random frequency response."""
-
     effects: str = ""
     """Rooms, microphones, lines and pitch, as `avsr.noise.effects` reads them: "reverb@0.3,opus=8..24@0.2"."""
-
     impulse_responses: str | None = None
     """Folder of recordings for reverb."""
-
     held_out_noise: tuple[str, ...] = ()
     """Noise plans, or folders of noise, for tests only. A recording that is in training too is an error."""
-
     gain_db: float = 0.0
     """Largest change of the level, up or down."""
-
     mel_masks: int = 0
     """SpecAugment (arXiv 1904.08779): how many bands of the log-mel features are masked."""
-
     mel_mask_bins: int = 12
     """SpecAugment: the widest band."""
-
     time_masks: int = 0
     """SpecAugment: how many stretches of time are masked."""
-
     time_mask_share: float = 0.05
     """SpecAugment: the longest stretch, as a share of the length."""
-
     lips: float = 0.0
     """Strength of geometric changes of the lips, 0 to 1."""
-
     hidden_slots: int = 0
     """Longest stretch of lips that is hidden, in slots."""
-
     offset_slots: int = 0
     """Largest shift of the lips against the sound, in slots."""
-
     wrong_lips: float = 0.0
     """Share of the clearly audible utterances that get another utterance's lips, so that the fusion learns to doubt."""
-
     lip_effects: LipEffects = field(default_factory=LipEffects)
     """How often lips are blurred, covered, dropped and so on."""
-
     spliced: float = 0.0
     """Share of the utterances that continue as another utterance of the same speaker from a random word on.
 
     A model then cannot guess the end of a sentence from its beginning. Needs word times.
     """
-
     joined: float = 0.0
     """Share of the utterances that are joined to pairs, so that the model learns longer recordings too."""
 
@@ -158,13 +131,10 @@ class LossConfig:
 
     fused: float = 1.0
     """Weight of the fused path."""
-
     audio: float = 0.3
     """Weight of the audio side."""
-
     visual: float = 0.3
     """Weight of the visual side."""
-
     word_times: tuple[float, float] = (0.0, 0.0)
     """Share of frame-wise cross-entropy against word times in each loss: at first, and after `word_times_epochs`.
 
@@ -172,17 +142,14 @@ class LossConfig:
     learns from the sound; starting with word times avoids it, and keeping a share keeps the times of words right. If
     a word has several units, they share its frames evenly.
     """
-
     word_times_epochs: int = 20
     """Over how many epochs the share changes, linearly."""
-
     word_times_live: bool = True
     """Use word times in chunked passes too.
 
     A frame in a chunk lacks the context that follows, so word times teach it to put out words too early, wrong ones
     among them.
     """
-
     peak_first: float = 0.0
     """Weight of a term that makes words come out earlier (`peak_first_loss`)."""
 
@@ -199,26 +166,18 @@ class OptimizerConfig:
     """AdamW with linear warm-up and cosine decay to zero."""
 
     epochs: int
-
     learning_rate: float = 1e-3
     """The highest, reached after the warm-up."""
-
     weight_decay: float = 0.01
-
     warmup_epochs: float = 2.0
-
     batch_size: int = 16
     """Utterances a step on the device."""
-
     accumulate: int = 1
     """Steps a weight update."""
-
     clip: float = 5.0
     """Largest norm of the gradient."""
-
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic: "auto" is bf16 on a GPU that has it, else fp32."""
-
     average_last: int = 5
     """The final model is the mean of the weights of that many last epochs."""
 
@@ -240,45 +199,32 @@ class TrainConfig:
 
     output: str
     """The run folder."""
-
     vocabulary: str
     """File with one word a line, or a SentencePiece model, NAME.model.
 
     A shipped one is found by its relative path in any folder (data/grid/vocabulary.txt).
     """
-
     model: ModelConfig
     """The model to train."""
-
     train: tuple[CorpusConfig, ...]
     """The corpora to train on."""
-
     dev: CorpusConfig
     """The corpus that word error rates are measured on."""
-
     optimizer: OptimizerConfig
-
     modalities: ModalityConfig = field(default_factory=ModalityConfig)
-
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-
     loss: LossConfig = field(default_factory=LossConfig)
-
     initialize: dict[str, str] = field(default_factory=dict)
     """Part -> checkpoint folder, or name of a shipped model, to take its weights from.
 
     A "visual_trunk" that is a ResNet-18 may be taken from the `.pth` file of an Auto-AVSR model.
     """
-
     freeze: tuple[Part, ...] = ()
     """Parts that are not trained."""
-
     dev_every: int = 1
     """Measure word error rates after every n-th epoch."""
-
     workers: int = 1
     """Processes that prepare batches."""
-
     seed: int = 1
     """Of everything random."""
 

@@ -26,10 +26,8 @@ class Step(NamedTuple):
 
     load_s: float
     """Time to load the batch in one process."""
-
     learn_s: float
     """Time to compute the gradient and update the weights."""
-
     loss: float
 
 

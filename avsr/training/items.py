@@ -31,18 +31,13 @@ class Item(NamedTuple):
 
     samples: Samples | None
     """[S]; None without sound."""
-
     crops: Crops | None
     """[T, 96, 96]; None without lips."""
-
     present: Present | None
     """[T]; None without lips."""
-
     words: list[TimedWord]
     """Empty if the corpus has no word times."""
-
     text: str
-
     duration_s: float
 
 

@@ -20,8 +20,8 @@ from avsr.decoding.greedy import greedy
 from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError
 from avsr.families.own.network import Network, NetworkOutput
+from avsr.nn.context import AttentionContext
 from avsr.nn.masks import valid_mask
-from avsr.nn.shape import AttentionContext
 from avsr.randomness import generator, stable_seed
 from avsr.sound.mel import LogMel
 from avsr.training.batches import IGNORED_FRAME, Batch, Example

@@ -276,21 +276,15 @@ def check_output(output: Path, config: TrainConfig) -> bool:
     return False
 
 
-def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
-    """Make the run folder with its record. Raises ConfigError if the folder holds a run of another configuration."""
-    if check_output(output, config):
-        return
+def _versions() -> dict[str, str]:
+    """What the run is made with, for its record."""
     import torch
     import torchaudio
     import torchvision
 
     import avsr
 
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output {output}: cannot be written", got=error, remedy="give another output") from None
-    versions = {
+    return {
         "avsr": avsr.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -299,8 +293,18 @@ def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
         "platform": platform.platform(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
+    """Make the run folder with its record. Raises ConfigError if the folder holds a run of another configuration."""
+    if check_output(output, config):
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output {output}: cannot be written", got=error, remedy="give another output") from None
     write_text(output / "command.txt", shlex.join(sys.argv) + f"\n# configuration: {config_path}\n")
-    write_text(output / "versions.json", json.dumps(versions, indent=1) + "\n")
+    write_text(output / "versions.json", json.dumps(_versions(), indent=1) + "\n")
     # Written last: a folder with it is a run that can be resumed.
     write_text(output / "config.yaml", yaml.safe_dump(as_mapping(config), sort_keys=False))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from avsr.families.own.config import AudioEncoderConfig
 from avsr.nn.conformer import Conformer, ConformerState
-from avsr.nn.shape import AttentionContext
+from avsr.nn.context import AttentionContext
 from avsr.nn.subsampling import Subsampling, SubsamplingState
 
 

@@ -10,7 +10,8 @@ from typing import Literal
 
 from avsr.errors import ConfigError
 from avsr.grid import HOP_MS, Modality
-from avsr.nn.shape import AttentionContext, ConformerShape
+from avsr.nn.conformer_shape import ConformerShape
+from avsr.nn.context import AttentionContext
 from avsr.sound.mel_config import MelConfig
 
 FORMAT_VERSION = 1

@@ -22,7 +22,7 @@ from avsr.families.own.config import ModelConfig
 from avsr.families.own.network import LipFrames, Network
 from avsr.grid import CROP_PX, HOP_MS, LIP_INPUT_PX, SLOT_MS
 from avsr.lips.crops import centre_crop
-from avsr.nn.shape import AttentionContext
+from avsr.nn.context import AttentionContext
 from avsr.sound.mel import LogMel
 
 EncodedT = TypeVar("EncodedT", "EncodedAudio", "EncodedLips")

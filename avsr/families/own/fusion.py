@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from avsr.families.own.config import FusionConfig
 from avsr.nn.attention import AttentionState, RelativeAttention
 from avsr.nn.conformer import FeedForward
+from avsr.nn.context import AttentionContext
 from avsr.nn.masks import History, Sight, initial_history, padding_mask
 from avsr.nn.packing import Linear
-from avsr.nn.shape import AttentionContext
 
 # Training of a gated fusion starts with sound that passes nearly unchanged and with little of the lips.
 LIPS_BIAS = -2.0

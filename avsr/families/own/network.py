@@ -17,9 +17,9 @@ from avsr.families.own.ctc import CTCHead
 from avsr.families.own.fusion import FusionState, FusionTransformer
 from avsr.families.own.visual_encoder import VisualEncoder, VisualEncoderState
 from avsr.grid import LIP_INPUT_PX
+from avsr.nn.context import AttentionContext
 from avsr.nn.masks import valid_mask
 from avsr.nn.packing import Packable, can_pack
-from avsr.nn.shape import AttentionContext
 
 
 class NetworkState(NamedTuple):

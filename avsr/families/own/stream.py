@@ -18,7 +18,7 @@ from avsr.errors import ConfigError
 from avsr.families.own.engine import OwnEngine
 from avsr.families.own.network import NetworkState
 from avsr.grid import HOP_SAMPLES
-from avsr.nn.shape import AttentionContext
+from avsr.nn.context import AttentionContext
 from avsr.sound.mel import LOOK_AHEAD_SAMPLES, PAST_FRAMES
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from avsr.families.own.config import VisualEncoderConfig
 from avsr.grid import LIP_INPUT_PX
 from avsr.nn.conformer import Conformer, ConformerState
-from avsr.nn.shape import AttentionContext
+from avsr.nn.context import AttentionContext
 
 CONTRAST_FLOOR = 0.02
 """Added to the deviation of a crop's grey in [0, 1]. Without it, normalisation would turn a flat crop into noise."""
