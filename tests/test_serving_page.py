@@ -329,8 +329,8 @@ def live_model() -> Recognizer:
 
 ATTEMPTS = 3
 """In one run of five or six the first sentence comes out wrong. The likely cause: Chromium starts its stand-ins for
-camera and microphone apart, mostly by a third of a second but not always, so that lips and sound do not belong together,
-which no page could know. A page or a model that is at fault fails every time."""
+camera and microphone apart, mostly by a third of a second but not always. Then lips and sound do not belong together,
+and no page could know. A page or a model that is at fault fails every time."""
 
 
 def test_words_of_a_real_face_and_without_it(tmp_path: Path) -> None:
