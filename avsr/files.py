@@ -1,4 +1,4 @@
-"""Writing files whole or not at all: whoever looks sees the old file or the new one, never half of it."""
+"""Writing files whole or not at all: a reader gets the old file or the new one, never half of one."""
 
 from __future__ import annotations
 

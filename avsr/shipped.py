@@ -60,7 +60,7 @@ def find_file(path: str | PathLike[str]) -> Path:
     """`path` if it exists; else the shipped file of this relative path, as in "data/grid/vocabulary.txt".
 
     A copy of a shipped configuration can therefore be used in any folder. If there is no shipped file either, `path`
-    comes back unchanged, so that the error of whoever reads it names what the user wrote.
+    comes back unchanged, so that an error about the file names the path that the user wrote.
     """
     given = Path(path)
     shipped = ASSETS / given  # an absolute path replaces ASSETS

@@ -76,6 +76,17 @@ def add_output_file(options: argparse._ActionsContainer, what: str, *, metavar: 
     return options.add_argument("-o", "--output", type=Path, required=True, metavar=metavar, help=what)
 
 
+def add_look_ahead(parser: argparse.ArgumentParser) -> None:
+    """Declare --look-ahead-ms."""
+    parser.add_argument(
+        "--look-ahead-ms",
+        type=non_negative_integer,
+        default=0,
+        metavar="MS",
+        help="words become final after this much more sound; default 0",
+    )
+
+
 def add_quiet(options: argparse._ActionsContainer) -> None:
     """Declare --quiet."""
     options.add_argument("--quiet", action="store_true", help="no progress bar, notes or warnings; errors remain")

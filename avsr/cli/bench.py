@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avsr.cli.arguments import add_device, add_model, add_quiet, non_negative_integer, positive_integer
+from avsr.cli.arguments import add_device, add_look_ahead, add_model, add_quiet, positive_integer
 from avsr.cli.command import Action
 from avsr.cli.console import Console, UsageError, describe
 from avsr.errors import AvsrError, DataError
@@ -43,13 +43,7 @@ def add_latency_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", default="dev", metavar="NAME", help="which utterances of a manifest; default %(default)s")
     add("--clips", type=positive_integer, metavar="N", help="only N of them, evenly spread")
     add("--chunk-ms", type=_chunks, metavar="LIST", help="chunk sizes, as in 160,320; default: all that the model has")
-    add(
-        "--look-ahead-ms",
-        type=non_negative_integer,
-        default=0,
-        metavar="MS",
-        help="words become final after this much more sound; default 0",
-    )
+    add_look_ahead(parser)
     add("--max-video-lag-ms", type=positive_integer, metavar="MS", help="how long sound waits for late lips at most")
     add("--plot", type=Path, metavar="OUT.png", help="write histograms of word latencies; replaces OUT.png")
 

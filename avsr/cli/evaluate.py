@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=positive_integer, default=8, metavar="N", help="utterances at a time; default 8"
     )
     work.add_argument(
-        "--shard", metavar="I/N", help="do only the I-th of N parts; whoever finishes last writes the results"
+        "--shard", metavar="I/N", help="do only the I-th of N parts; the part that ends last writes the results"
     )
     report = parser.add_argument_group("report")
     report.add_argument(

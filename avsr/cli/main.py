@@ -211,8 +211,8 @@ def _parse(parser: argparse.ArgumentParser, words: list[str], command: str | Non
     if "--" in words:
         end = words.index("--")
         words = words[:end] + [f"./{word}" if word.startswith("-") else word for word in words[end + 1 :]]
-    # argparse looks for required options before it has seen the last arguments, one of which may be the output in its
-    # old place. So these options are looked for here, when all is parsed.
+    # argparse checks required options before it has seen the last arguments, and the output in its old place may be
+    # among them. So these options are checked here, when all is parsed.
     required = [option for option in parser._actions if option.required and option.option_strings]
     # The usage line is fixed first, or it would show the required options as optional ones.
     usage, parser.usage = parser.usage, parser.format_usage().removeprefix("usage: ")

@@ -8,7 +8,7 @@ import re
 import sys
 import webbrowser
 
-from avsr.cli.arguments import add_model, add_quiet, face, non_negative_integer, positive_integer
+from avsr.cli.arguments import add_look_ahead, add_model, add_quiet, face, positive_integer
 from avsr.cli.console import Console, UsageError
 
 DESCRIPTION = (
@@ -32,13 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--token", type=_token, metavar="TEXT", help="password of the page; default: none, or a random one with --host")
     add_model(parser, "model that works live")
     add("--chunk-ms", type=positive_integer, default=320, metavar="MS", help="time between captions; default 320")
-    add(
-        "--look-ahead-ms",
-        type=non_negative_integer,
-        default=0,
-        metavar="MS",
-        help="words become final after this much more sound; default 0",
-    )
+    add_look_ahead(parser)
     add("--face", type=face, default="largest", metavar="largest|ID", help="whose lips to read; default largest")
     add("--max-sessions", type=positive_integer, default=4, metavar="N", help="sessions at a time; default %(default)s")
     add("--max-minutes", type=_minutes, default=60.0, metavar="M", help="length of a session; default 60")

@@ -1,4 +1,4 @@
-"""A record of which input each file in an output folder was made from.
+"""The record of an output folder: for each file, the input that it was made from.
 
 Without it, talk.txt of one talk.mp4 would be taken for the finished result of another talk.mp4. The record is the file
 `.avsr-sources.jsonl` in the folder. It has one line for each written file: the file's name, the input as it was named

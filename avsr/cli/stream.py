@@ -12,7 +12,15 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from avsr.cli.arguments import add_device, add_model, add_quiet, face, non_negative_integer, positive_integer
+from avsr.cli.arguments import (
+    add_device,
+    add_look_ahead,
+    add_model,
+    add_quiet,
+    face,
+    non_negative_integer,
+    positive_integer,
+)
 from avsr.cli.console import Console, UsageError, printable, without_name
 from avsr.errors import AvsrError, ConfigError, MediaError
 from avsr.grid import SAMPLE_RATE_HZ
@@ -55,13 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--captions", action="store_true", help="print captions, rewritten in place on a terminal; default: JSON lines")
     add_model(parser, "model that works live")
     add("--chunk-ms", type=positive_integer, default=320, metavar="MS", help="time between results; default 320")
-    add(
-        "--look-ahead-ms",
-        type=non_negative_integer,
-        default=0,
-        metavar="MS",
-        help="words become final after this much more sound; default 0",
-    )
+    add_look_ahead(parser)
     add("--modality", choices=("auto", "av", "a"), default="auto", help="use sound and lips, or sound; default auto")
     add(
         "--face",

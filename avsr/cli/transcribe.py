@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help=f"{', '.join(FORMATS)}; several are joined by commas; default txt",
     )
-    add_output_dir(parser, "write files here, in subfolders like those of an INPUT folder")
+    add_output_dir(parser, "write files here, in the same subfolders as in an INPUT folder")
     add("--overwrite", action="store_true", help="replace files that DIR already has; default: keep them")
     add_model(parser)
     add("--modality", choices=("auto", "av", "a", "v"), default="auto", help="use sound, lips, or both; default auto")

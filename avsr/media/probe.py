@@ -90,7 +90,7 @@ def _video_info(media: OpenMedia) -> VideoStreamInfo | None:
     codec = media.video.codec_context
     # Only a decoded picture has the rotation.
     first = next(decode_video(media, media.video, Damage(media.path, "the video", None)), None)
-    # A file without any decodable picture still has a description; whoever reads its pictures gets the error.
+    # A file without any decodable picture still has a description; reading its pictures gives the error.
     turns = 0 if first is None else quarter_turns(first)
     aspect = sample_aspect(media.video)
     width, height = square_pixel_size(codec.width, codec.height, aspect)

@@ -153,7 +153,7 @@ def render_plan(
             rows.append(dataclasses.replace(utterance, audio=f"audio/{utterance.id}.wav", video=video))
         manifests.append(out / folder / "manifest.jsonl")
         write_manifest(manifests[-1], sorted(rows, key=lambda row: row.id))
-    # The manifests and the plan come last: where they are, all sound is there.
+    # The manifests and the plan come last, so a folder with them has all its sound.
     write_plan(out / "plan.jsonl", plan)
     return manifests
 

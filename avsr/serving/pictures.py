@@ -50,8 +50,7 @@ def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
     if data.count(b"\xff\xda") > MAX_SCANS:
         raise ValueError("a JPEG file of very many scans")
     try:
-        # OpenCV would turn a picture by its EXIF orientation, and its sides would no longer be those of the checked
-        # header.
+        # OpenCV would turn a picture by its EXIF orientation, and its sides would then differ from the checked header.
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         bgr = None

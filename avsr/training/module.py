@@ -47,7 +47,7 @@ class TrainingModule(lightning.LightningModule):
     def train_dataloader(self) -> DataLoader[Example]:
         return training_batches(self.data, self.current_epoch, self.config.workers)
 
-    # Lightning would leave the tensors inside a dataclass where they are.
+    # Lightning does not move tensors inside a dataclass to the device.
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
 
