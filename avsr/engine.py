@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from avsr.arrays import Crops, LogProbs, Present, Samples
 from avsr.decoding.search import FrameSearch, Search, Spoken
-from avsr.errors import ConfigError, ModelError
+from avsr.errors import ConfigError, ModelError, nearest
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, Modality
 
 __all__ = [
@@ -50,7 +50,11 @@ class Card(NamedTuple):
     chunks_ms: tuple[int, ...] = ()
     """The chunks in which the model streams; empty: it cannot."""
     searches: tuple[str, ...] = ("greedy",)
-    """The kinds of search that it has."""
+    """The kinds of search that it has, the usual one first."""
+    tasks: tuple[str, ...] = ("transcribe",)
+    """"transcribe", and "translate" if it can write English for speech of other languages."""
+    cut_at_pauses: bool = False
+    """True: a file is cut into stretches of speech of at most `window_s`, which begin and end in pauses."""
     has_times: bool = True
     """False: the model gives text alone; word times are estimates and confidences are unknown."""
 
@@ -69,10 +73,20 @@ class Card(NamedTuple):
         )
 
     def require_search(self, search: Search) -> None:
-        """Raises ConfigError unless the model has this kind of search."""
-        if search.kind not in self.searches:
+        """Raises ConfigError unless the model can search so, in this language and for this task."""
+        if search.kind is not None and search.kind not in self.searches:
             raise ConfigError(
                 f"model {self.name} has no such search", got=search.kind, expected=" or ".join(self.searches)
+            )
+        if search.task not in self.tasks:
+            raise ConfigError(f"model {self.name} cannot {search.task}", expected=" or ".join(self.tasks))
+        if search.language is not None and search.language not in self.languages:
+            close = nearest(search.language, self.languages)
+            raise ConfigError(
+                f"model {self.name} does not know the language",
+                got=search.language,
+                expected=", ".join(self.languages) or "no choice of a language: the model states none",
+                remedy=f"did you mean {close}?" if close else None,
             )
 
     @property

@@ -93,6 +93,8 @@ class Transcript:
     """In order of time."""
     video: VideoSummary | None = None
     """None: no pictures were read."""
+    language: str | None = None
+    """Code such as "en": the language of most words. None: the recogniser does not say."""
     warnings: tuple[str, ...] = ()
     """One line each."""
 

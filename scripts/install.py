@@ -39,7 +39,7 @@ def main() -> int:
         print(f"avsr: installing into {environment}: about 6 GB, which takes some minutes", file=sys.stderr)
         pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
         done = subprocess.run(
-            [*pip, "-c", "constraints.txt", "-e", ".[train,serve,dev,docs]"], stdin=subprocess.DEVNULL
+            [*pip, "-c", "constraints.txt", "-e", ".[train,serve,whisper,hub,dev,docs]"], stdin=subprocess.DEVNULL
         )
         unfinished.unlink()
         if done.returncode:

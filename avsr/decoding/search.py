@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from avsr.arrays import LogProbs, Present
 
@@ -12,8 +12,16 @@ BeamT = TypeVar("BeamT")
 class Search(NamedTuple):
     """The settings of the search for words."""
 
-    kind: str = "greedy"
-    """One of `Card.searches`."""
+    kind: str | None = None
+    """One of `Card.searches`; None for the first of them."""
+    beam: int = 5
+    """How many hypotheses a beam search keeps."""
+    language: str | None = None
+    """Code of the spoken language, such as "ko"; None: the model knows one language only, or finds out."""
+    task: Literal["transcribe", "translate"] = "transcribe"
+    """"translate": the words in English, for models that can."""
+    temperature: float = 0.0
+    """0 for the most likely words. Higher values draw words at random, for models that can."""
 
 
 class Spoken(NamedTuple):
@@ -24,6 +32,8 @@ class Spoken(NamedTuple):
     end_s: float
     confidence: float | None
     """In [0, 1]; None if the recogniser gives none."""
+    language: str | None = None
+    """Code of its language; None if the recogniser does not say."""
 
 
 class FrameSearch(Protocol[BeamT]):
