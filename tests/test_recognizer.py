@@ -340,7 +340,7 @@ def test_repr_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"dtype": "banana"}, "unknown dtype: got 'banana', expected None or torch.float32"),
+        ({"dtype": "banana"}, "unknown dtype: got 'banana', expected None, a torch.dtype, or auto"),
         ({"dtype": torch.int32}, "unknown dtype: got torch.int32"),
         ({"device": "mps"}, "device mps is not supported: expected auto, cpu, cuda"),
         ({"device": "meta"}, "device meta is not supported"),

@@ -16,7 +16,8 @@ from avsr.engine import Card, Model
 from avsr.errors import ConfigError, ModelError, nearest
 from avsr.shipped import ASSETS
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
+""""auto": what the model is best computed in; float32 for networks of torch, 8 bit for Whisper on a CPU."""
 OTHER_DEVICES = ("mps", "meta", "xpu", "xla", "hpu", "mtia", "vulkan")
 """Devices of torch that this package does not compute on: they are named in the error."""
 
@@ -66,9 +67,28 @@ def _open_external(target: str, device: str, dtype: str) -> Model:
     return open_model(target)
 
 
+def _is_whisper(target: str) -> bool:
+    from avsr.families.whisper.family import owns
+
+    return owns(target)
+
+
+def _open_whisper(target: str, device: str, dtype: str) -> Model:
+    from avsr.families.whisper.family import open_model
+
+    return open_model(target, device, dtype)
+
+
+def _whisper_card(target: str) -> Card:
+    from avsr.families.whisper.family import read_card
+
+    return read_card(target)
+
+
 FAMILIES: tuple[Family, ...] = (
     Family("own", _is_checkpoint, _open_checkpoint, "a folder with config.yaml", _checkpoint_card),
     Family("nemo", lambda target: target.endswith(".nemo") and os.path.isfile(target), _open_nemo, "a .nemo file"),
+    Family("whisper", _is_whisper, _open_whisper, "a folder with model.bin and tokenizer.json", _whisper_card),
     Family(
         "external",
         lambda target: target.startswith(("command:", "function:")),
@@ -83,7 +103,7 @@ def open_model(name: str | PathLike[str], *, device: object = "auto", dtype: obj
     """The model that `name` stands for.
 
     name: of a shipped model, a path that a family owns, a hub id, or the text of an external recogniser. device: as
-    text or a torch.device. dtype: as text or a torch.dtype; None for float32. Raises ModelError, ConfigError.
+    text or a torch.device. dtype: as text or a torch.dtype; None for "auto". Raises ModelError, ConfigError.
     """
     device_text, dtype_text = _device(device), _dtype(dtype)
     target = find(os.fsdecode(name))
@@ -152,9 +172,7 @@ def _device(device: Any) -> str:
 
 def _dtype(dtype: Any) -> str:
     # As text, so that the check of a torch.dtype needs no torch.
-    text = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    text = "auto" if dtype is None else str(dtype).removeprefix("torch.")
     if text not in DTYPES:
-        raise ConfigError(
-            "unknown dtype", got=repr(dtype), expected="None or " + ", ".join(f"torch.{name}" for name in DTYPES)
-        )
+        raise ConfigError("unknown dtype", got=repr(dtype), expected=f"None, a torch.dtype, or {', '.join(DTYPES)}")
     return text

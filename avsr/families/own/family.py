@@ -142,7 +142,10 @@ def torch_device(device: str) -> torch.device:
 
 
 def torch_dtype(dtype: str) -> torch.dtype:
-    """The torch dtype of a name in `avsr.families.DTYPES`."""
+    """The torch dtype of a name in `avsr.families.DTYPES`. Raises ConfigError for int8."""
     import torch
 
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+    kinds = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in kinds:
+        raise ConfigError(f"this kind of model does not compute in {dtype}", expected=", ".join(kinds))
+    return kinds[dtype]

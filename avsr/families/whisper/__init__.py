@@ -1,0 +1,1 @@
+"""Whisper models in the form of CTranslate2: open-vocabulary recognition of many languages, from the sound alone."""

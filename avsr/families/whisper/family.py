@@ -1,0 +1,129 @@
+"""Opens Whisper models in the form of CTranslate2: a folder with model.bin, config.json and tokenizer.json."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avsr.engine import Card, Model
+from avsr.errors import ConfigError, ModelError
+from avsr.families.whisper.model_file import check_model_file
+
+if TYPE_CHECKING:
+    from avsr.families.whisper.tokens import Tokens
+
+MODEL_NAME, CONFIG_NAME, TOKENIZER_NAME = "model.bin", "config.json", "tokenizer.json"
+MOST_TOKENIZER_BYTES = 20_000_000
+"""About eight times those of the published models."""
+MOST_THREADS = 8
+"""More threads do not make models of this size faster."""
+
+
+def owns(target: str) -> bool:
+    """Whether `target` is a folder of a Whisper model."""
+    return all(os.path.isfile(os.path.join(target, name)) for name in (MODEL_NAME, CONFIG_NAME, TOKENIZER_NAME))
+
+
+def read_card(target: str) -> Card:
+    """The card of a model, without its weights. Raises ModelError."""
+    return _card(target, *_languages(Path(target)))
+
+
+def open_model(target: str, device: str, dtype: str) -> Model:
+    """The model in a folder. Raises ModelError, or ConfigError for a device or precision that is not there."""
+    ctranslate2 = _import_ctranslate2()
+    from avsr.families.whisper.engine import WhisperEngine
+
+    folder = Path(target)
+    tokens = _tokens(folder)
+    check_model_file(folder / MODEL_NAME)
+    kind, _, index = _device(ctranslate2, device).partition(":")
+    compute = {"auto": "int8" if kind == "cpu" else "float16"}.get(dtype, dtype)
+    supported = ctranslate2.get_supported_compute_types(kind)
+    if compute not in supported:
+        raise ConfigError(f"{kind} cannot compute in {compute}", expected=", ".join(sorted(supported)))
+    try:
+        model = ctranslate2.models.Whisper(
+            target, device=kind, device_index=int(index or 0), compute_type=compute, intra_threads=threads()
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"{target}: cannot be read", got=error, expected="a Whisper model of CTranslate2") from error
+    if model.is_multilingual != tokens.is_multilingual:
+        raise ModelError(f"{target}: {MODEL_NAME} and {TOKENIZER_NAME} are of different models")
+    return Model(
+        card=_card(target, tokens.languages, tokens.is_multilingual),
+        engine=WhisperEngine(model, tokens),
+        identity=lambda: {"weights_sha256": _sha256(folder / MODEL_NAME), "compute": compute},
+        device=f"{kind}:{index or 0}" if kind == "cuda" else kind,
+    )
+
+
+def threads() -> int:
+    """The threads of one model: as OMP_NUM_THREADS says, else one a core, at most `MOST_THREADS`."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return int(limit) if limit.isdigit() and int(limit) else min(MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
+def _card(target: str, languages: tuple[str, ...], is_multilingual: bool) -> Card:
+    from avsr.families.whisper.engine import WINDOW_S
+
+    return Card(
+        name=Path(os.path.abspath(target)).name,
+        family="whisper",
+        modalities=("a",),
+        languages=languages,
+        window_s=WINDOW_S,
+        margin_s=0.0,
+        searches=("beam", "greedy"),
+        tasks=("transcribe", "translate") if is_multilingual else ("transcribe",),
+        cut_at_pauses=True,
+    )
+
+
+def _languages(folder: Path) -> tuple[tuple[str, ...], bool]:
+    tokens = _tokens(folder)
+    return tokens.languages, tokens.is_multilingual
+
+
+def _tokens(folder: Path) -> Tokens:
+    _import_ctranslate2()
+    from avsr.families.whisper.tokens import Tokens
+
+    path = folder / TOKENIZER_NAME
+    if path.stat().st_size > MOST_TOKENIZER_BYTES:
+        raise ModelError(
+            f"{path}: too large", got=f"{path.stat().st_size} bytes", expected=f"at most {MOST_TOKENIZER_BYTES}"
+        )
+    return Tokens(path)
+
+
+def _import_ctranslate2() -> Any:
+    """The package. Raises ModelError with the remedy if it, or the one for tokens, is not installed."""
+    try:
+        import ctranslate2
+        import tokenizers  # noqa: F401
+    except ImportError as error:
+        raise ModelError(
+            "Whisper models need the extra whisper", got=error, remedy="pip install '.[whisper]'"
+        ) from None
+    return ctranslate2
+
+
+def _device(ctranslate2: Any, device: str) -> str:
+    """The device that a text names. Raises ConfigError for a GPU that is not there."""
+    count = ctranslate2.get_cuda_device_count()
+    if device == "auto":
+        return "cuda" if count else "cpu"
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
+        raise ConfigError(f"device {device} is not there", got=f"{count} GPUs", remedy="use device auto or cpu")
+    return device
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""Checks the file of a CTranslate2 model before the runtime reads it, so that a damaged file is named in one line.
+
+The file is a list of tensors: name, shape, type, bytes. Only the names and sizes are read here, and compared with the
+length of the file. All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from avsr.errors import ModelError
+
+VERSIONS = range(4, 7)
+"""Versions of the file format that name each tensor's bytes as read here."""
+KIND = "WhisperSpec"
+MOST_TENSORS = 10_000
+MOST_DIMENSIONS = 5
+ITEM_BYTES = {0: 4, 1: 1, 2: 2, 3: 4, 4: 2, 5: 2}
+"""Bytes of an item by type: float32, int8, int16, int32, float16, bfloat16."""
+
+
+def check_model_file(path: Path) -> None:
+    """Raises ModelError unless the file holds a whole Whisper model of CTranslate2."""
+    try:
+        with path.open("rb") as file:
+            _check(file, path.stat().st_size)
+    except (OSError, _BadFileError) as error:
+        raise ModelError(
+            f"{path}: cannot be read", got=error, expected="a Whisper model of CTranslate2", remedy="download it again"
+        ) from error
+
+
+class _BadFileError(Exception):
+    """What is wrong with the file."""
+
+
+def _check(file: BinaryIO, size: int) -> None:
+    version = _number(file, "<I")
+    if version not in VERSIONS:
+        raise _BadFileError(f"version {version} of the format")
+    kind = _text(file)
+    if kind != KIND:
+        raise _BadFileError(f"a model of the kind {kind[:40]!r}")
+    _number(file, "<I")  # revision of the kind
+    tensors = _number(file, "<I")
+    if tensors > MOST_TENSORS:
+        raise _BadFileError(f"{tensors} tensors")
+    for _ in range(tensors):
+        _skip_tensor(file, size)
+
+
+def _skip_tensor(file: BinaryIO, size: int) -> None:
+    name = _text(file)
+    dimensions = _number(file, "<B")
+    if dimensions > MOST_DIMENSIONS:
+        raise _BadFileError(f"a tensor {name[:80]!r} of {dimensions} dimensions")
+    shape = [_number(file, "<I") for _ in range(dimensions)]
+    item_bytes = ITEM_BYTES.get(_number(file, "<B"))
+    bytes_ = _number(file, "<I")
+    if item_bytes is None or math.prod(shape) * item_bytes != bytes_:
+        raise _BadFileError(f"a tensor {name[:80]!r} of shape {shape} in {bytes_} bytes")
+    if file.tell() + bytes_ > size:
+        raise _BadFileError(f"{size} bytes, and the tensor {name[:80]!r} ends after {file.tell() + bytes_}")
+    file.seek(bytes_, 1)
+
+
+def _number(file: BinaryIO, form: str) -> int:
+    data = file.read(struct.calcsize(form))
+    if len(data) < struct.calcsize(form):
+        raise _BadFileError("the file is cut off")
+    return int(struct.unpack(form, data)[0])
+
+
+def _text(file: BinaryIO) -> str:
+    data = file.read(_number(file, "<H"))
+    return data.rstrip(b"\0").decode("utf-8", "replace")
