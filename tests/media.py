@@ -34,3 +34,11 @@ def _existing(relative: Path) -> Path:
     if not path.exists():
         pytest.skip(f"no test media {relative}: set AVSR_TEST_MEDIA to a folder that holds it")
     return path
+
+
+def installed_model(name: str) -> Path:
+    """The folder of a model that is installed; skips the test when it is not."""
+    folder = Path(os.environ.get("AVSR_MODELS") or Path.home() / ".local/share/avsr/models", name)
+    if not folder.is_dir():
+        pytest.skip(f"model {name} is not installed: avsr models pull {name}")
+    return folder

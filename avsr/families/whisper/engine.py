@@ -18,7 +18,7 @@ import numpy as np
 from avsr.arrays import Crops, Present, Samples
 from avsr.decoding.search import Search, Spoken
 from avsr.errors import ModelError
-from avsr.families.whisper.checks import is_without_speech, without_loop
+from avsr.families.whisper.checks import is_without_speech, without_crowds, without_loop
 from avsr.families.whisper.features import log_mel
 from avsr.families.whisper.tokens import Tokens, TokenWord
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
@@ -38,6 +38,9 @@ SURE_OF_LANGUAGE = 0.7
 """A less probable language of one item gives way to the language of the whole batch."""
 ATTENTION_S = 0.02
 """From one position of the encoder to the next."""
+ATTENTION_EARLY_S = 0.04
+"""The attention enters a word this much before the word begins: the median over words of 40 clips of GRID's `train`,
+aligned with their known text."""
 
 
 class Heard(NamedTuple):
@@ -216,7 +219,8 @@ class WhisperEngine:
             for place in places:
                 words = self.tokens.words(texts[place], language)
                 duration_s = len(heard.items[place]) / SAMPLE_RATE_HZ
-                spoken[place] = [_spoken(word, aligned[place], duration_s, language) for word in words]
+                timed = [_spoken(word, aligned[place], duration_s, language) for word in words]
+                spoken[place] = without_crowds(timed)
         return spoken
 
 
@@ -251,7 +255,7 @@ def _spoken(word: TokenWord, aligned: Any, duration_s: float, language: str) -> 
     """A word with its times: the attention enters its first token, and leaves its last one."""
     enters_s: dict[int, float] = {}
     for token, position in aligned.alignments:
-        enters_s.setdefault(token, position * ATTENTION_S)
+        enters_s.setdefault(token, position * ATTENTION_S + ATTENTION_EARLY_S)
     start_s = enters_s.get(word.start, duration_s)
     end_s = enters_s.get(word.end, duration_s)
     probability = float(np.mean(aligned.text_token_probs[word.start : word.end]))
