@@ -38,9 +38,11 @@ def test_features_equal_those_of_torchaudio(filters: int) -> None:
     )  # fmt: skip
     power_KT = spectrum.abs()[:, :-1] ** 2
     filters_KF = torchaudio.functional.melscale_fbanks(201, 0.0, 8000.0, filters, 16000, "slaney", "slaney")
-    log_FT = (filters_KF.T @ power_KT).clamp(min=1e-10).log10()
+    log_FT = (filters_KF.T @ power_KT[:, :101]).clamp(min=1e-10).log10()
     expected_FT = (torch.maximum(log_FT, log_FT.max() - 8) + 4) / 4
-    np.testing.assert_allclose(log_mel(samples_S, filters, 150), expected_FT[:, :150].numpy(), atol=2e-4)
+    features_FT = log_mel(samples_S, filters, 150)
+    np.testing.assert_allclose(features_FT[:, :101], expected_FT[:, :101].numpy(), atol=2e-4)
+    assert not features_FT[:, 101:].any()
 
 
 @pytest.mark.parametrize("samples", [0, 1, 100, 399, 16_000 * 31])

@@ -28,27 +28,28 @@ FLOOR = 1e-10
 
 
 def log_mel(samples_S: Samples, filters: int, frames: int) -> Floats:
-    """Features float32 [F, T] of the samples, with silence after them.
+    """Features float32 [F, T] of the samples; frames after their end are 0.
+
+    Zeros as in faster-whisper, so that the same weights give the same words; the original goes on with the features of
+    silence.
 
     samples_S: float32 [S] at 16 kHz. filters: F, 80 or 128. frames: T; later samples are left out.
     """
+    own = min(frames, len(samples_S) // HOP_SAMPLES + 1)
     half = WINDOW_SAMPLES // 2
-    # The sound is mirrored at its beginning, and followed by silence up to the last frame.
-    needed = frames * HOP_SAMPLES + half
+    needed = own * HOP_SAMPLES + half
     padded_S = np.zeros(half + needed, np.float32)
     kept_S = samples_S[:needed]
     padded_S[half : half + len(kept_S)] = kept_S
     if len(samples_S) > half:
-        padded_S[:half] = samples_S[half:0:-1]
-    windows_TS = np.lib.stride_tricks.sliding_window_view(padded_S, WINDOW_SAMPLES)[::HOP_SAMPLES][:frames]
-    # Frames beyond the samples are silent; nothing has to be computed for them.
-    sounding = min(frames, -(-(len(kept_S) + half) // HOP_SAMPLES))
-    spectrum_TK = scipy.fft.rfft(windows_TS[:sounding] * _hann_window(), axis=1)
+        padded_S[:half] = samples_S[half:0:-1]  # the sound is mirrored at its beginning
+    windows_TS = np.lib.stride_tricks.sliding_window_view(padded_S, WINDOW_SAMPLES)[::HOP_SAMPLES][:own]
+    spectrum_TK = scipy.fft.rfft(windows_TS * _hann_window(), axis=1)
     power_TK = spectrum_TK.real**2 + spectrum_TK.imag**2
-    log_FT = np.full((filters, frames), np.log10(FLOOR), np.float32)
-    log_FT[:, :sounding] = np.log10(np.maximum(mel_filters(filters) @ power_TK.T, FLOOR))
-    limited_FT = np.maximum(log_FT, log_FT.max() - DECADES)
-    return (limited_FT + 4) / 4
+    log_FT = np.log10(np.maximum(mel_filters(filters) @ power_TK.T, FLOOR))
+    features_FT = np.zeros((filters, frames), np.float32)
+    features_FT[:, :own] = (np.maximum(log_FT, log_FT.max() - DECADES) + 4) / 4
+    return features_FT
 
 
 @functools.cache
