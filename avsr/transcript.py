@@ -9,6 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from avsr.grid import Modality
+from avsr.text import join_words
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -58,8 +59,8 @@ class Segment:
 
     @property
     def text(self) -> str:
-        """The words with a space between them."""
-        return " ".join(word.word for word in self.words)
+        """The words as one text, with spaces where their scripts have them (`avsr.text.join_words`)."""
+        return join_words(word.word for word in self.words)
 
     def __repr__(self) -> str:
         return f"Segment({self.start:.2f}-{self.end:.2f} s, {_describe(self.words)})"
@@ -105,8 +106,8 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """The words of all segments with a space between them."""
-        return " ".join(segment.text for segment in self.segments)
+        """The words of all segments as one text, with spaces where their scripts have them."""
+        return join_words(segment.text for segment in self.segments)
 
     def to(self, format_name: str) -> str:
         """The text of one output file in the format txt, srt, vtt, tsv, json or ctm.
@@ -135,7 +136,7 @@ def _describe(words: tuple[Word, ...]) -> str:
     """The number of words and the first of them."""
     if not words:
         return "0 words"
-    text = " ".join(word.word for word in words[:_FIRST_WORDS])
+    text = join_words(word.word for word in words[:_FIRST_WORDS])
     if len(words) > _FIRST_WORDS:
         text += " ..."
     return f"{len(words)} word{'s' if len(words) > 1 else ''}: {text!r}"

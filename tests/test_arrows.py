@@ -13,12 +13,13 @@ import avsr
 
 ROOT = Path(avsr.__file__).parent
 
-FOUNDATION = {"grid", "errors"}
+FOUNDATION = {"grid", "errors", "text"}
 ARRAYS = {*FOUNDATION, "arrays"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "grid": set(),
     "errors": set(),
+    "text": set(),
     "randomness": set(),
     "arrays": set(),
     "config": {"errors"},
@@ -26,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shipped": {"errors", "config"},
     "processes": {"errors"},
     "output": {*FOUNDATION, "files"},
-    "transcript": {"grid", "output"},
+    "transcript": {"grid", "output", "text"},
     "nn": ARRAYS,
     "media": ARRAYS,
     "sound": {*ARRAYS, "nn"},

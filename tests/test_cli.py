@@ -501,9 +501,17 @@ class TestOtherCommands:
         splits = {"dev": 1, "train": 4}
 
         def prepare(
-            corpus: str, src: str, out: Path, *, held_out: tuple[str, ...], workers: int, on_progress: object
+            corpus: str,
+            src: str,
+            out: Path,
+            *,
+            held_out: tuple[str, ...],
+            language: str,
+            workers: int,
+            on_progress: object,
         ) -> types.SimpleNamespace:
-            assert (corpus, src, out, held_out, workers) == ("grid", "from", Path("to"), ("s2", "s22"), 3)
+            assert (corpus, src, out, held_out) == ("grid", "from", Path("to"), ("s2", "s22"))
+            assert (language, workers) == ("en", 3)
             assert callable(on_progress)
             on_progress(1, 2)
             reasons = {f"s1/{number}": "no such file" for number in range(7)}
@@ -519,7 +527,7 @@ class TestOtherCommands:
         module = types.ModuleType("avsr.datasets.prepare")
         module.prepare = prepare  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "avsr.datasets.prepare", module)
-        command = ["prepare", "grid", "from", "-o", "to", "--workers", "3", "--held-out-speakers", "s2, s22"]
+        command = "prepare grid from -o to --workers 3 --held-out-speakers s2,s22 -l en".split()
         assert main(command) == 0
         out, err = capsys.readouterr()
         assert out == "to/manifest.jsonl\n"

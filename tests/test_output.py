@@ -10,7 +10,8 @@ import pytest
 
 from avsr import AvsrError, ConfigError, Segment, Transcript, VideoSummary, Word
 from avsr.output import FORMATS, render, to_json_line, write
-from avsr.output.subtitles import MAX_CUE_LINES, MAX_LINE_CHARACTERS
+from avsr.output.subtitles import MAX_CUE_LINES, MAX_LINE_COLUMNS, MAX_REST_MS, MIN_CUE_MS, Cue, cues
+from avsr.text import columns
 
 
 def word(text: str, start: float, end: float, confidence: float | None = 0.9, face: int | None = None) -> Word:
@@ -33,6 +34,7 @@ GREETING = transcript(
     Segment(words=(word("good", 0.25, 0.5, 0.98765, face=0), word("morning", 0.5, 1.0004, face=0))),
     Segment(words=(word("all", 3661.5, 3662.0, 0.5),)),
     warnings=("the picture ends early",),
+    language="en",
 )
 EMPTY = transcript(video=None, modality="a")
 HOSTILE = transcript(Segment(words=(word("a-->b", 0.0, 0.5), word("<i>&", 0.5, 1.0), word("x\n\ny\tz", 1.0, 1.5))))
@@ -44,13 +46,13 @@ def test_txt() -> None:
 
 def test_srt() -> None:
     assert render(GREETING, "srt") == (
-        "1\n00:00:00,250 --> 00:00:01,000\ngood morning\n\n2\n01:01:01,500 --> 01:01:02,000\nall\n"
+        "1\n00:00:00,250 --> 00:00:01,083\ngood morning\n\n2\n01:01:01,500 --> 01:01:02,333\nall\n"
     )
 
 
 def test_vtt() -> None:
     assert render(GREETING, "vtt") == (
-        "WEBVTT\n\n00:00:00.250 --> 00:00:01.000\ngood morning\n\n01:01:01.500 --> 01:01:02.000\nall\n"
+        "WEBVTT\n\n00:00:00.250 --> 00:00:01.083\ngood morning\n\n01:01:01.500 --> 01:01:02.333\nall\n"
     )
 
 
@@ -64,12 +66,13 @@ def test_ctm_has_no_blank_inside_a_field() -> None:
     )
 
 
-def test_json_is_schema_1() -> None:
+def test_json_is_schema_2() -> None:
     assert json.loads(render(GREETING, "json")) == {
-        "schema": 1,
+        "schema": 2,
         "source": "clips/my talk.mp4",
         "duration": 7.0,
         "model": "tiny",
+        "language": "en",
         "modality": "av",
         "text": "good morning all",
         "segments": [
@@ -128,7 +131,7 @@ def test_empty_transcript_is_valid_everywhere() -> None:
         "ctm": "",
     }
     content = json.loads(render(EMPTY, "json"))
-    assert (content["text"], content["segments"], content["video"]) == ("", [], None)
+    assert (content["text"], content["segments"], content["video"], content["language"]) == ("", [], None, None)
 
 
 @pytest.mark.parametrize("name", ["srt", "vtt"])
@@ -146,9 +149,9 @@ def test_text_cannot_add_columns() -> None:
 def test_long_segment_becomes_balanced_cues() -> None:
     # 24 words of 9 characters: 239 characters, which fill 6 lines of 4 words and so 3 cues of 2 lines.
     words = tuple(word(f"word-{i:04}", float(i), i + 0.5) for i in range(24))
-    cues = read_cues(render(transcript(Segment(words=words)), "srt"), "srt")
-    assert [(start, end) for start, end, _ in cues] == [(0.0, 7.5), (8.0, 15.5), (16.0, 23.5)]
-    assert [[len(line.split()) for line in lines] for _, _, lines in cues] == [[4, 4]] * 3
+    found = read_cues(render(transcript(Segment(words=words)), "srt"), "srt")
+    assert [(start, end) for start, end, _ in found] == [(0.0, 7.5), (8.0, 15.5), (16.0, 23.5)]
+    assert [[len(line.split()) for line in lines] for _, _, lines in found] == [[4, 4]] * 3
 
 
 def test_no_lone_last_word() -> None:
@@ -161,21 +164,96 @@ def test_no_lone_last_word() -> None:
 
 def test_subtitle_limits_hold_for_any_words() -> None:
     words = tuple(word("m" * (1 + i * 7 % 13), float(i), i + 1.0) for i in range(200))
-    cues = read_cues(render(transcript(Segment(words=words)), "srt"), "srt")
-    assert all(len(lines) <= MAX_CUE_LINES for _, _, lines in cues)
-    assert all(len(line) <= MAX_LINE_CHARACTERS for _, _, lines in cues for line in lines)
-    assert [text for _, _, lines in cues for line in lines for text in line.split()] == [w.word for w in words]
+    found = read_cues(render(transcript(Segment(words=words)), "srt"), "srt")
+    assert all(len(lines) <= MAX_CUE_LINES for _, _, lines in found)
+    assert all(len(line) <= MAX_LINE_COLUMNS for _, _, lines in found for line in lines)
+    assert [text for _, _, lines in found for line in lines for text in line.split()] == [w.word for w in words]
 
 
 def test_word_longer_than_a_line_stays_whole() -> None:
     segment = Segment(words=(word("see", 0.0, 0.1), word("a" * 60, 0.1, 0.9), word("there", 0.9, 1.0)))
-    cues = read_cues(render(transcript(segment), "srt"), "srt")
-    assert [line for _, _, lines in cues for line in lines] == ["see", "a" * 60, "there"]
+    found = read_cues(render(transcript(segment), "srt"), "srt")
+    assert [line for _, _, lines in found for line in lines] == ["see", "a" * 60, "there"]
 
 
-def test_cue_of_no_length_is_still_shown() -> None:
-    ((start, end, _),) = read_cues(render(transcript(Segment(words=(word("hm", 2.0, 2.0),))), "srt"), "srt")
-    assert (start, end) == (2.0, 2.001)
+def spoken(*words: Word) -> list[Cue]:
+    return cues(transcript(*(Segment(words=(each,)) for each in words)))
+
+
+def test_a_short_cue_stays_long_enough_to_be_read() -> None:
+    assert [(cue.start_ms, cue.end_ms) for cue in spoken(word("hm", 2.0, 2.08))] == [(2000, 2000 + MIN_CUE_MS)]
+    # 30 columns are read in 1.5 s, and a text that was spoken fast rests no longer than MAX_REST_MS.
+    assert [(cue.start_ms, cue.end_ms) for cue in spoken(word("m" * 30, 2.0, 2.5))] == [(2000, 3500)]
+    (long,) = cues(transcript(Segment(words=(word("m" * 40, 2.0, 2.1), word("m" * 40, 2.1, 2.2)))))
+    assert (long.start_ms, long.end_ms) == (2000, 2200 + MAX_REST_MS)
+    assert [(cue.start_ms, cue.end_ms) for cue in spoken(word("slow", 2.0, 9.0))] == [(2000, 9000)]
+
+
+def test_cues_never_overlap() -> None:
+    found = spoken(word("yes", 1.0, 1.08), word("no", 1.3, 1.4), word("so", 1.3, 1.3), word("oh", 1.2, 3.0))
+    assert [(cue.start_ms, cue.end_ms) for cue in found] == [(1000, 1300), (1300, 1301), (1301, 1302), (1302, 3000)]
+    # Words of two people who talk at the same time.
+    found = spoken(word("one", 1.0, 4.0, face=0), word("two", 2.0, 3.0, face=1))
+    assert [(cue.start_ms, cue.end_ms) for cue in found] == [(1000, 2000), (2000, 3000)]
+
+
+def test_another_face_starts_a_cue() -> None:
+    faces = (None, 0, None, 0, 1, None, 0)
+    words = tuple(word(f"w{number}", number, number + 1.0, face=face) for number, face in enumerate(faces))
+    found = cues(transcript(Segment(words=words)))
+    assert [cue.lines for cue in found] == [("w0 w1 w2 w3",), ("w4 w5",), ("w6",)]
+    assert [(cue.start_ms, cue.end_ms) for cue in found] == [(0, 4000), (4000, 6000), (6000, 7000)]
+
+
+@pytest.mark.parametrize(
+    "text", ["안녕하세요 반갑습니다 여러분 오늘은 GPU 이야기를 하겠습니다", "今日 は とても いい 天気 です 。"]
+)
+def test_lines_are_measured_in_columns(text: str) -> None:
+    words = tuple(word(part, float(i), i + 1.0) for i, part in enumerate(text.split() * 20))
+    found = cues(transcript(Segment(words=words)))
+    lines = [line for cue in found for line in cue.lines]
+    assert max(map(columns, lines)) in range(MAX_LINE_COLUMNS - 10, MAX_LINE_COLUMNS + 1)
+    assert "".join(lines).replace(" ", "") == "".join(each.word for each in words)
+    assert not any(line.startswith("。") for line in lines)
+    if " " not in "".join(lines):
+        assert "今日はとてもいい天気です。" in "".join(lines)
+
+
+@pytest.mark.parametrize("text", ["가나다라마바사" * 20, "日本語、" * 40, "ภาษาไทย" * 30])
+def test_a_word_wider_than_a_line_breaks_between_its_characters(text: str) -> None:
+    found = cues(transcript(Segment(words=(word(text, 10.0, 20.0), word("end", 20.0, 20.5)))))
+    lines = [line for cue in found for line in cue.lines]
+    assert "".join(lines).replace(" ", "") == text + "end"
+    assert max(map(columns, lines)) <= MAX_LINE_COLUMNS
+    assert not any(line.startswith("、") for line in lines)
+    # The characters share the time of the word evenly.
+    shown = [len("".join(cue.lines)) for cue in found]
+    assert found[1].start_ms == pytest.approx(10_000 + 10_000 * shown[0] / len(text), abs=400)
+    assert all(before.end_ms <= after.start_ms for before, after in zip(found, found[1:], strict=False))
+
+
+def test_words_without_letters_make_no_cue_and_keep_the_fields_of_ctm() -> None:
+    empty = transcript(Segment(words=(word(" ", 0.0, 0.5),)), source="네 talk.mp4")
+    assert cues(empty) == []
+    assert render(empty, "ctm") == "네_talk 1 0.000 0.500 _ 0.900\n"
+
+
+def test_every_format_writes_korean_and_japanese_as_they_are_written() -> None:
+    text = transcript(
+        Segment(words=(word("네", 0.0, 1.0), word("GPU를", 1.0, 2.0))),
+        Segment(words=(word("今日", 2.0, 3.0), word("は", 3.0, 4.0))),
+        source="강연 1.mp4",
+        language="ko",
+    )
+    assert render(text, "txt") == "네 GPU를\n今日は\n"
+    assert render(text, "tsv") == "start\tend\ttext\n0\t2000\t네 GPU를\n2000\t4000\t今日は\n"
+    assert render(text, "vtt").startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n네 GPU를\n")
+    assert render(text, "ctm").splitlines()[1:3] == [
+        "강연_1 1 1.000 1.000 GPU를 0.900",
+        "강연_1 1 2.000 1.000 今日 0.900",
+    ]
+    content = json.loads(render(text, "json"))
+    assert (content["text"], content["language"]) == ("네 GPU를 今日は", "ko")
 
 
 def test_unknown_format_names_the_nearest() -> None:

@@ -263,7 +263,7 @@ def test_test_splits_keep_the_clips_that_the_shipped_model_was_not_trained_on() 
 
 
 def test_wrong_requests(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown corpus: got grit, expected grid, folder; did you mean grid"):
+    with pytest.raises(ConfigError, match="unknown corpus: got grit, expected grid, folder, speech; did you mean grid"):
         prepare("grit", tmp_path, tmp_path / "out")
     row = {"id": "../../bbaf2n", "speaker": "s1", "path": "a.mp4"}
     (tmp_path / "clips.jsonl").write_text(json.dumps(row) + "\n")

@@ -12,6 +12,7 @@ from avsr.cli.command import Action
 from avsr.cli.console import Console
 from avsr.cli.suggestions import suggest
 from avsr.errors import ModelError
+from avsr.text import columns, pad
 
 DESCRIPTION = "The models that come with this package. Without an action: list."
 EXAMPLE = "avsr models show grid-tiny"
@@ -157,9 +158,9 @@ def _json(content: dict[str, object]) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """The rows as lines, each column as wide as its widest cell."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(columns(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+        "  ".join(pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
     ]
 
 

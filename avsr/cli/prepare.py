@@ -38,6 +38,17 @@ GRID_DESCRIPTION = (
     "Prints the path of the manifest."
 )
 GRID_EXAMPLE = "avsr prepare grid work/corpora/grid --output-dir work/grid --held-out-speakers s2,s22"
+SPEECH_DESCRIPTION = (
+    "Prepare recordings of speech with texts, of sound alone or with a picture: a folder with one list\n"
+    "NAME.jsonl (or that list itself), with NAME.txt beside each file, or with lists of texts as Kaldi\n"
+    "(text) and LibriSpeech (*.trans.txt) have them. Texts stay as they are published.\n\n"
+    "A line of a list is a JSON object: path, and if known id, speaker, split, words, word_times, language\n"
+    "and mixed. The splits are those of the list, or of folders called train, dev or test; everything else\n"
+    "is test. Lines with mixed: true get a split of their own, test_mixed. Clips whose words are not known\n"
+    "(words: null) become the split unlabelled.\n\n"
+    "Prints the path of the manifest."
+)
+SPEECH_EXAMPLE = "avsr prepare speech ~/corpora/korean --output-dir work/korean --language ko"
 
 MAX_REASONS = 5
 """Rejected clips that are named on the console; rejected.jsonl has all of them."""
@@ -45,17 +56,29 @@ MAX_REASONS = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr prepare folder` and `avsr prepare grid`."""
-    add = parser.add_argument
-    add("src", metavar="SRC", help="folder that holds the corpus")
-    output = add_output_dir(parser, "folder for the prepared data", required=True)
-    add_old_place(parser, output)
-    add(
+    parser.add_argument("src", metavar="SRC", help="folder that holds the corpus")
+    _add_common(parser)
+    parser.add_argument(
         "--held-out-speakers",
         type=words,
         default=(),
         metavar="S,S,...",
         help="speakers to keep for tests, as in s2,s22",
     )
+
+
+def add_speech_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `avsr prepare speech`, which never makes splits."""
+    parser.add_argument("src", metavar="SRC", help="folder that holds the speech, or a list of it, NAME.jsonl")
+    _add_common(parser)
+    parser.set_defaults(held_out_speakers=())
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    output = add_output_dir(parser, "folder for the prepared data", required=True)
+    add_old_place(parser, output)
+    add("-l", "--language", metavar="CODE", help="language of the clips, as in ko, where the corpus does not say it")
     add("--workers", type=positive_integer, default=os.cpu_count() or 1, metavar="N", help="processes; default: cores")
     add_quiet(parser)
 
@@ -70,6 +93,7 @@ def run(corpus: str, arguments: argparse.Namespace) -> int:
             arguments.src,
             arguments.output_dir,
             held_out=tuple(dict.fromkeys(arguments.held_out_speakers)),
+            language=arguments.language,
             workers=arguments.workers,
             on_progress=lambda done, total: console.progress(done / total, f"{done}/{total} clips"),
         )
@@ -102,4 +126,11 @@ ACTIONS = {
         _run_for("folder"),
     ),
     "grid": Action("the GRID corpus as distributed", GRID_DESCRIPTION, GRID_EXAMPLE, add_arguments, _run_for("grid")),
+    "speech": Action(
+        "recordings of speech with lists or files of texts: AN4, TIMIT, LibriSpeech, Kaldi",
+        SPEECH_DESCRIPTION,
+        SPEECH_EXAMPLE,
+        add_speech_arguments,
+        _run_for("speech"),
+    ),
 }

@@ -22,18 +22,17 @@ import collections
 import dataclasses
 import hashlib
 import math
-import os
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from avsr.datasets.files import files_below, read_transcript_file
 from avsr.datasets.manifest import WordTimes
 from avsr.datasets.source import SourceClip
 from avsr.errors import DataError
 from avsr.media.types import VIDEO_SUFFIXES
 
 DEV_SHARE = 1 / 20
-MAX_TRANSCRIPT_BYTES = 1 << 20
 
 _TRAINING_SPLITS = ("train", "trainval", "pretrain")
 _SPLITS = {name: name for name in (*_TRAINING_SPLITS, "dev", "test")} | dict.fromkeys(
@@ -54,7 +53,7 @@ def read_folder(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceCli
         raise DataError(f"{src}: {problem}", expected="a folder of videos with transcripts")
     paths: dict[str, list[Path]] = collections.defaultdict(list)
     transcripts: dict[str, Path] = {}
-    for path in _files(src):
+    for path in files_below(src):
         name = path.relative_to(src).with_suffix("").as_posix()
         if path.suffix.lower() in VIDEO_SUFFIXES:
             paths[name].append(path)
@@ -148,17 +147,7 @@ def read_transcript(path: Path) -> tuple[str, WordTimes]:
     There are no words if the transcript has no times, or if the times are for another text. Raises DataError if the
     file is missing, longer than a MiB or not UTF-8.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TRANSCRIPT_BYTES + 1)
-        if len(data) > MAX_TRANSCRIPT_BYTES:
-            raise DataError(f"{path}: too long for a transcript", expected=f"at most {MAX_TRANSCRIPT_BYTES} bytes")
-        # Editors on Windows write a byte order mark, which would become part of the first word.
-        content = data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise DataError("no transcript", expected=f"{path.name} beside it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: transcript cannot be read", got=error) from error
+    content = read_transcript_file(path)
     head, _, rest = content.strip().partition("\n")
     if not head.startswith("Text:"):
         return normalise_text(content), ()
@@ -183,17 +172,6 @@ def _word_times(lines: list[str]) -> WordTimes:
         if word:
             words.append((word, start_s, end_s))
     return tuple(words)
-
-
-def _files(src: Path) -> Iterator[Path]:
-    """All files below `src` in a fixed order, also through links, without hidden files and folders."""
-    for folder, folders, files in os.walk(src, followlinks=True):
-        # Hidden files such as "._clip.mp4" are leftovers of file managers. Sorted, because file systems list in any
-        # order.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield Path(folder, name)
 
 
 def _read_lists(src: Path, lists: Iterable[str], known: Collection[str]) -> dict[str, str]:

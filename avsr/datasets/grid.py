@@ -22,6 +22,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from avsr.datasets.files import json_lines
 from avsr.datasets.manifest import WordTimes
 from avsr.datasets.source import SourceClip
 from avsr.errors import DataError
@@ -142,20 +143,7 @@ def read_align(path: Path) -> WordTimes:
 
 def _indexed(src: Path, index: Path) -> Iterator[SourceClip]:
     """The clips of a clips.jsonl. Raises DataError with the number of a wrong line."""
-    try:
-        lines = index.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{index}: cannot be read", got=error) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{index}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not JSON", got=error) from error
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: not a JSON object", got=type(row).__name__)
+    for where, row in json_lines(index):
         for key in ("id", "speaker", "path"):
             if key not in row:
                 raise DataError(f"{where}: a key is missing", expected=key)

@@ -49,7 +49,7 @@ class Utterance:
     split: str
     """Name of the split, such as "train", "dev" or "test"."""
     text: str
-    """Transcript of the utterance."""
+    """Transcript of the utterance; empty if it is not known."""
     audio: str | None
     """File of the sound, relative to the folder of the manifest; None if there is no sound."""
     video: str | None
@@ -66,6 +66,16 @@ class Utterance:
     """The words of the text with their times."""
     absent: tuple[tuple[int, int, str], ...] = ()
     """First slot, end slot and reason of each run of slots without lips."""
+    language: str | None = None
+    """Code of the language, such as "ko"; None if the corpus does not say."""
+
+    def document(self) -> dict[str, Any]:
+        """The utterance as a JSON object. A language that is not known is left out."""
+        row = dataclasses.asdict(self)
+        # Manifests made before there were languages keep their bytes, and so the hashes in noise plans.
+        if self.language is None:
+            del row["language"]
+        return row
 
 
 def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
@@ -99,12 +109,13 @@ def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
 
 def write_manifest(path: str | PathLike[str], utterances: Iterable[Utterance]) -> None:
     """Write `utterances` to `path`, whole or not at all."""
-    write_json_lines(path, (dataclasses.asdict(utterance) for utterance in utterances))
+    write_json_lines(path, (utterance.document() for utterance in utterances))
 
 
 def write_json_lines(path: str | PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line to `path`, whole or not at all."""
-    with write_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    # A file name that is not UTF-8 has lone surrogates in Python; escaped with a backslash they are JSON.
+    with write_whole(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -210,6 +221,8 @@ def parse_utterance(row: object, where: str) -> Utterance:
     values: dict[str, Any] = dict(row)
     for key in ("id", "speaker", "split", "text", "sha256"):
         _require(isinstance(row[key], str), where, key, row[key], "a string")
+    language = row.get("language")
+    _require(language is None or isinstance(language, str), where, "language", language, "a string or null")
     for key in ("audio", "video"):
         _require(row[key] is None or isinstance(row[key], str), where, key, row[key], "a file name or null")
     for key in ("duration", "fps", "coverage"):

@@ -35,6 +35,7 @@ from avsr.datasets.manifest import (
     write_manifest,
 )
 from avsr.datasets.source import CorpusReader, SourceClip
+from avsr.datasets.speech import read_speech
 from avsr.errors import AvsrError, ConfigError, DataError, MediaError, nearest
 from avsr.files import remove_partial, write_text
 from avsr.grid import SAMPLE_RATE_HZ, SLOT_S
@@ -50,7 +51,7 @@ logger = logging.getLogger(__name__)
 # A part of every record. Raise it if the same source gives other files than before.
 PREPARATION_VERSION = 4
 
-CORPORA: Mapping[str, CorpusReader] = {"grid": read_grid, "folder": read_folder}
+CORPORA: Mapping[str, CorpusReader] = {"grid": read_grid, "folder": read_folder, "speech": read_speech}
 """The reader of each kind of corpus."""
 
 Progress = Callable[[int, int], None]
@@ -87,15 +88,17 @@ def prepare(
     out: str | PathLike[str],
     *,
     held_out: Collection[str] = (),
+    language: str | None = None,
     workers: int = 1,
     on_progress: Progress | None = None,
 ) -> Preparation:
     """Prepare a copy of a corpus. Returns the manifest and counts; `avsr.datasets.manifest` lists all files in `out`.
 
     corpus: kind of corpus, a key of `CORPORA`.
-    src: folder of the copy of the corpus.
+    src: folder of the copy of the corpus, or a list of speech.
     out: folder for the prepared files. After an interruption its files are whole, and the next run continues.
     held_out: speakers for tests; all of their clips get a test split.
+    language: code of the language of the clips, such as "ko", where the corpus does not say it.
     workers: processes. They are spawned, so a calling script needs the usual `if __name__ == "__main__":`.
     on_progress: called after each clip.
 
@@ -111,6 +114,7 @@ def prepare(
     if not clips:
         raise DataError(f"{src}: no clips found", expected=f"a copy of the corpus outside of {out}")
     _check_ids(clips, src)
+    clips = [dataclasses.replace(clip, language=clip.language or language) for clip in clips]
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file", expected="a folder for the prepared data")
     try:
@@ -172,6 +176,7 @@ def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
         coverage=round(float(lips.present.mean()), 4) if lips is not None else 0.0,
         sha256=_sha256_of_file(clip.path),
         words=clip.words,
+        language=clip.language,
         absent=_absent_runs(lips) if lips is not None else (),
     )
 
@@ -256,7 +261,7 @@ def _work(clip: SourceClip, out: Path, finder: FaceFinder) -> dict[str, Any]:
     try:
         check_is_file(clip.path)
         record["made_from"] = _made_from(clip)
-        record["utterance"] = dataclasses.asdict(prepare_clip(clip, out, finder))
+        record["utterance"] = prepare_clip(clip, out, finder).document()
     except AvsrError as error:
         record["reason"] = str(error)
     content = json.dumps(record)
@@ -285,6 +290,8 @@ def _made_from(clip: SourceClip) -> str:
     """A hash of everything that the files and the record of a clip depend on."""
     # The text and the split stand in the record, so a new transcript makes a new record.
     label = [PREPARATION_VERSION, clip.id, clip.speaker, clip.split, clip.text, clip.words]
+    if clip.language is not None:  # records that were made before there were languages stay valid
+        label.append(clip.language)
     return hashlib.sha256((json.dumps(label) + _sha256_of_file(clip.path)).encode()).hexdigest()
 
 

@@ -13,6 +13,9 @@ from typing import Protocol
 
 from avsr.datasets.manifest import WordTimes
 
+UNLABELLED = "unlabelled"
+"""The split of clips without a known text. They are prepared, and no test or training split has them."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceClip:
@@ -27,9 +30,11 @@ class SourceClip:
     path: Path
     """The media file."""
     text: str
-    """Transcript of the clip."""
+    """Transcript of the clip; empty if it is not known, in the split `UNLABELLED`."""
     words: WordTimes = ()
     """The words of the text with their times."""
+    language: str | None = None
+    """Code of the language, such as "ko"; None if the corpus does not say."""
     problem: str | None = None
     """Why the clip cannot be used, as far as the reader can tell; None if it can be used."""
 

@@ -35,7 +35,7 @@ def chosen_utterances(evaluation: Evaluation) -> list[Utterance]:
     """The utterances of an evaluation, by length and id, so that a batch needs little padding.
 
     Utterances without sound stand apart, and so do those without lips: in a batch all have sound or none has, and so
-    with lips. Raises DataError if the split has no utterance.
+    with lips. Raises DataError if the split has no utterance, or no utterance with a text.
     """
     everything = read_manifest(evaluation.manifest)
     splits = sorted({utterance.split for utterance in everything})
@@ -46,6 +46,12 @@ def chosen_utterances(evaluation: Evaluation) -> list[Utterance]:
             f"{evaluation.manifest}: no utterance of split {evaluation.split!r}",
             expected=f"one of {', '.join(splits)}" if splits else "utterances",
             remedy=f"did you mean {close}?" if close else None,
+        )
+    if not any(utterance.text for utterance in utterances):
+        raise DataError(
+            f"{evaluation.manifest}: no text is known in split {evaluation.split!r}",
+            expected="texts to compare with",
+            remedy="choose another split",
         )
     # Chosen in the order of ids, so that the choice does not depend on the order of the manifest.
     utterances.sort(key=lambda u: u.id)

@@ -4,7 +4,7 @@
     srt    SubRip subtitles
     vtt    WebVTT subtitles
     tsv    start and end in milliseconds, text: one line a segment, with a header
-    json   everything a transcript holds, schema 1
+    json   everything a transcript holds, schema 2
     ctm    NIST CTM, one line a word, for scoring tools
 
 Each format is a pure function from Transcript to text.

@@ -10,9 +10,12 @@ if TYPE_CHECKING:  # a transcript renders itself, so importing it here would clo
     from avsr.transcript import Segment, Transcript, Word
 
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON layout. It rises when a reader of the old layout would misread the new one; a new key alone
-does not raise it."""
+does not raise it.
+
+Schema 2 has `language`, and its texts have no spaces between words of Japanese, Chinese, Thai and other scripts that
+are written without; schema 1 put a space between all words. All other keys are as in schema 1."""
 
 
 def to_txt(transcript: Transcript) -> str:
@@ -79,6 +82,7 @@ def _document(transcript: Transcript) -> dict[str, Any]:
         "source": transcript.source,
         "duration": round(transcript.duration, 3),
         "model": transcript.model,
+        "language": transcript.language,
         "modality": transcript.modality,
         "text": transcript.text,
         "segments": [_segment_document(segment) for segment in transcript.segments],
@@ -100,4 +104,5 @@ def _segment_document(segment: Segment) -> dict[str, Any]:
 
 def _ctm_field(text: str) -> str:
     # Blanks separate the fields, so a blank inside a name or a word becomes an underscore.
-    return "_".join(text.split())
+    # A word without letters would leave a field out.
+    return "_".join(text.split()) or "_"

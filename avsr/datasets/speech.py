@@ -1,0 +1,234 @@
+"""Reader of recorded speech with its text: files of sound, or of sound and picture, in one of three layouts.
+
+- A list SRC/NAME.jsonl, or SRC is such a file: a JSON object for each clip. Only "path" is required: the file, relative
+  to the folder of the list. "id" is the path without suffix if it is missing, "speaker" the name of the folder that has
+  the file, "split" is "test". "words" is the text; null means that the text is not known. "word_times" is a list of
+  [start, end, word] in seconds, "language" a code such as "ko". "mixed": true says that the text mixes languages; the
+  clip moves to the split with "_mixed" at its end, so that it is measured apart. Other keys are ignored.
+- Lists of texts anywhere below SRC: files called `text` (Kaldi) or `*.trans.txt` (LibriSpeech). A line is NAME, a blank
+  and the text. NAME is the name without suffix of a file in the folder of the list or below it. The speaker comes from
+  the Kaldi file `utt2spk` beside `text`, or is the first part of a LibriSpeech name such as 84-121123-0001.
+- NAME.txt beside NAME.flac or another media file.
+
+In the last two layouts the speaker is otherwise the name of the folder that has the file. The split is the first folder
+on the way from SRC to the file that is called train, dev, val or test or begins so ("dev-clean"), or else "test". The
+reader makes no splits, so no speaker can come into a training split that the corpus does not name.
+
+Texts keep case and punctuation. Only blanks and Unicode's form (NFC) change: `avsr evaluate` says how it compares them.
+A clip without a known text gets the split "unlabelled".
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from avsr.datasets.files import files_below, json_lines, numbered_lines, read_transcript_file
+from avsr.datasets.folder import normalise_text
+from avsr.datasets.manifest import WordTimes
+from avsr.datasets.source import UNLABELLED, SourceClip
+from avsr.errors import DataError
+from avsr.media.types import MEDIA_SUFFIXES
+from avsr.text import one_line
+
+DEFAULT_SPLIT = "test"
+
+_SPLIT_FOLDER = re.compile(r"(train|dev|test|val|valid|validation)([-_].*)?")
+_DEV_NAMES = ("val", "valid", "validation")
+_EXPECTED = "SRC/NAME.jsonl, or media files with NAME.txt beside each, or with lists of texts (text, *.trans.txt)"
+_MAX_TIME_S = 1e6
+
+
+def read_speech(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceClip]:
+    """The clips of a folder of speech, or of a list of it, in the order of their ids.
+
+    Raises DataError if there is nothing to read, if the folder has several lists, if a line of a list is wrong, if a
+    clip has two texts, or if speakers are held out: the corpus or the list names the splits.
+    """
+    if held_out:
+        raise DataError(
+            f"{src}: speech is split as the corpus says", got="held-out speakers", remedy="name the splits in a list"
+        )
+    index = _json_list(src)
+    clips = _found_clips(src) if index is None else [_listed_clip(index.parent, *line) for line in json_lines(index)]
+    if not clips:
+        raise DataError(f"{index or src}: no speech found", expected=_EXPECTED)
+    return iter(sorted(clips, key=lambda clip: clip.id))
+
+
+def _json_list(src: Path) -> Path | None:
+    """The list of JSON lines; None if there is no list."""
+    if src.is_file() and src.suffix == ".jsonl":
+        return src
+    if not src.is_dir():
+        raise DataError(f"{src}: {'is a file' if src.exists() else 'no such folder'}", expected=_EXPECTED)
+    lists = sorted(path for path in src.glob("*.jsonl") if path.is_file() and not path.name.startswith("."))
+    if len(lists) > 1:
+        names = ", ".join(path.name for path in lists)
+        raise DataError(f"{src}: several lists", got=names, expected="one", remedy="name one of them as SRC")
+    return lists[0] if lists else None
+
+
+def _listed_clip(root: Path, where: str, row: Mapping[str, Any]) -> SourceClip:
+    """The clip of one line of a list of JSON lines."""
+    name = _string(row, "path", where)
+    if not name:
+        raise DataError(f"{where}: a key is missing", expected="path")
+    path = root / name
+    text = one_line(_string(row, "words", where))
+    split = _string(row, "split", where) or DEFAULT_SPLIT
+    mixed = row.get("mixed")
+    if not isinstance(mixed, bool | None):
+        raise DataError(f"{where}: wrong value of mixed", got=json.dumps(mixed), expected="true or false")
+    words = _word_times(row.get("word_times"), where)
+    return SourceClip(
+        id=_string(row, "id", where) or PurePosixPath(name).with_suffix("").as_posix(),
+        speaker=_string(row, "speaker", where) or path.parent.name or path.resolve().parent.name,
+        split=UNLABELLED if not text else f"{split}_mixed" if mixed else split,
+        path=path,
+        text=text,
+        words=words,
+        language=_string(row, "language", where) or None,
+        problem=_problem(name, path, text, words),
+    )
+
+
+def _problem(name: str, path: Path, text: str, words: WordTimes) -> str | None:
+    """Why a clip of a list cannot be used."""
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        return f"the path leads out of the folder of the list: got {name}"
+    if not path.is_file():
+        return f"no such file: got {name}"
+    timed = " ".join(word for word, _, _ in words)
+    # Published word times are often in lower case and without punctuation, beside a text that has both.
+    if words and normalise_text(timed) != normalise_text(text):
+        return f"word times and words differ: got {timed!r} and {text!r}"
+    return None
+
+
+def _string(row: Mapping[str, Any], key: str, where: str) -> str:
+    """The value of a key that may be missing or null, which gives an empty string."""
+    value = row.get(key)
+    if value is None:
+        return ""
+    # Names become file names, and every text is written as UTF-8, which has no lone surrogates (category Cs).
+    refused = ("Cs",) if key == "words" else ("Cs", "Cc")
+    if not isinstance(value, str) or any(unicodedata.category(letter) in refused for letter in value):
+        raise DataError(f"{where}: wrong value of {key}", got=json.dumps(value), expected="a string of letters")
+    return value
+
+
+def _word_times(rows: Any, where: str) -> WordTimes:
+    times = []
+    for row in [] if rows is None else rows if isinstance(rows, list) else [rows]:
+        match row:
+            case [int() | float() as start_s, int() | float() as end_s, str() as word] if (
+                0 <= start_s <= end_s <= _MAX_TIME_S and word.isprintable()
+            ):
+                times.append((one_line(word), float(start_s), float(end_s)))
+            case _:
+                raise DataError(
+                    f"{where}: wrong value of word_times", got=json.dumps(row)[:80], expected="[start, end, word]"
+                )
+    return tuple(times)
+
+
+class _Text(NamedTuple):
+    """The text of a clip, as a list of texts or a file beside it gives it."""
+
+    text: str
+    origin: str
+    """File, and line if it is a list."""
+    speaker: str = ""
+    problem: str | None = None
+
+
+def _found_clips(src: Path) -> list[SourceClip]:
+    """The clips of the two layouts without JSON lines."""
+    media: dict[str, list[Path]] = collections.defaultdict(list)
+    lists, texts_beside = [], {}
+    for path in files_below(src):
+        name = path.relative_to(src).with_suffix("").as_posix()
+        if path.suffix.lower() in MEDIA_SUFFIXES:
+            media[name].append(path)
+        elif path.name == "text" or path.name.endswith(".trans.txt"):
+            lists.append(path)
+        elif path.suffix == ".txt":
+            texts_beside[name] = path
+    texts = _listed_texts(src, lists, media)
+    for name, path in texts_beside.items():
+        _check_new(name, str(path), texts)
+        texts[name] = _text_beside(path)
+    clips = [_found_clip(src, name, path, texts.get(name)) for name, (path, *_) in media.items()]
+    for first, *doubles in media.values():
+        for double in doubles:
+            problem = f"{first.name} has the same name"
+            # An id with the suffix, because the id without it is taken.
+            clips.append(_found_clip(src, double.relative_to(src).as_posix(), double, _Text("", "", "", problem)))
+    for name in texts.keys() - media.keys() if media else ():
+        problem = texts[name].problem or "text without a media file"
+        clips.append(_found_clip(src, name, Path(texts[name].origin), texts[name]._replace(problem=problem)))
+    return clips
+
+
+def _found_clip(src: Path, name: str, path: Path, text: _Text | None) -> SourceClip:
+    text = text or _Text("", "", "", f"no text: expected {path.stem}.txt beside it, or a line in a list of texts")
+    return SourceClip(
+        id=name,
+        speaker=text.speaker or path.parent.name or src.resolve().name,
+        split=_split_of(PurePosixPath(name).parent),
+        path=path,
+        text=text.text,
+        problem=text.problem or (None if text.text else "transcript has no words"),
+    )
+
+
+def _split_of(folder: PurePosixPath) -> str:
+    names = (part for part in folder.parts if _SPLIT_FOLDER.fullmatch(part))
+    name = next(names, DEFAULT_SPLIT)
+    return "dev" if name in _DEV_NAMES else name
+
+
+def _text_beside(path: Path) -> _Text:
+    try:
+        return _Text(one_line(read_transcript_file(path)), str(path))
+    except DataError as error:
+        return _Text("", str(path), "", str(error))
+
+
+def _listed_texts(src: Path, lists: list[Path], media: Collection[str]) -> dict[str, _Text]:
+    """The texts of all lists, by the id of the clip. Raises DataError if a clip has two."""
+    ids: dict[str, list[str]] = collections.defaultdict(list)
+    for name in media:
+        ids[PurePosixPath(name).name].append(name)
+    texts: dict[str, _Text] = {}
+    for path in lists:
+        folder = path.parent.relative_to(src)
+        speakers = _speakers(path.with_name("utt2spk")) if path.name == "text" else None
+        for where, line in numbered_lines(path):
+            # Only the text may change its form: the name must stay the name of the file.
+            name, *text = line.split(maxsplit=1)
+            speaker = name.partition("-")[0] if speakers is None else speakers.get(name, "")
+            found = [clip_id for clip_id in ids.get(name, []) if PurePosixPath(clip_id).is_relative_to(folder)]
+            problem = f"{where} names several files" if len(found) > 1 else None
+            for clip_id in found or [(folder / name).as_posix()]:
+                _check_new(clip_id, where, texts)
+                texts[clip_id] = _Text(one_line(" ".join(text)), where, speaker, problem)
+    return texts
+
+
+def _check_new(clip_id: str, origin: str, texts: Mapping[str, _Text]) -> None:
+    if clip_id in texts:
+        raise DataError(f"{origin}: the clip has two texts", got=f"{clip_id}, also in {texts[clip_id].origin}")
+
+
+def _speakers(path: Path) -> dict[str, str]:
+    """The speaker of each name in a Kaldi utt2spk; empty without the file."""
+    if not path.is_file():
+        return {}
+    return {name: speaker for name, _, speaker in (line.partition(" ") for _, line in numbered_lines(path))}
