@@ -55,6 +55,11 @@ def is_spaced(left: str, right: str) -> bool:
     return bool(left and right) and not (_is_unspaced(_edge(left[::-1])) and _is_unspaced(_edge(right)))
 
 
+def is_unspaced(text: str) -> bool:
+    """Whether the first letter of a text belongs to a script without spaces between words."""
+    return bool(text) and _is_unspaced(_edge(text))
+
+
 def columns(text: str) -> int:
     """The width of a text in columns of a terminal or a subtitle.
 

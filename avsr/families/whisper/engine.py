@@ -217,7 +217,7 @@ class WhisperEngine:
                 [_positions(item, heard.frames) for item in heard.items],
             )
             for place in places:
-                words = self.tokens.words(texts[place], language)
+                words = self.tokens.words(texts[place])
                 duration_s = len(heard.items[place]) / SAMPLE_RATE_HZ
                 timed = [_spoken(word, aligned[place], duration_s, language) for word in words]
                 spoken[place] = without_crowds(timed)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from avsr.errors import ModelError
+from avsr.text import is_unspaced, one_line
 
 TIMESTAMP_S = 0.02
 """From one time token to the next."""
-UNSPACED = frozenset(("zh", "ja", "th", "lo", "my", "km", "yue", "bo"))
-"""Languages written without spaces between words: each piece of text counts as a word."""
 UNFINISHED = "\ufffd"
 """What the bytes of a part of a character decode to."""
 
@@ -88,15 +87,16 @@ class Tokens:
         """The time that a token stands for, in seconds from the beginning of the window; None for other tokens."""
         return (token - self.first_time) * TIMESTAMP_S if token >= self.first_time else None
 
-    def words(self, tokens: Sequence[int], language: str) -> list[TokenWord]:
-        """The words of a text, with the punctuation beside them."""
-        pieces = self._pieces(tokens)
+    def words(self, tokens: Sequence[int]) -> list[TokenWord]:
+        """The words of a text, with the punctuation beside them. In scripts without spaces each piece is a word."""
         groups: list[list[_Piece]] = []
-        for piece in pieces:
-            begins = piece.text.startswith(" ") or (language in UNSPACED and _has_letters(piece.text))
-            if not groups or begins:
+        before = ""
+        for piece in self._pieces(tokens):
+            changes = _has_letters(piece.text) and (is_unspaced(before) or is_unspaced(piece.text))
+            if not groups or piece.text.startswith(" ") or changes:
                 groups.append([])
             groups[-1].append(piece)
+            before = piece.text
         return [_word(group) for group in _with_punctuation(groups)]
 
     def _pieces(self, tokens: Sequence[int]) -> list[_Piece]:
@@ -138,5 +138,5 @@ def _with_punctuation(groups: list[list[_Piece]]) -> list[list[_Piece]]:
 
 def _word(group: list[_Piece]) -> TokenWord:
     letters = [piece for piece in group if _has_letters(piece.text)]
-    text = "".join("".join(piece.text for piece in group).split())
+    text = one_line("".join(piece.text for piece in group)).replace(" ", "")
     return TokenWord(text, letters[0].start, letters[-1].end)
