@@ -22,8 +22,9 @@ from avsr.media import read_audio
 from avsr.offline import source as source_module
 from avsr.offline import windows as windows_module
 from avsr.offline.source import open_source
+from avsr.offline.tape import Window
 from avsr.offline.transcribe import window_log_probs
-from avsr.offline.windows import Window, windows
+from avsr.offline.windows import windows
 from avsr.recognizer import Recognizer
 from tests.media import shared_clip
 from tests.tiny import engine_of, live_network, own_recognizer, random_samples, tiny_network, tiny_tokenizer
