@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Generator, Iterator
 
 from avsr.arrays import Samples
+from avsr.errors import MediaError
 from avsr.grid import FRAME_MS, SLOT_S
 from avsr.lips.choice import FaceChoice, face_choice
 from avsr.lips.faces import import_mediapipe
 from avsr.lips.slots import LipSlot, Slot
 from avsr.lips.tracker import slots_of
-from avsr.media import iter_frames, read_ahead
+from avsr.media import VideoFrame, iter_frames, read_ahead
 from avsr.offline.pauses import cut_at_pauses
 from avsr.offline.source import Source
 from avsr.offline.tape import Tape, Window
@@ -62,7 +63,8 @@ def windows(
         import_mediapipe()
         # Two threads use most of two cores. Two processes for parts of a file did 1.25 times as much, and starting one
         # takes 4 s.
-        frames = read_ahead(iter_frames(source.path, on_warning=on_warning))
+        pictures = iter_frames(source.path, on_warning=on_warning)
+        frames = read_ahead(pictures if lips else _while_readable(pictures, on_warning))
         everybody = _watched(slots_of(frames, end_s=source.duration_s or 0.0), on_slot)
         slots = read_ahead(choice.follow(everybody), round(core_s / SLOT_S) if at_pauses else SLOTS_IN_FLIGHT)
     core = MAX_FRAMES if math.isinf(core_s) else max(1, round(1000 * core_s / FRAME_MS))
@@ -94,6 +96,15 @@ def _cut(tape: Tape, core_frames: int, margin_frames: int) -> Iterator[Window]:
         core += core_frames
         # The margin before the next core is kept: an encoder needs the past of the frames that it decides on.
         tape.drop(core - margin_frames)
+
+
+def _while_readable(frames: Iterator[VideoFrame], on_warning: Callable[[str], None] | None) -> Iterator[VideoFrame]:
+    """The pictures, if any can be read: words that come from the sound do not need them."""
+    try:
+        yield from frames
+    except MediaError as error:
+        if on_warning is not None:
+            on_warning(str(error))
 
 
 def _watched(slots: Iterator[Slot], on_slot: Callable[[Slot], None] | None) -> Iterator[Slot]:
