@@ -55,6 +55,8 @@ class Card(NamedTuple):
     """"transcribe", and "translate" if it can write English for speech of other languages."""
     cut_at_pauses: bool = False
     """True: a file is cut into stretches of speech of at most `window_s`, which begin and end in pauses."""
+    batch: int = 1
+    """How many windows of a file are recognised in one call."""
     has_times: bool = True
     """False: the model gives text alone; word times are estimates and confidences are unknown."""
 

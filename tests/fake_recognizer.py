@@ -2,7 +2,7 @@
 
 A file's transcript is its content, one word a second. Its name can ask for more: `bad` raises MediaError, `bug` raises
 RuntimeError, `interrupted` raises KeyboardInterrupt, `slow` takes a while, `forever` never ends, `killed` kills its
-process.
+process, `search` has the settings of the search for words.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from avsr import MediaError, ModelError, Segment, Transcript, Word
+from avsr import MediaError, ModelError, Search, Segment, Transcript, Word
 
 
 class FakeRecognizer:
     def transcribe(
-        self, path: str, *, modality: str, face: str, on_progress: Callable[[float], None] | None
+        self,
+        path: str,
+        *,
+        modality: str,
+        face: str,
+        search: Search,
+        on_progress: Callable[[float], None] | None,
     ) -> Transcript:
         name = Path(path).name
         if "bad" in name:
@@ -35,6 +41,8 @@ class FakeRecognizer:
             Path(path).with_suffix(".started").touch()
             time.sleep(600)
         texts = Path(path).read_text(encoding="utf-8").split()
+        if "search" in name:
+            texts = [f"{field}={value}" for field, value in search._asdict().items()]
         if on_progress is not None:
             for number in range(len(texts)):
                 on_progress(number + 1.0)

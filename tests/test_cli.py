@@ -71,6 +71,15 @@ class TestStandardOutput:
         assert main(["transcribe", "talk.mp4", "--format", "srt"]) == 0
         assert capsys.readouterr().out == "1\n00:00:00,000 --> 00:00:01,500\ngood morning\n"
 
+    def test_options_of_the_search_reach_the_model(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("search.mp4")
+        assert main("transcribe search.mp4 -l KO --task translate --beam 1 --temperature 0.4".split()) == 0
+        assert main("transcribe search.mp4 -l auto".split()) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "kind=None beam=1 language=ko task=translate temperature=0.4",
+            "kind=None beam=5 language=None task=transcribe temperature=0.0",
+        ]
+
     def test_several_files_give_path_tab_text_in_order(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         put("b.mp4", "a.mp4", "c.mp4")
         assert main(["transcribe", "b.mp4", "a.mp4", "--format", "txt", "./c.mp4"]) == 0
@@ -350,6 +359,11 @@ class TestUsage:
                 "transcribe a.mp4 --face left",
                 "argument --face: got 'left', expected auto, largest or the number of a face",
             ),
+            (
+                "transcribe a.mp4 --language english",
+                "argument -l/--language: got 'english', expected auto or a code such as en, ko or yue",
+            ),
+            ("transcribe a.mp4 --temperature 2", "argument --temperature: got '2', expected a number from 0 to 1"),
             ("transcribe a.mp4 --modality lips", "argument --modality: invalid choice: 'lips'"),
             ("transcribe a.mp4 --output-dir a.mp4", "--output-dir a.mp4 is a file, not a folder"),
             ("train", "the following arguments are required: CONFIG (avsr train --help explains)"),

@@ -21,9 +21,10 @@ from avsr.lips.slots import LipSlot, Slot
 from avsr.media import read_audio
 from avsr.offline import source as source_module
 from avsr.offline import windows as windows_module
+from avsr.offline.joining import window_log_probs
 from avsr.offline.source import open_source
-from avsr.offline.transcribe import window_log_probs
-from avsr.offline.windows import Window, windows
+from avsr.offline.tape import Window
+from avsr.offline.windows import windows
 from avsr.recognizer import Recognizer
 from tests.media import shared_clip
 from tests.tiny import engine_of, live_network, own_recognizer, random_samples, tiny_network, tiny_tokenizer
@@ -244,7 +245,7 @@ def test_what_a_model_was_trained_for(tmp_path: Path) -> None:
     with torch.inference_mode():
         output = hears.model.network(*engine_of(hears).features(samples))
     assert output.audio_log_probs is not None and np.array_equal(got[0], output.audio_log_probs[0].numpy())
-    assert hears.transcribe(write_video(tmp_path / "wall.mp4", 0.6, sound=True)).video is None
+    assert hears.transcribe(write_video(tmp_path / "wall.mp4", 0.6, sound=True)).modality == "a"
 
 
 def test_auto_keeps_to_what_a_model_was_trained_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -72,30 +72,41 @@ def by_torch(samples: NDArray[np.float32]) -> list[float]:
     return probabilities
 
 
-def by_numpy(samples: NDArray[np.float32]) -> list[float]:
-    network = voice_network()
-    state = network.initial_state()
-    probabilities = []
-    for window in windows_of(samples):
-        probability, state = network.step(window, state)
-        probabilities.append(probability)
-    return probabilities
-
-
-def test_probabilities_equal_the_network_in_torch() -> None:
+@pytest.fixture(scope="module")
+def sound() -> NDArray[np.float32]:
+    """Speech, noise, faint speech, silence, speech: several blocks of the network."""
     speech = read_audio(Path(avsr.__file__).parent / "assets" / "demo.mp4")
     samples = np.concatenate((speech, random_samples(1.0), speech * 0.01, np.zeros(8000, np.float32), speech))
-    expected = by_torch(samples)
+    return samples[: len(samples) // WINDOW_SAMPLES * WINDOW_SAMPLES]
+
+
+def test_probabilities_equal_the_network_in_torch(sound: NDArray[np.float32]) -> None:
+    network = voice_network()
+    probabilities, _ = network.probabilities(sound, network.initial_state())
+    expected = by_torch(sound)
     assert max(expected) > 0.9 and min(expected) < 0.1
-    np.testing.assert_allclose(by_numpy(samples), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-5)
 
 
-def test_a_step_leaves_its_state_untouched() -> None:
+@pytest.mark.parametrize("windows", [1, 3, 70])
+def test_any_cutting_gives_the_same_probabilities(windows: int, sound: NDArray[np.float32]) -> None:
+    network = voice_network()
+    whole, last = network.probabilities(sound, network.initial_state())
+    state, parts = network.initial_state(), []
+    for start in range(0, len(sound), windows * WINDOW_SAMPLES):
+        part, state = network.probabilities(sound[start : start + windows * WINDOW_SAMPLES], state)
+        parts.append(part)
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=1e-5)
+    for part, expected in zip(state, last, strict=True):
+        np.testing.assert_allclose(part, expected, rtol=0, atol=1e-4)
+
+
+def test_the_state_is_left_untouched() -> None:
     network = voice_network()
     window = random_samples(0.1)[:WINDOW_SAMPLES]
-    _, state = network.step(window, network.initial_state())
+    _, state = network.probabilities(window, network.initial_state())
     before = [part.copy() for part in state]
-    first, second = network.step(window, state), network.step(window, state)
+    first, second = network.probabilities(window, state), network.probabilities(window, state)
     assert first[0] == second[0]
     window[:] = 0.0  # the caller reuses its buffer
     for part, copy in zip(state, before, strict=True):

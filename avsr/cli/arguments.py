@@ -12,7 +12,10 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from avsr import Search
 
 DEFAULT_MODEL = "grid-tiny"
 DEFAULT_SEEDS = (1, 2, 3)
@@ -84,6 +87,54 @@ def add_look_ahead(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="MS",
         help="words become final after this much more sound; default 0",
+    )
+
+
+def add_language(options: argparse._ActionsContainer) -> None:
+    """Declare -l/--language: a code such as "en", or None for auto."""
+    options.add_argument(
+        "-l",
+        "--language",
+        type=language,
+        metavar="CODE|auto",
+        help="the spoken language, such as en or ko; default auto: the model finds out",
+    )
+
+
+def add_search(options: argparse._ActionsContainer) -> None:
+    """Declare --task, --beam and --temperature. `search_of` reads them together with --language."""
+    add = options.add_argument
+    add(
+        "--task",
+        choices=("transcribe", "translate"),
+        default="transcribe",
+        help="translate: English words for speech of other languages, if the model can; default transcribe",
+    )
+    add(
+        "--beam",
+        type=positive_integer,
+        default=5,
+        metavar="N",
+        help="hypotheses that a beam search keeps; 1 is fastest; default 5",
+    )
+    add(
+        "--temperature",
+        type=temperature,
+        default=0.0,
+        metavar="T",
+        help="0: the most likely words; up to 1: words drawn at random, if the model can; default 0",
+    )
+
+
+def search_of(arguments: argparse.Namespace) -> Search:
+    """The settings of the search that the options of `add_language` and `add_search` state."""
+    from avsr import Search
+
+    return Search(
+        language=arguments.language,
+        task=arguments.task,
+        beam=arguments.beam,
+        temperature=arguments.temperature,
     )
 
 
@@ -193,6 +244,25 @@ def face(text: str) -> str:
     if text not in ("auto", "largest") and not re.fullmatch("[0-9]{1,9}", text):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, largest or the number of a face")
     return text
+
+
+def language(text: str) -> str | None:
+    """Type of --language; None for auto."""
+    code = text.lower()
+    if not re.fullmatch("auto|[a-z]{2,3}", code):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected auto or a code such as en, ko or yue")
+    return None if code == "auto" else code
+
+
+def temperature(text: str) -> float:
+    """Type of a temperature."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan  # fails the comparison below, like any number out of range
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from 0 to 1")
+    return value
 
 
 def device(text: str) -> str:

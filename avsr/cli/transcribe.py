@@ -14,7 +14,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsr.cli.arguments import add_device, add_model, add_output_dir, add_quiet, face, positive_integer
+from avsr.cli.arguments import (
+    add_device,
+    add_language,
+    add_model,
+    add_output_dir,
+    add_quiet,
+    add_search,
+    face,
+    positive_integer,
+    search_of,
+)
 from avsr.cli.console import Console, UsageError, describe, explain, messages_on_stderr, printable, without_name
 from avsr.cli.sources import Sources
 from avsr.cli.suggestions import FORMATS as FORMAT_MEANINGS
@@ -26,6 +36,7 @@ from avsr.processes import run as run_pool
 from avsr.transcript import Transcript
 
 if TYPE_CHECKING:
+    from avsr import Search
     from avsr.offline.transcribe import ModalityChoice
 
 DESCRIPTION = (
@@ -51,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_dir(parser, "write files here, in the same subfolders as in an INPUT folder")
     add("--overwrite", action="store_true", help="replace files that DIR already has; default: keep them")
     add_model(parser)
+    add_language(parser)
+    add_search(parser)
     add("--modality", choices=("auto", "av", "a", "v"), default="auto", help="use sound, lips, or both; default auto")
     add(
         "--face",
@@ -117,7 +130,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def open_work(
-    *, model: str, device: str, precision: str, modality: ModalityChoice, face: str, with_progress: bool
+    *,
+    model: str,
+    device: str,
+    precision: str,
+    modality: ModalityChoice,
+    face: str,
+    search: Search,
+    with_progress: bool,
 ) -> Callable[[str, Report], Transcript]:
     """Load the model and return a function that transcribes one file with it. Raises ModelError."""
     import avsr
@@ -127,7 +147,7 @@ def open_work(
 
     def transcribe(path: str, on_fraction: Report) -> Transcript:
         on_progress = _as_seconds(path, on_fraction) if with_progress else None
-        return recognizer.transcribe(path, modality=modality, face=face, on_progress=on_progress)
+        return recognizer.transcribe(path, modality=modality, face=face, search=search, on_progress=on_progress)
 
     return transcribe
 
@@ -155,6 +175,7 @@ def _transcribe(
         precision=arguments.precision,
         modality=arguments.modality,
         face=arguments.face,
+        search=search_of(arguments),
         # Without a bar nobody sees the progress, so that processes need not send it.
         with_progress=console.has_bar,
     )

@@ -5,34 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
-import numpy as np
-
-from avsr.arrays import Present
-from avsr.decoding.search import FrameSearch, Search, Spoken
-from avsr.engine import Card, Engine, FrameEngine, Model
+from avsr.decoding.search import Search, Spoken
+from avsr.engine import Card, Model
 from avsr.errors import ConfigError, MediaError
-from avsr.grid import FRAME_MS, FRAME_SAMPLES, FRAME_SLOTS, SLOT_S, Modality
-from avsr.lips.slots import Slot
+from avsr.grid import Modality
+from avsr.offline.joining import joiner as joiner_of
+from avsr.offline.record import Record
 from avsr.offline.source import Source, SourceLike, open_source
-from avsr.offline.windows import Window, windows
-from avsr.sound.silence import audible_frames, within_reach
+from avsr.offline.windows import windows
+from avsr.text import one_line
 from avsr.transcript import Segment, Transcript, VideoSummary, Word
 
-FRAME_S = FRAME_MS / 1000
 SEGMENT_PAUSE_S = 0.5
 MAX_SEGMENT_S = 12.0
 
 ModalityChoice = Literal["auto", "av", "a", "v"]
-
-_REASONS = {
-    "no_face": "no face found",
-    "pose": "face turned away",
-    "low_quality": "face too small",
-    "occluded": "mouth covered",
-    "late": "no picture",
-}
 
 
 def transcribe(
@@ -49,9 +38,10 @@ def transcribe(
     source: a path, an open binary file, or samples, as `open_source` takes them.
     modality: "a" sound, "v" lips, "av" both, "auto" what the recording offers and the model was trained for.
     face: the face to read lips from: "auto" the one that speaks, "largest", or the number of a face in the transcript.
-    search: None for greedy search.
+    search: None for the usual search of the model.
     on_progress: called with the media seconds done.
 
+    The faces of a picture are followed for models that only hear too, unless the modality is "a": they tell who speaks.
     Silence without lips gives no words. Raises MediaError when the recording cannot be read or
     lacks what the modality needs or the face that was asked for, ModelError when the model cannot use it, ConfigError
     for an unknown modality or face, ValueError for an array that is no sound.
@@ -62,8 +52,8 @@ def transcribe(
     with open_source(source) as recording:
         use = _what_to_use(model.card, recording, modality)
         warnings = list(use.warnings)
-        record = _Record()
-        joiner = _joiner(model, search or Search())
+        record = Record()
+        joiner = joiner_of(model, search or Search())
         cut = windows(
             recording,
             sound=use.sound,
@@ -71,6 +61,8 @@ def transcribe(
             face=face,
             core_s=model.card.window_s,
             margin_s=model.card.margin_s,
+            lips=use.lips,
+            at_pauses=model.card.cut_at_pauses and use.sound,
             on_slot=record.note_faces,
             on_warning=lambda line: warnings.append(recording.renamed(line)),
         )
@@ -92,6 +84,9 @@ class _Use(NamedTuple):
 
     sound: bool
     picture: bool
+    """Whether faces are followed."""
+    lips: bool
+    """Whether the model reads lips."""
     warnings: tuple[str, ...] = ()
 
 
@@ -107,198 +102,21 @@ def _what_to_use(card: Card, recording: Source, modality: ModalityChoice) -> _Us
     if not recording.has_picture and modality in ("v", "av"):
         raise MediaError(f"{name}: has no video", expected=f"video for modality {modality}", remedy="use modality a")
     sound = recording.has_sound and modality != "v"
-    picture = recording.has_picture and modality != "a" and card.modalities != ("a",)
+    picture = recording.has_picture and modality != "a"
     if sound and card.modalities == ("v",):
         if not picture:
             raise MediaError(f"{name}: has no video", remedy=f"use a model that hears; {card.name} only reads lips")
         # This model knows lips only, so the sound is left out, with a warning.
         warning = f"recognised from the lips alone: model {card.name} was not trained for sound"
-        return _Use(sound=False, picture=True, warnings=(warning,))
-    if sound and picture and "av" not in card.modalities:  # trained for each alone: the sound is the better one
-        return _Use(sound=True, picture=False)
-    if not sound and not picture:
+        return _Use(sound=False, picture=True, lips=True, warnings=(warning,))
+    # A model that was trained for each alone gets the sound, which is the better one.
+    lips = picture and "av" in card.modalities if sound else picture and card.modalities != ("a",)
+    if not sound and not lips:
         raise MediaError(f"{name}: has no sound", remedy=f"use a model that reads lips; {card.name} only hears")
-    return _Use(sound, picture)
+    return _Use(sound, picture, lips)
 
 
-class _Joiner(Protocol):
-    """Puts the results of windows together."""
-
-    def add(self, window: Window) -> None: ...
-    def words(self) -> list[Spoken]: ...
-
-
-def _joiner(model: Model, search: Search) -> _Joiner:
-    model.card.require_search(search)
-    if model.frames is not None:
-        return _FrameJoiner(model.frames, search)
-    return _WordJoiner(model.engine, search, has_times=model.card.has_times)
-
-
-class _FrameJoiner:
-    """Joins windows frame by frame, before the search: no word is lost or doubled where two windows meet."""
-
-    def __init__(self, engine: FrameEngine[Any, Any], search: Search) -> None:
-        self._engine = engine
-        self._search: FrameSearch[Any] = engine.frame_search(search)
-        self._beam = self._search.initial_state()
-
-    def add(self, window: Window) -> None:
-        log_probs_TV = window_log_probs(self._engine, self._search, window)
-        self._beam = self._search.step(log_probs_TV, self._beam)
-
-    def words(self) -> list[Spoken]:
-        return self._search.words(self._beam)
-
-
-class _WordJoiner:
-    """Joins windows of an engine that gives words only: a word belongs to the window that decides on its beginning.
-
-    has_times: False if word times are estimates.
-    """
-
-    def __init__(self, engine: Engine[Any, Any], search: Search, *, has_times: bool) -> None:
-        self._engine, self._search, self._has_times = engine, search, has_times
-        self._words: list[Spoken] = []
-
-    def add(self, window: Window) -> None:
-        audio, lips = _encode(self._engine, window)
-        (words,) = self._engine.decode(audio, lips, self._search)
-        reach = _within_reach(window)
-        if not self._has_times:  # an estimate may lie in a silence between the words, and is no reason to drop a word
-            reach[:] = reach.any()
-        first_s = window.first * FRAME_S
-        for word in words:
-            start_s, end_s = word.start_s + first_s, word.end_s + first_s
-            first = int(word.start_s / FRAME_S)
-            frames = reach[first : max(first + 1, int(np.ceil(word.end_s / FRAME_S)))]
-            # Some models invent words for silence; those are dropped.
-            # Both windows see a word in their common margin; its beginning lies in the core of one of them only.
-            in_core = window.keep[0] <= start_s / FRAME_S < window.keep[1]
-            if in_core and frames.any():
-                self._words.append(word._replace(start_s=start_s, end_s=end_s))
-
-    def words(self) -> list[Spoken]:
-        return self._words
-
-
-def window_log_probs(engine: FrameEngine[Any, Any], search: FrameSearch[Any], window: Window) -> np.ndarray:
-    """Log-probabilities [T, V + 1] of the frames that a window decides on.
-
-    Frames that have neither sound nor lips within reach are certain to hold nothing.
-    """
-    (log_probs_TV,) = engine.log_probs(*_encode(engine, window))
-    # Windows are cut in frames of 80 ms, whatever the frames of the model are.
-    per_frame = FRAME_MS // engine.frame_ms
-    absent_T = np.repeat(~_within_reach(window), per_frame)
-    # Causal subsampling may give one frame more than there are; it is like the one before.
-    absent_T = np.concatenate((absent_T, absent_T[-1:]))[: len(log_probs_TV)]
-    if absent_T.any():
-        # Models make words out of digital silence: from zeros `grid-tiny` gave "bin by".
-        log_probs_TV = search.silence(log_probs_TV, absent_T)
-    start, end = ((frame - window.first) * per_frame for frame in window.keep)
-    if len(log_probs_TV) - end <= 1:  # the recording ends here, and the frame too many belongs to this window
-        end = len(log_probs_TV)
-    return log_probs_TV[start:end]
-
-
-def _encode(engine: Engine[Any, Any], window: Window) -> tuple[Any, Any]:
-    """Encoded sound and lips of a window; None for a missing side.
-
-    Sound that is silent throughout counts as absent if there are lips: an engine makes noise of it.
-    """
-    has_lips = window.present is not None and bool(window.present.any())
-    audible = window.samples is not None and bool(audible_frames(window.samples, FRAME_SAMPLES).any())
-    audio = lips = None
-    if window.samples is not None and (audible or not has_lips):
-        audio = engine.encode_audio([window.samples])
-    # Absent lips are given only if nothing else is, because an engine needs one side at least.
-    if window.crops is not None and window.present is not None and (has_lips or audio is None):
-        lips = engine.encode_lips([window.crops], [window.present], audio)
-    return audio, lips
-
-
-def _within_reach(window: Window) -> Present:
-    """Of each 80 ms frame of a window: whether sound or lips are near enough for a word."""
-    audible = np.zeros(0, bool) if window.samples is None else audible_frames(window.samples, FRAME_SAMPLES)
-    seen = np.zeros(0, bool) if window.present is None else window.present.reshape(-1, FRAME_SLOTS).any(axis=1)
-    there = np.zeros(max(len(audible), len(seen)), bool)
-    there[: len(audible)] |= audible
-    there[: len(seen)] |= seen
-    return within_reach(there)
-
-
-class _Record:
-    """The sound and lips of a recording, slot by slot and frame by frame, small enough to keep for hours."""
-
-    def __init__(self) -> None:
-        self.spans: dict[int, tuple[int, int]] = {}
-        """First and last slot of each face in the picture, whether its lips were used or not."""
-        self.end_s = 0.0
-        self.audible: list[bool] = []
-        """Of each 80 ms frame: whether sound is within reach."""
-        self._faces: list[int | None] = []
-        self._reasons: Counter[str] = Counter()
-
-    def note_faces(self, slot: Slot) -> None:
-        """The next slot of the picture, with all faces."""
-        for face in slot.lips:
-            self.spans[face] = (self.spans.get(face, (slot.index, 0))[0], slot.index)
-
-    def add(self, window: Window) -> None:
-        """The next window."""
-        start, end = (FRAME_SLOTS * (frame - window.first) for frame in window.keep)
-        self._faces.extend(window.faces[start:end])
-        self._reasons.update(window.reasons[start:end])
-        self.audible.extend(_audible(window))
-        self.end_s = window.keep[1] * FRAME_S
-
-    @property
-    def is_audible(self) -> bool:
-        return any(self.audible)
-
-    @property
-    def num_lips(self) -> int:
-        """Slots with lips that were used."""
-        return self._reasons["ok"]
-
-    @property
-    def coverage(self) -> float:
-        return self.num_lips / len(self._faces) if self._faces else 0.0
-
-    def faces_between(self, start_s: float, end_s: float) -> list[int]:
-        """The face of each slot with lips between two times."""
-        slots = self._faces[round(start_s / SLOT_S) : round(end_s / SLOT_S)]
-        return [face for face in slots if face is not None]
-
-    def audible_between(self, start_s: float, end_s: float) -> bool:
-        # Rounding of times must not add a neighbouring frame.
-        first, end = int(start_s / FRAME_S + 1e-6), int(np.ceil(end_s / FRAME_S - 1e-6))
-        return any(self.audible[first:end])
-
-    def who(self) -> str:
-        """The faces and when each was in the picture, for messages."""
-        spans = (
-            f"{face} ({first * SLOT_S:.1f}-{(last + 1) * SLOT_S:.1f} s)" for face, (first, last) in self.spans.items()
-        )
-        return f"faces {', '.join(spans)}" if self.spans else "no faces"
-
-    def why_no_lips(self) -> str:
-        reason = self._reasons.most_common(1)[0][0] if self._reasons else "late"
-        return _REASONS.get(reason, reason)
-
-
-def _audible(window: Window) -> list[bool]:
-    """Of each frame that the window decides on: whether there is sound within reach."""
-    audible = np.zeros(window.keep[1] - window.first, bool)
-    if window.samples is not None:
-        frames = audible_frames(window.samples, FRAME_SAMPLES)
-        audible = np.pad(frames, (0, max(0, len(audible) - len(frames))))
-    start, end = (frame - window.first for frame in window.keep)
-    return within_reach(audible)[start:end].tolist()
-
-
-def _check_face(record: _Record, recording: Source, face: str, use: _Use) -> None:
+def _check_face(record: Record, recording: Source, face: str, use: _Use) -> None:
     """Raises MediaError if the face that was asked for never came, or if there was nothing to recognise from."""
     if use.picture and face.isdigit() and int(face) not in record.spans:
         raise MediaError(
@@ -316,17 +134,18 @@ def _check_face(record: _Record, recording: Source, face: str, use: _Use) -> Non
         )
 
 
-def _warnings(card: Card, record: _Record, use: _Use, words: Sequence[Spoken]) -> list[str]:
+def _warnings(card: Card, record: Record, use: _Use, words: Sequence[Spoken]) -> list[str]:
     """What a reader of the transcript must know, one line each."""
     lines = [] if card.notice is None else [card.notice]
+    has_lips = use.lips and record.num_lips > 0
     if not card.has_times:
         lines.append(f"model {card.name} gives text alone: word times are spread evenly over the sound")
     if use.sound and not record.is_audible:
-        lines.append("the sound is silent" + (": recognised from the lips alone" if record.num_lips else ""))
-    if use.picture and not record.num_lips:
+        lines.append("the sound is silent" + (": recognised from the lips alone" if has_lips else ""))
+    if use.lips and not has_lips:
         alone = ": recognised from sound alone" if record.is_audible else ""
         lines.append(f"no readable face ({record.why_no_lips()}){alone}")
-    if not words and (record.is_audible or record.num_lips):
+    if not words and (record.is_audible or has_lips):
         lines.append("no words were recognised")  # a model that is not trained yet says nothing at all
     return lines
 
@@ -335,14 +154,14 @@ def _transcript(
     card: Card,
     recording: Source,
     use: _Use,
-    record: _Record,
-    words: Iterable[Spoken],
+    record: Record,
+    words: Sequence[Spoken],
     warnings: Sequence[str],
 ) -> Transcript:
     # Some containers state no duration.
     duration_s = recording.duration_s or record.end_s
     # The transcript states the real modality: sound may be silent, and a picture may show no face.
-    used: Modality = ("av" if record.is_audible else "v") if record.num_lips else "a"
+    used: Modality = ("av" if record.is_audible else "v") if use.lips and record.num_lips else "a"
     summary = None
     if use.picture and recording.fps is not None:
         summary = VideoSummary(fps=recording.fps, faces=len(record.spans), coverage=record.coverage)
@@ -351,35 +170,48 @@ def _transcript(
         duration=duration_s,
         model=card.name,
         modality=used,
-        segments=tuple(_segments(_word(word, record, duration_s) for word in words)),
+        segments=tuple(_segments(_word(word, record, duration_s, lips=use.lips) for word in words)),
         video=summary,
+        language=_language(words),
         warnings=tuple(warnings),
     )
 
 
-def _word(word: Spoken, record: _Record, duration_s: float) -> Word:
+def _language(words: Iterable[Spoken]) -> str | None:
+    """The language of most words."""
+    languages = Counter(word.language for word in words if word.language is not None)
+    return languages.most_common(1)[0][0] if languages else None
+
+
+def _word(word: Spoken, record: Record, duration_s: float, *, lips: bool) -> Word:
+    """A word of the transcript. lips: whether the model reads them."""
     faces = record.faces_between(word.start_s, word.end_s)
     audible = record.audible_between(word.start_s, word.end_s)
     return Word(
-        word=word.word,
+        word=one_line(word.word),
         start=min(word.start_s, duration_s),
         end=min(word.end_s, duration_s),  # the last frame may reach past the end
         confidence=word.confidence,
-        modality=("av" if audible else "v") if faces else "a",
+        modality=("av" if audible else "v") if lips and faces else "a",
         face=Counter(faces).most_common(1)[0][0] if faces else None,
     )
 
 
 def _segments(words: Iterable[Word]) -> list[Segment]:
-    """Words in groups: a new one after a pause, and where the last would become too long."""
+    """Words in groups: a new one after a pause, where another face speaks, and where the last would become too long."""
     segments: list[list[Word]] = []
+    speaker: int | None = None  # in the last segment
     for word in words:
         current = segments[-1] if segments else []
         begins = not current or (
             word.start - current[-1].end >= SEGMENT_PAUSE_S or word.end - current[0].start > MAX_SEGMENT_S
         )
-        if begins:
+        # A word without a face may belong to anybody.
+        is_other = speaker is not None and word.face is not None and word.face != speaker
+        if begins or is_other:
             segments.append([word])
+            speaker = word.face
         else:
             current.append(word)
+            speaker = word.face if speaker is None else speaker
     return [Segment(words=tuple(segment)) for segment in segments]
