@@ -35,7 +35,7 @@ class Normalizer(NamedTuple):
 NORMALIZERS: dict[str, Normalizer] = {
     "none": Normalizer(composed, 1, "wer", "the texts unchanged"),
     "plain": Normalizer(plain_text, 1, "wer", "lower case; letters, digits and apostrophes"),
-    "english": Normalizer(english_text, 1, "wer", "plain; numbers, short forms and titles in words, American spelling"),
+    "english": Normalizer(english_text, 1, "wer", "plain; numbers, short forms and titles in words, one spelling"),
     "spelled": Normalizer(spelled_text, 1, "cer_no_spaces", "single letters and digits, for spelled names and numbers"),
     "grid": Normalizer(grid_text, 1, "wer", "plain; digits in words, words that sound alike as one, for GRID"),
     "korean": Normalizer(korean_text, 1, "cer_no_spaces", "plain; characters are counted, spaces are not"),
