@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jiwer
 import numpy as np
 
-from avsr.evaluation.runner import plain_text
+from avsr.evaluation.normalizers.plain import plain_text
 from avsr.evaluation.statistics import word_error_rate
 
 OURS = """

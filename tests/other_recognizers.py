@@ -28,6 +28,10 @@ def nothing(samples: np.ndarray) -> str:
     return ""
 
 
+def korean(samples: np.ndarray) -> str:
+    return "오늘은 AI 를, 배웁니다!"
+
+
 def broken(samples: np.ndarray) -> str:
     raise RuntimeError("out of order")
 

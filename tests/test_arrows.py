@@ -49,8 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "processes", "randomness", "shipped", "sound",
     },
     "evaluation": {
-        *ARRAYS, "augment", "avsr", "datasets", "decoding", "engine", "families", "files", "noise", "processes",
-        "randomness",
+        *ARRAYS, "augment", "avsr", "datasets", "decoding", "engine", "families", "files", "noise", "offline",
+        "processes", "randomness",
     },
     "bench": {
         *ARRAYS, "datasets", "decoding", "engine", "evaluation", "files", "lips", "media", "offline", "streaming",

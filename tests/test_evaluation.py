@@ -164,7 +164,7 @@ def test_n_wer_is_av_huberts_where_its_noises_are_there() -> None:
             cells[Condition("av", noise, snr_db, "intact", 1)] = make_cell(spoken, [text], [snr_db], [1.0])
     found = Results.make({}, spoken, cells).n_wer("av")
     assert found is not None
-    assert found[0].wer == pytest.approx((0 + 25 + 50 + 75) / 4)
+    assert found[0].percent == pytest.approx((0 + 25 + 50 + 75) / 4)
     assert found[1] == ("babble", "speech", "music", "noise")
 
 

@@ -38,12 +38,11 @@ def group(results: Results, modality: Modality, level_db: float | None, weights:
 def with_interval(results: Results, conditions: Sequence[Condition]) -> str:
     if not conditions:
         return ""
-    rate = results.rates([conditions])[0]
-    return f"{rate.wer:.1f} [{rate.low:.1f}, {rate.high:.1f}]"
+    return str(results.rates([conditions])[0])
 
 
 def percent(results: Results, conditions: Sequence[Condition]) -> float:
-    return results.rates([conditions])[0].wer
+    return results.rates([conditions])[0].percent
 
 
 def name_of(level_db: float | None) -> str:
@@ -101,7 +100,7 @@ def worse(results: Results, than: Modality) -> list[str]:
     both = [group(results, "av", level_db, {noise: 1}) for noise, level_db in cells]
     alone = [group(results, than, level_db, {noise: 1}) for noise, level_db in cells]
     errors = [np.stack([results.errors_of_each(g) / len(g) for g in side]) for side in (alone, both)]
-    test = paired_test(errors[0], errors[1], results.words_of_each, results.weights_RN)
+    test = paired_test(errors[0], errors[1], results.units_of_each, results.weights_RN)
     more = [i for i in range(len(cells)) if test.difference[i] > 0]
     beyond = [i for i in more if test.low[i] > 0]
 
@@ -124,7 +123,7 @@ def row(cells: Sequence[str]) -> str:
 
 
 def section(results: Results, live: Results | None, late: Results | None) -> list[str]:
-    split, words = results.run["split"], int(results.words_of_each.sum())
+    split, words = results.run["split"], int(results.units_of_each.sum())
     seeds = len({condition.seed for condition in results.cells if condition.snr_db is not None})
     lines = [f"## {split}", "", f"{len(results.utterances)} clips, {words} words, {seeds} seeds of noise."]
     lines += [f"In noise: {describe_mean(results)}.", ""]

@@ -69,7 +69,8 @@ def _text(arguments: argparse.Namespace, comparison: Comparison) -> str:
             largest = sorted(chosen, key=lambda d: -abs(d.difference))
             lines += [f"  {_row(d)}  {d.condition}" for d in largest]
     lines.append(f"all together: {_row(comparison.overall)}")
-    lines += [f"A is {arguments.a}, B is {arguments.b}; WER of A -> B in percent, B - A with its 95 % interval."]
+    rates = f"{comparison.score.short} of A -> B in percent, B - A with its 95 % interval"
+    lines += [f"A is {arguments.a}, B is {arguments.b}; {rates}."]
     return "\n".join([*lines, *comparison.notes]) + "\n"
 
 
@@ -95,6 +96,7 @@ def _json(arguments: argparse.Namespace, comparison: Comparison) -> str:
         "schema": 1,
         "a": arguments.a,
         "b": arguments.b,
+        "score": comparison.score.title,
         "overall": overall,
         "conditions": [row(difference) for difference in comparison.conditions],
         "notes": comparison.notes,

@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING
 from avsr.cli.arguments import (
     DEFAULT_SEEDS,
     add_device,
+    add_language,
     add_model,
     add_old_name,
     add_output_dir,
     add_quiet,
+    add_search,
     add_seeds,
     decibels,
     positive_integer,
+    search_of,
     words,
 )
 from avsr.cli.console import Console, UsageError
 from avsr.cli.noise import add_noise
+from avsr.errors import ConfigError
+from avsr.evaluation.normalizers import DEFAULT, NORMALIZERS, find_normalizer, label_of
 
 if TYPE_CHECKING:
     from avsr.evaluation.job import Evaluation
@@ -66,7 +71,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument(
         "--shard", metavar="I/N", help="do only the I-th of N parts; the part that ends last writes the results"
     )
-    report = parser.add_argument_group("report")
+    report = parser.add_argument_group("scores and report")
+    report.add_argument(
+        "--normalize",
+        nargs="?",
+        const="plain",
+        default=DEFAULT,
+        type=_normalizer,
+        metavar="NAME",
+        help=f"make texts alike before errors are counted: {_described()}; default %(default)s, without NAME %(const)s",
+    )
     report.add_argument(
         "--beside",
         action="append",
@@ -77,6 +91,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     report.add_argument("--no-media", action="store_true", help="leave recordings and pictures of people out")
     add_quiet(parser)
+
+
+def _described() -> str:
+    return ", ".join(f"{name} ({normalizer.what})" for name, normalizer in NORMALIZERS.items())
+
+
+def _normalizer(text: str) -> str:
+    """Type of --normalize."""
+    try:
+        find_normalizer(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _add_recogniser(options: argparse._ArgumentGroup) -> None:
@@ -95,7 +122,8 @@ def _add_recogniser(options: argparse._ArgumentGroup) -> None:
         metavar="MS",
         help="recognise in chunks of this length, as live; default: whole utterances",
     )
-    options.add_argument("--normalize", action="store_true", help="ignore letter case and punctuation")
+    add_language(options)
+    add_search(options)
 
 
 def _add_conditions(options: argparse._ArgumentGroup) -> None:
@@ -114,6 +142,7 @@ def _add_conditions(options: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 0 when the whole evaluation, or the whole part of --shard, is done."""
+    from avsr.evaluation.compare import require_normalizer
     from avsr.evaluation.report import check_report_packages, write_report
     from avsr.evaluation.results import read_results
     from avsr.evaluation.runner import evaluate
@@ -121,10 +150,12 @@ def run(arguments: argparse.Namespace) -> int:
     check_report_packages()  # a missing package fails now, and not after half an hour
     shard = _shard(arguments.shard)
     output = arguments.output_dir or Path("evaluation", f"{_system_name(arguments)}-{arguments.split}")
-    # A folder without results fails now, and not after the evaluation.
+    # A folder without results, or with other normalisers, fails now and not after the evaluation.
     beside = [read_results(folder) for folder in arguments.beside]
     with Console(quiet=arguments.quiet) as console:
         evaluation = _evaluation(arguments, console)
+        for other in beside:
+            require_normalizer(other, label_of(evaluation.normalizer), evaluation.system.open().name)
         outcome = evaluate(
             evaluation,
             output,
@@ -185,7 +216,8 @@ def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
         noise=source,
         clips=arguments.clips,
         batch_size=arguments.batch_size,
-        normalize=arguments.normalize,
+        normalizer=arguments.normalize,
+        search=search_of(arguments),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from avsr.errors import DataError
 from avsr.evaluation.conditions import UNUSED, Condition
 from avsr.evaluation.results import Results
+from avsr.evaluation.scores import Score
 from avsr.evaluation.statistics import TEST_RESAMPLES, PairedTest, paired_test, resampling
 from avsr.grid import Modality
 
@@ -23,9 +24,9 @@ class Difference:
 
     condition: Condition
     a: float
-    """Word error rate of A in percent."""
+    """Error rate of A in percent."""
     b: float
-    """Word error rate of B in percent."""
+    """Error rate of B in percent."""
     difference: float
     """B minus A."""
     low: float
@@ -52,6 +53,8 @@ class Comparison:
     conditions: tuple[Difference, ...]
     overall: Difference
     """All conditions taken as one. Its own `condition` has no meaning."""
+    score: Score
+    """The score of all these rates."""
     notes: tuple[str, ...]
     """What a reader should know, one line each."""
 
@@ -62,9 +65,9 @@ def compare(
     """B against A in every condition that both have, paired by utterance.
 
     modality_a, modality_b: compare A by one modality with B by another; None compares each modality with itself.
-    Raises DataError if the utterances differ or no condition is shared.
+    Raises DataError if the utterances or the normalisers differ, or no condition is shared.
     """
-    require_same_utterances(a, b)
+    require_comparable(a, b)
     groups_a = {c: g for c, g in a.by_condition().items() if modality_a in (None, c.modality)}
     groups_b = {c: g for c, g in b.by_condition().items() if modality_b in (None, c.modality)}
     like_with_like = modality_a is None and modality_b is None
@@ -90,8 +93,8 @@ def compare(
     differences = [
         Difference(
             condition,
-            rates_a[index].wer,
-            rates_b[index].wer,
+            rates_a[index].percent,
+            rates_b[index].percent,
             *(float(values[row]) for values in test),
         )
         for condition, index, test, row in [
@@ -115,7 +118,7 @@ def compare(
     left_out = len(groups_a) + len(groups_b) - 2 * len(pairs)
     if like_with_like and left_out:
         notes.append(f"{left_out} conditions that only one of them has are left out.")
-    return Comparison(tuple(differences[:-1]), differences[-1], tuple(notes))
+    return Comparison(tuple(differences[:-1]), differences[-1], a.score, tuple(notes))
 
 
 def test_groups(
@@ -133,11 +136,26 @@ def test_groups(
     # Each group counts as its mean, because A and B may have been run with different numbers of seeds.
     errors_a = np.stack([a.errors_of_each(group) / len(group) for group in groups_a])
     errors_b = np.stack([b.errors_of_each(group)[order] / len(group) for group in groups_b])
-    return paired_test(errors_a, errors_b, a.words_of_each, resampling(len(a.utterances), TEST_RESAMPLES))
+    return paired_test(errors_a, errors_b, a.units_of_each, resampling(len(a.utterances), TEST_RESAMPLES))
 
 
-def require_same_utterances(one: Results, other: Results) -> None:
-    """Raise DataError unless both evaluations have the same utterances with the same references."""
+def require_normalizer(results: Results, label: str, name: str) -> None:
+    """Raise DataError unless the texts of the results went through this normaliser.
+
+    label: name and version of the normaliser. name: of the recogniser whose results have it.
+    """
+    # Two normalisers may give the same references and yet forgive different errors.
+    if results.normalizer != label:
+        raise DataError(
+            f"{name} and {results.name} are scored with different normalisers",
+            got=f"{label} and {results.normalizer}",
+            remedy="evaluate both with the same --normalize, and with the same version of avsr",
+        )
+
+
+def require_comparable(one: Results, other: Results) -> None:
+    """Raise DataError unless both evaluations have the same normaliser, utterances and references."""
+    require_normalizer(other, one.normalizer, one.name)
     texts = [{spoken.id: spoken.reference for spoken in results.utterances} for results in (one, other)]
     if texts[0] != texts[1]:
         differing = sorted(i for i in texts[0].keys() | texts[1].keys() if texts[0].get(i) != texts[1].get(i))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from avsr.errors import AvsrError
 from avsr.evaluation.conditions import CLEAN, INTACT, MODALITY_NAMES, UNUSED, Condition
 from avsr.evaluation.noise_mean import mean_conditions
-from avsr.evaluation.results import Rates, Results
+from avsr.evaluation.results import Results
+from avsr.evaluation.statistics import Rate
 from avsr.grid import Modality
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def with_whole_lips(curve: Curve, noise: str, snr_db: float | None) -> list[Cond
 
 
 def noise_figure(curves: Sequence[Curve]) -> Figure:
-    """A panel for each kind of noise: WER against SNR with 95 % bands, clean at the right end."""
+    """A panel for each kind of noise: error rate against SNR with 95 % bands, clean at the right end."""
     from matplotlib.figure import Figure
 
     results = curves[0].results
@@ -87,7 +88,7 @@ def noise_figure(curves: Sequence[Curve]) -> Figure:
     for panel in panels[max(0, len(noises) - columns) : len(noises)]:  # above an empty panel, too, levels are named
         panel.tick_params(axis="x", labelbottom=True)
     figure.supxlabel("SNR, dB", fontsize=9)
-    figure.supylabel("word error rate, %", fontsize=9)
+    figure.supylabel(f"{results.score.title}, %", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
     if len(noises) < len(panels):  # an empty panel has room for the legend
         panels[-1].legend(handles, labels, loc="center", frameon=False, fontsize=9)
@@ -97,7 +98,7 @@ def noise_figure(curves: Sequence[Curve]) -> Figure:
 
 
 def picture_figure(results: Results) -> Figure | None:
-    """WER by damage to the lips: lips only, and audio-visual in clean sound and at a low SNR.
+    """Error rate by damage to the lips: lips only, and audio-visual in clean sound and at a low SNR.
 
     None if there is only one condition of the lips.
     """
@@ -124,22 +125,22 @@ def picture_figure(results: Results) -> Figure | None:
                 points.append((len(pictures) - 1 - place + offset, results.rates([group])[0]))
         if not points:
             continue
-        wer = [rate.wer for _, rate in points]
+        percent = [rate.percent for _, rate in points]
         # The interval of a resampled rate may lie beside the rate itself; a bar has no negative length.
         spread = [
-            [max(0.0, rate.wer - rate.low) for _, rate in points],
-            [max(0.0, rate.high - rate.wer) for _, rate in points],
+            [max(0.0, rate.percent - rate.low) for _, rate in points],
+            [max(0.0, rate.high - rate.percent) for _, rate in points],
         ]
         label = MODALITY_NAMES[modality] + where
-        panel.errorbar(wer, [y for y, _ in points], xerr=spread, fmt="o", ms=4, lw=1, color=colour, label=label)
+        panel.errorbar(percent, [y for y, _ in points], xerr=spread, fmt="o", ms=4, lw=1, color=colour, label=label)
         sound = mean_conditions(results, "a", snr_db, UNUSED)
         if modality == "av" and sound:
-            audio_wer = results.rates([sound])[0].wer
-            panel.axvline(audio_wer, color=colour, ls="--", lw=1, label=MODALITY_NAMES["a"] + where)
+            audio_percent = results.rates([sound])[0].percent
+            panel.axvline(audio_percent, color=colour, ls="--", lw=1, label=MODALITY_NAMES["a"] + where)
     panel.set_yticks(range(len(pictures)), pictures[::-1], fontsize=8)
     panel.set_ylim(-0.7, len(pictures) - 0.3)
     panel.set_xlim(left=0)
-    panel.set_xlabel("word error rate, %", fontsize=9)
+    panel.set_xlabel(f"{results.score.title}, %", fontsize=9)
     panel.grid(alpha=0.25)
     figure.legend(fontsize=8, loc="outside upper center", ncols=3, frameon=False)
     return figure
@@ -154,12 +155,11 @@ def render(figure: Figure, form: str) -> bytes:
     return data.getvalue()
 
 
-def _band(panel: Axes, points: Sequence[tuple[int, Rates]], curve: Curve) -> None:
+def _band(panel: Axes, points: Sequence[tuple[int, Rate]], curve: Curve) -> None:
     if not points:
         return
     x = [place for place, _ in points]
+    percent, low, high = zip(*(rate for _, rate in points), strict=True)
     style = "-" if curve.modality != "v" else "--"
-    panel.plot(x, [r.wer for _, r in points], style, marker="o", ms=3, lw=1.5, color=curve.colour, label=curve.label)
-    panel.fill_between(
-        x, [r.low for _, r in points], [r.high for _, r in points], color=curve.colour, alpha=0.15, linewidth=0
-    )
+    panel.plot(x, percent, style, marker="o", ms=3, lw=1.5, color=curve.colour, label=curve.label)
+    panel.fill_between(x, low, high, color=curve.colour, alpha=0.15, linewidth=0)

@@ -24,6 +24,7 @@ from avsr.datasets.manifest import Utterance
 from avsr.errors import ConfigError, DataError
 from avsr.evaluation.conditions import Grid
 from avsr.evaluation.job import Evaluation
+from avsr.evaluation.normalizers import find_normalizer
 from avsr.evaluation.opened import Opened
 from avsr.evaluation.sounds import PLAN_NAME, NoiseSource
 from avsr.evaluation.work import Unit
@@ -33,7 +34,7 @@ SETTINGS_NAME = "settings.json"
 
 def settings_of(evaluation: Evaluation, opened: Opened, utterances: Sequence[Utterance]) -> dict[str, Any]:
     """Everything that the numbers depend on, as JSON has it."""
-    grid = evaluation.grid
+    grid, normalizer = evaluation.grid, find_normalizer(evaluation.normalizer)
     sources = hashlib.sha256("".join(f"{u.id} {u.sha256}\n" for u in utterances).encode()).hexdigest()
     settings = {
         "system": {"name": opened.name, **opened.record},
@@ -46,7 +47,9 @@ def settings_of(evaluation: Evaluation, opened: Opened, utterances: Sequence[Utt
         "sounds": grid.sounds,
         "pictures": grid.pictures,
         "noise": _noise_settings(evaluation.noise),
-        "normalize": evaluation.normalize,
+        "normalizer": {"name": evaluation.normalizer, "version": normalizer.version},
+        "score": normalizer.score,
+        "search": evaluation.search._asdict(),
         "batch_size": evaluation.batch_size,
         "versions": {
             "avsr": avsr.__version__,

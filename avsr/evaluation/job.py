@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avsr.datasets.manifest import Utterance, read_manifest
+from avsr.decoding.search import Search
 from avsr.errors import DataError, nearest
 from avsr.evaluation.conditions import Grid
+from avsr.evaluation.normalizers import DEFAULT
 from avsr.evaluation.opened import ModelSource
 from avsr.evaluation.sounds import NoiseSource
 
@@ -27,8 +29,10 @@ class Evaluation:
     clips: int | None = None
     """How many utterances of the split, evenly spread; None for all."""
     batch_size: int = BATCH_SIZE
-    normalize: bool = False
-    """Whether letter case and punctuation count for nothing."""
+    normalizer: str = DEFAULT
+    """Name of the normaliser of references and hypotheses."""
+    search: Search = Search()
+    """How the recogniser looks for words."""
 
 
 def chosen_utterances(evaluation: Evaluation) -> list[Utterance]:

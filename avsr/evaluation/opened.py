@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from avsr.engine import Card, Engine
 from avsr.errors import ConfigError
+from avsr.evaluation.long_sounds import with_long_sounds
 from avsr.families import open_model
 
 
@@ -44,7 +45,7 @@ def _open(source: ModelSource) -> Opened:
     model = open_model(source.target, device=source.device)
     record = {"kind": model.card.family, "target": source.target, **model.identity()}
     if source.chunk_ms is None:
-        return Opened(model.card.name, model.card, model.engine, model.device, record)
+        return Opened(model.card.name, model.card, with_long_sounds(model), model.device, record)
     if model.in_chunks is None:
         raise ConfigError(f"{model.card.name} cannot stream", remedy="leave out --chunk-ms")
     return Opened(

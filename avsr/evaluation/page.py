@@ -17,7 +17,7 @@ from avsr.evaluation.media import lip_strip, mp3
 from avsr.evaluation.results import Results
 from avsr.evaluation.sounds import Sounds
 from avsr.evaluation.statistics import aligned_words
-from avsr.evaluation.tables import LIPS, Table, confusion_table, picture_table, speed_table
+from avsr.evaluation.tables import LIPS, Table, confusion_table, picture_table, score_table, speed_table, time_table
 from avsr.grid import Modality
 
 WORST = 8
@@ -66,14 +66,18 @@ def html_page(page: Page) -> str:
     results = page.results
     title = title_of(results)
     parts = [f"<h1>{_e(title)}</h1>", f'<p class="subject">{_e(subject_of(results))}</p>', _html(page.by_level)]
-    parts += ["<h2>Word error rate in noise</h2>", _image("word error rate against SNR", page.images["wer-snr"])]
+    rate = results.score.title
+    parts += [f"<h2>{rate.capitalize()} in noise</h2>", _image(f"{rate} against SNR", page.images["wer-snr"])]
     parts.append('<p class="note">Bands: 95 % intervals, bootstrap over utterances. Intact lips.</p>')
-    parts.append(_html(page.by_noise))
+    parts += [_html(page.by_noise), "<h2>All scores</h2>"]
+    parts += ["<p>In clean sound with intact lips.</p>", _html(score_table(page.curves))]
+    times = time_table(results)
+    parts += [] if times is None else ["<h2>Word times</h2>", _html(times)]
     pictures = picture_table(results)
     if pictures is not None:
         parts.append("<h2>Damage to the lips</h2>")
         if "wer-picture" in page.images:
-            parts.append(_image("word error rate by damage to the lips", page.images["wer-picture"]))
+            parts.append(_image(f"{rate} by damage to the lips", page.images["wer-picture"]))
         parts += [_html(*pictures), f'<p class="note">{_e(_PICTURES)}</p>']
     parts += ["<h2>Confused words</h2>", _confusion_section(results)]
     parts += ["<h2>Worst utterances</h2>", _worst_section(page)]
@@ -95,12 +99,14 @@ def title_of(results: Results) -> str:
 
 def subject_of(results: Results) -> str:
     """The size of the evaluation, and when it finished."""
-    words = int(results.words_of_each.sum())
+    units = f"{int(results.units_of_each.sum())} {results.score.unit}"
+    language = results.run.get("search", {}).get("language")
     seeds = {c.seed for c in results.cells if c.seed is not None}
     minutes = sum(spoken.duration for spoken in results.utterances) / 60
     seeded = f", {len(seeds)} seed{'s' if len(seeds) > 1 else ''}" if seeds else ""
     return (
-        f"{len(results.utterances)} clips, {words} words, {minutes:.1f} min; {len(results.cells)} conditions{seeded}; "
+        f"{len(results.utterances)} clips, {units}, {minutes:.1f} min{f', language {language}' if language else ''}; "
+        f"{len(results.cells)} conditions{seeded}; normaliser {results.normalizer.split()[0]}; "
         f"finished {results.run['finished']}."
     )
 
@@ -123,9 +129,9 @@ def worst_utterances(results: Results, count: int = WORST) -> list[Worst]:
     ranked = []
     for place, condition in enumerate(conditions):
         noisiness = (condition.snr_db is not None, -(condition.snr_db or 0.0))  # clean, then from the best SNR down
-        for index, counts in enumerate(results.cells[condition].counts):
-            if counts.errors:
-                ranked.append((-counts.errors, noisiness, place, index))
+        for index, errors in enumerate(results.errors_of_each([condition])):
+            if errors:
+                ranked.append((-errors, noisiness, place, index))
     chosen: dict[int, Worst] = {}
     for _, _, place, index in sorted(ranked):
         if len(chosen) == count:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from avsr.evaluation.compare import require_same_utterances
+from avsr.evaluation.compare import require_comparable
 from avsr.evaluation.figures import check_matplotlib, curves_of, noise_figure, picture_figure, render
 from avsr.evaluation.job import Evaluation
 from avsr.evaluation.page import Page, html_page, subject_of, title_of
 from avsr.evaluation.results import Results
-from avsr.evaluation.tables import level_table, markdown, noise_table
+from avsr.evaluation.tables import level_table, markdown, noise_table, score_table, time_table
 from avsr.files import write_bytes, write_text
 
 HTML_NAME, MARKDOWN_NAME = "report.html", "report.md"
@@ -31,10 +31,10 @@ def write_report(
     folder: of the evaluation, with its noise plan.
     beside: other evaluations of the same utterances, shown in the same tables and figures.
     media: where the sound and lips of the worst utterances come from; None leaves them out of the page.
-    Raises DataError if the other evaluations have other utterances.
+    Raises DataError if the other evaluations have other utterances or another normaliser.
     """
     for other in beside:
-        require_same_utterances(results, other)
+        require_comparable(results, other)
     curves = curves_of(results, beside)
     figures = {"wer-snr": noise_figure(curves)}
     by_picture = picture_figure(results)
@@ -48,6 +48,9 @@ def write_report(
     by_level, by_noise = level_table(curves), noise_table(curves)
     lines = [f"# {title_of(results)}", "", subject_of(results), "", markdown(by_level), ""]
     lines += ["By kind of noise, with intact lips:", "", markdown(by_noise), ""]
+    lines += ["All scores, in clean sound with intact lips:", "", markdown(score_table(curves)), ""]
+    times = time_table(results)
+    lines += [] if times is None else ["Word times:", "", markdown(times), ""]
     write_text(folder / MARKDOWN_NAME, "\n".join(lines))
     page = Page(results, curves, images, by_level, by_noise, media, folder)
     write_text(folder / HTML_NAME, html_page(page))

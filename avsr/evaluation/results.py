@@ -2,7 +2,9 @@
 
 results.json, schema 1: `run` is the record of the evaluation and how to repeat it; `utterances` are ids and references;
 each of `cells` is a condition with its rates and, in the order of `utterances`, the hypothesis of each utterance.
+`avsr.evaluation.scores` has the rates by name; "cer" alone counts spaces as characters.
 latency_ms is the time the recogniser took for an utterance from prepared sound and lips, in batches on one thread.
+start_errors_ms: recognised minus true start of each word that was recognised right, if both times are known.
 """
 
 from __future__ import annotations
@@ -21,13 +23,29 @@ import numpy as np
 
 from avsr.errors import DataError
 from avsr.evaluation.conditions import CLEAN, INTACT, UNUSED, Condition
-from avsr.evaluation.statistics import Array, ErrorCounts, count_errors, error_rate, intervals, resampling
+from avsr.evaluation.scores import CER_NO_SPACES, MIXED, SCORES, WER, Score
+from avsr.evaluation.statistics import (
+    Array,
+    ErrorCounts,
+    Rate,
+    count_errors,
+    count_units,
+    error_rate,
+    intervals,
+    resampling,
+)
+from avsr.evaluation.word_times import median_and_p90_ms
 from avsr.files import write_text
 from avsr.grid import Modality
 
 SCHEMA = 1
 JSON_NAME, CSV_NAME = "results.json", "results.csv"
-COLUMNS = "modality noise snr_db video seed clips words wer wer_low wer_high cer latency_ms".split()
+OTHER_SCORES = (CER_NO_SPACES, MIXED)
+COLUMNS = [
+    *"modality noise snr_db video seed clips words wer wer_low wer_high cer latency_ms".split(),
+    *(f"{score}{end}" for score in OTHER_SCORES for end in ("", "_low", "_high")),
+    *"start_error_median_ms start_error_p90_ms".split(),
+]
 
 # AV-HuBERT's N-WER (Shi et al., arXiv 2201.01763) is the mean over these noises and levels.
 N_WER_NOISES = ("babble", "speech", "music", "noise")
@@ -55,18 +73,8 @@ class Cell:
     latency_ms: tuple[float, ...]
     """The time the recogniser took."""
     counts: tuple[ErrorCounts, ...]
-
-
-class Rates(NamedTuple):
-    """Error rates in percent of one condition, or of several taken as one, such as all seeds."""
-
-    wer: float
-    low: float
-    """Lower end of the 95 % interval of the word error rate."""
-    high: float
-    """Upper end of the 95 % interval of the word error rate."""
-    cer: float
-    """Character error rate."""
+    start_errors_ms: tuple[tuple[int, ...], ...] = ()
+    """Of each utterance, the errors of the starts of the words that are right; empty if times are unknown."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +100,30 @@ class Results:
         """Name of the recogniser."""
         return str(self.run["system"]["name"])
 
+    @property
+    def normalizer(self) -> str:
+        """Name and version of the normaliser of all texts, such as "plain 1"."""
+        recorded = self.run.get("normalizer")
+        if recorded is None:  # before normalisers had names, there was one, and it could be off
+            return "plain 1" if self.run.get("normalize") else "none 1"
+        return f"{recorded['name']} {recorded['version']}"
+
+    @property
+    def score_name(self) -> str:
+        """The score that leads in tables and comparisons."""
+        return str(self.run.get("score", WER))
+
+    @property
+    def score(self) -> Score:
+        return SCORES[self.score_name]
+
     @functools.cached_property
-    def words_of_each(self) -> Array:
-        """Words of each reference, [N]."""
-        return np.array([count_errors(u.reference, "").words for u in self.utterances], np.float64)
+    def units_of_each(self) -> Array:
+        """Units of each reference by the leading score, such as words, [N]."""
+        return self._units_of_each(self.score_name)
+
+    def _units_of_each(self, score: str) -> Array:
+        return np.array([count_units(score, u.reference, "").units for u in self.utterances], np.float64)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -119,10 +147,13 @@ class Results:
         names = [c.video for c in self.cells if c.modality == "av"] or [c.video for c in self.cells]
         return tuple(name for name in dict.fromkeys(names) if name != UNUSED)
 
-    def errors_of_each(self, conditions: Iterable[Condition]) -> Array:
-        """Word errors of each utterance, [N], added up over the conditions."""
-        rows = [[count.errors for count in self.cells[condition].counts] for condition in conditions]
-        return np.array(rows, np.float64).sum(axis=0)
+    def errors_of_each(self, conditions: Iterable[Condition], score: str | None = None) -> Array:
+        """Errors of each utterance, [N], added up over the conditions. score: None for the leading one."""
+        return np.sum([self._errors(condition, score or self.score_name) for condition in conditions], axis=0)
+
+    def _errors(self, condition: Condition, score: str) -> Array:
+        pairs = zip(self.utterances, self.cells[condition].hypotheses, strict=True)
+        return np.array([count_units(score, u.reference, text).errors for u, text in pairs], np.float64)
 
     def by_condition(self) -> dict[Condition, list[Condition]]:
         """Condition without a seed -> the conditions of all its seeds."""
@@ -131,25 +162,21 @@ class Results:
             groups.setdefault(condition.without_seed, []).append(condition)
         return groups
 
-    def rates(self, groups: Sequence[Sequence[Condition]]) -> list[Rates]:
-        """Rates of groups of conditions, each group taken as one.
+    def rates(self, groups: Sequence[Sequence[Condition]], score: str | None = None) -> list[Rate]:
+        """Error rates of groups of conditions, each group taken as one, such as all seeds of a condition.
 
         A condition that is several times in a group weighs as much more. The bootstrap draws utterances, so all
-        conditions of an utterance stay together.
+        conditions of an utterance stay together. score: None for the leading one.
         """
         if not groups:
             return []
-        # An utterance counts with its mean errors over the group, so that all groups have the same number of words.
-        errors_CN = np.stack([self.errors_of_each(group) / len(group) for group in groups])
-        words_N = self.words_of_each
-        low_C, high_C = intervals(errors_CN, words_N, self.weights_RN)
-        rates = []
-        for group, low, high in zip(groups, low_C, high_C, strict=True):
-            counts = [count for condition in group for count in self.cells[condition].counts]
-            wer = error_rate(sum(c.errors for c in counts), sum(c.words for c in counts))
-            cer = error_rate(sum(c.character_errors for c in counts), sum(c.characters for c in counts))
-            rates.append(Rates(wer, float(low), float(high), cer))
-        return rates
+        score = score or self.score_name
+        # An utterance counts with its mean errors over the group, so that all groups have the same number of units.
+        errors_CN = np.stack([self.errors_of_each(group, score) / len(group) for group in groups])
+        units_N = self._units_of_each(score)
+        low_C, high_C = intervals(errors_CN, units_N, self.weights_RN)
+        percent_C = 100 * errors_CN.sum(axis=1) / max(1.0, float(units_N.sum()))
+        return [Rate(*map(float, values)) for values in zip(percent_C, low_C, high_C, strict=True)]
 
     def find(self, modality: Modality, noise: str, snr_db: float | None, video: str) -> list[Condition]:
         """The conditions of all seeds; empty if they were not measured."""
@@ -159,7 +186,7 @@ class Results:
         """The conditions of clean sound and intact lips."""
         return self.find(modality, UNUSED if modality == "v" else CLEAN, None, UNUSED if modality == "a" else INTACT)
 
-    def n_wer(self, modality: Modality) -> tuple[Rates, tuple[str, ...]] | None:
+    def n_wer(self, modality: Modality) -> tuple[Rate, tuple[str, ...]] | None:
         """AV-HuBERT's N-WER: the mean over noises and -10 to 10 dB with intact lips; and the noises in it.
 
         The noises are AV-HuBERT's four if all were measured, else all measured ones. None if a level is missing.
@@ -172,7 +199,7 @@ class Results:
         groups = [self.find(modality, noise, snr_db, video) for noise in noises for snr_db in N_WER_SNRS_DB]
         if not groups or not all(groups):
             return None
-        return self.rates([[condition for group in groups for condition in group]])[0], noises
+        return self.rates([[condition for group in groups for condition in group]], WER)[0], noises
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One mapping for each utterance under each condition, with texts and counts."""
@@ -192,23 +219,34 @@ class Results:
                     "latency_ms": cell.latency_ms[index],
                 }
 
+    def start_errors_ms(self, conditions: Iterable[Condition]) -> Array:
+        """Recognised minus true start of each word that is right and has both times, over all these conditions."""
+        found = [row for condition in conditions for row in self.cells[condition].start_errors_ms]
+        return np.concatenate([np.zeros(0), *(np.array(row, np.float64) for row in found)])
+
     def table(self) -> list[dict[str, Any]]:
         """The rows of results.csv."""
-        words = int(self.words_of_each.sum())
-        rates = self.rates([[condition] for condition in self.cells])
-        return [
-            {
-                **condition._asdict(),
-                "clips": len(self.utterances),
-                "words": words,
-                "wer": round(rate.wer, 4),
-                "wer_low": round(rate.low, 4),
-                "wer_high": round(rate.high, 4),
-                "cer": round(rate.cer, 4),
-                "latency_ms": round(float(np.mean(cell.latency_ms)), 3),
-            }
-            for (condition, cell), rate in zip(self.cells.items(), rates, strict=True)
-        ]
+        words = int(self._units_of_each(WER).sum())
+        groups = [[condition] for condition in self.cells]
+        rates = {score: self.rates(groups, score) for score in (WER, *OTHER_SCORES)}
+        rows = []
+        for index, (condition, cell) in enumerate(self.cells.items()):
+            row = {**condition._asdict(), "clips": len(self.utterances), "words": words}
+            for score, of_all in rates.items():
+                rate = of_all[index]
+                row |= {score: rate.percent, f"{score}_low": rate.low, f"{score}_high": rate.high}
+            row["cer"] = error_rate(
+                sum(count.character_errors for count in cell.counts), sum(count.characters for count in cell.counts)
+            )
+            row["latency_ms"] = float(np.mean(cell.latency_ms))
+            found = median_and_p90_ms(self.start_errors_ms([condition]))
+            row["start_error_median_ms"], row["start_error_p90_ms"] = found or (None, None)
+            rows.append({name: _rounded(row[name], 3 if name.endswith("_ms") else 4) for name in COLUMNS})
+        return rows
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    return round(float(value), digits) if isinstance(value, float) else value
 
 
 def write_results(folder: Path, results: Results) -> None:
@@ -219,31 +257,40 @@ def write_results(folder: Path, results: Results) -> None:
     writer.writeheader()
     for row in table:
         snr_db = "" if row["snr_db"] is None else f"{row['snr_db']:g}"
-        writer.writerow({**row, "snr_db": snr_db, "seed": "" if row["seed"] is None else row["seed"]})
+        writer.writerow({**row, "snr_db": snr_db})  # None becomes an empty field
     # results.json is written last: a later run takes it as the sign that both files are complete.
     write_text(folder / CSV_NAME, text.getvalue())
 
     spoken = []
     for utterance in results.utterances:
         counts = count_errors(utterance.reference, "")
-        spoken.append({**utterance._asdict(), "words": counts.words, "characters": counts.characters})
+        units = {f"{score}_units": count_units(score, utterance.reference, "").units for score in OTHER_SCORES}
+        spoken.append({**utterance._asdict(), "words": counts.words, "characters": counts.characters, **units})
     lines = ["{", f'"schema": {SCHEMA},', f'"run": {json.dumps(dict(results.run), ensure_ascii=False)},']
     lines += ['"utterances": [', ",\n".join(json.dumps(row, ensure_ascii=False) for row in spoken), "],", '"cells": [']
-    rows = []
-    for row, cell in zip(table, results.cells.values(), strict=True):
-        found = {
-            "hypotheses": cell.hypotheses,
-            "hits": [c.hits for c in cell.counts],
-            "substitutions": [c.substitutions for c in cell.counts],
-            "deletions": [c.deletions for c in cell.counts],
-            "insertions": [c.insertions for c in cell.counts],
-            "character_errors": [c.character_errors for c in cell.counts],
-            "achieved_snr_db": cell.achieved_snr_db,
-            "latencies_ms": cell.latency_ms,
-        }
-        rows.append(json.dumps({**row, **found}, ensure_ascii=False))
+    rows = [
+        json.dumps({**row, **_cell_row(results, condition)}, ensure_ascii=False)
+        for row, condition in zip(table, results.cells, strict=True)
+    ]
     lines += [",\n".join(rows), "]", "}", ""]
     write_text(folder / JSON_NAME, "\n".join(lines))
+
+
+def _cell_row(results: Results, condition: Condition) -> dict[str, Any]:
+    """What results.json has of a cell for each utterance."""
+    cell = results.cells[condition]
+    row = {
+        "hypotheses": cell.hypotheses,
+        "hits": [c.hits for c in cell.counts],
+        "substitutions": [c.substitutions for c in cell.counts],
+        "deletions": [c.deletions for c in cell.counts],
+        "insertions": [c.insertions for c in cell.counts],
+        "character_errors": [c.character_errors for c in cell.counts],
+        **{f"{score}_errors": results.errors_of_each([condition], score).tolist() for score in OTHER_SCORES},
+        "achieved_snr_db": cell.achieved_snr_db,
+        "latencies_ms": cell.latency_ms,
+    }
+    return {**row, "start_errors_ms": cell.start_errors_ms} if cell.start_errors_ms else row
 
 
 def read_results(path: str | PathLike[str]) -> Results:
@@ -264,12 +311,19 @@ def read_results(path: str | PathLike[str]) -> Results:
         cells = {}
         for row in content["cells"]:
             condition = Condition(*(row[name] for name in Condition._fields))
-            cells[condition] = make_cell(utterances, row["hypotheses"], row["achieved_snr_db"], row["latencies_ms"])
-        # Every table needs this name, so a file without it fails here.
-        content["run"]["system"]["name"]
+            cells[condition] = make_cell(
+                utterances,
+                row["hypotheses"],
+                row["achieved_snr_db"],
+                row["latencies_ms"],
+                [tuple(errors) for errors in row.get("start_errors_ms", ())],
+            )
+        results = Results.make(content["run"], utterances, cells)
+        # Every table needs these, so a file without them fails here.
+        _ = results.name, results.score, results.normalizer
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not the results of an evaluation", got=f"{type(error).__name__}: {error}") from None
-    return Results.make(content["run"], utterances, cells)
+    return results
 
 
 def make_cell(
@@ -277,7 +331,8 @@ def make_cell(
     hypotheses: Sequence[str],
     achieved_snr_db: Sequence[float | None],
     latency_ms: Sequence[float],
+    start_errors_ms: Sequence[tuple[int, ...]] = (),
 ) -> Cell:
     """A cell with its errors counted. All arguments are in the order of the utterances."""
     counts = tuple(count_errors(u.reference, h) for u, h in zip(utterances, hypotheses, strict=True))
-    return Cell(tuple(hypotheses), tuple(achieved_snr_db), tuple(latency_ms), counts)
+    return Cell(tuple(hypotheses), tuple(achieved_snr_db), tuple(latency_ms), counts, tuple(start_errors_ms))

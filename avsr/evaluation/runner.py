@@ -22,9 +22,11 @@ from avsr.evaluation.conditions import Grid
 from avsr.evaluation.folder import SETTINGS_NAME, is_ours, own_units, read_units, settings_of
 from avsr.evaluation.job import Evaluation, chosen_utterances, make_batches
 from avsr.evaluation.machine import cores, processor
+from avsr.evaluation.normalizers import find_normalizer
 from avsr.evaluation.opened import Opened
 from avsr.evaluation.results import JSON_NAME, Results, Spoken, make_cell, read_results, write_results, write_text
 from avsr.evaluation.sounds import PLAN_NAME, describe_plan, make_plan, save_plan
+from avsr.evaluation.word_times import start_errors_ms
 from avsr.evaluation.work import BatchWork, Task, Unit, units_of
 from avsr.noise.plan import NoisePlan, read_plan
 from avsr.processes import Crew, one_thread, run
@@ -71,6 +73,7 @@ def evaluate(
     opened = evaluation.system.open()
     grid = evaluation.grid
     _check_modalities(opened, grid)
+    opened.card.require_search(evaluation.search)
     workers = workers or (
         1 if opened.device.startswith("cuda") else cores()
     )  # two on one GPU would wait for each other
@@ -200,30 +203,37 @@ def _merge(
     units: dict[tuple[int, int], Unit],
 ) -> Results:
     """All units put together, utterances in the order of their ids."""
-    scored = plain_text if evaluation.normalize else str
+    normalize = find_normalizer(evaluation.normalizer).apply
     order = sorted(range(len(utterances)), key=lambda index: utterances[index].id)
-    spoken = [Spoken(utterances[i].id, scored(utterances[i].text), utterances[i].duration) for i in order]
-    conditions = list(evaluation.grid.conditions())
-    texts = [[""] * len(utterances) for _ in conditions]
-    achieved: list[list[float | None]] = [[None] * len(utterances) for _ in conditions]
-    latency = [[0.0] * len(utterances) for _ in conditions]
+    spoken = [Spoken(utterances[i].id, normalize(utterances[i].text), utterances[i].duration) for i in order]
+    found: dict[tuple[int, int], _Row] = {}
     for unit in units.values():
         numbers = batches[unit["batch"]]
-        for cell, hypotheses, milliseconds in unit["cells"]:
+        for cell in unit["cells"]:
             for place, index in enumerate(numbers):
-                texts[cell][index] = scored(hypotheses[place])
-                achieved[cell][index] = unit["achieved_snr_db"][place]
-                latency[cell][index] = milliseconds
-    cells = {
-        condition: make_cell(
-            spoken, [texts[c][i] for i in order], [achieved[c][i] for i in order], [latency[c][i] for i in order]
-        )
-        for c, condition in enumerate(conditions)
-    }
+                found[cell[0], index] = _row(utterances[index], unit, cell, place, normalize)
+    cells = {}
+    for number, condition in enumerate(evaluation.grid.conditions()):
+        texts, achieved_db, latency_ms, start_errors = zip(*(found[number, index] for index in order), strict=True)
+        cells[condition] = make_cell(spoken, texts, achieved_db, latency_ms, start_errors if any(start_errors) else ())
     return Results.make(run, spoken, cells)
 
 
-def plain_text(text: str) -> str:
-    """Lower case; only letters, digits and apostrophes within words remain."""
-    kept = "".join(character if character.isalnum() or character in "'’" else " " for character in text.lower())
-    return " ".join(word.strip("'’") for word in kept.replace("’", "'").split() if word.strip("'’"))
+class _Row(NamedTuple):
+    """One utterance under one condition."""
+
+    text: str
+    achieved_snr_db: float | None
+    latency_ms: float
+    start_errors_ms: tuple[int, ...]
+
+
+def _row(utterance: Utterance, unit: Unit, cell: list[Any], place: int, normalize: Callable[[str], str]) -> _Row:
+    """place: of the utterance in its batch."""
+    _, texts, milliseconds, *starts_s = cell
+    errors_ms: tuple[int, ...] = ()
+    if starts_s:
+        spoken = [(word, start_s) for word, start_s, _ in utterance.words]
+        written = list(zip(texts[place].split(), starts_s[0][place], strict=True))
+        errors_ms = start_errors_ms(spoken, written, normalize)
+    return _Row(normalize(texts[place]), unit["achieved_snr_db"][place], milliseconds, errors_ms)

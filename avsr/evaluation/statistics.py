@@ -13,6 +13,8 @@ import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
+from avsr.evaluation.scores import SCORES, WER
+
 Array = NDArray[np.float64]
 
 RESAMPLES = 2000  # enough for an interval to one decimal
@@ -55,6 +57,31 @@ def count_errors(reference: str, hypothesis: str) -> ErrorCounts:
         characters.hits + characters.substitutions + characters.deletions,
         characters.substitutions + characters.deletions + characters.insertions,
     )
+
+
+class Counted(NamedTuple):
+    """A hypothesis against its reference by one score."""
+
+    units: int
+    """Units of the reference."""
+    errors: int
+
+
+def count_units(score: str, reference: str, hypothesis: str) -> Counted:
+    """Units and errors by one of `SCORES`; either text may be empty."""
+    if score == WER:
+        counts = count_errors(reference, hypothesis)
+        return Counted(counts.words, counts.errors)
+    return _count_others(score, reference, hypothesis)
+
+
+@lru_cache(maxsize=200_000)  # two scores
+def _count_others(score: str, reference: str, hypothesis: str) -> Counted:
+    spoken, written = (" ".join(SCORES[score].units(text)) for text in (reference, hypothesis))
+    # To jiwer a unit is a word now.
+    aligned = jiwer.process_words(spoken, written)
+    units = aligned.hits + aligned.substitutions + aligned.deletions
+    return Counted(units, aligned.substitutions + aligned.deletions + aligned.insertions)
 
 
 def aligned_words(reference: str, hypothesis: str) -> list[tuple[str, str]]:
@@ -130,7 +157,7 @@ def paired_test(errors_a_CN: Array, errors_b_CN: Array, units_N: Array, weights_
     neither falls below 2^(1 - M), the p of a sign test in which all M differ in the same direction.
 
     errors_a_CN, errors_b_CN: errors of each utterance.
-    units_N: words of each reference.
+    units_N: units of each reference, such as words.
     weights_RN: of `resampling`.
     """
     units = max(1.0, float(units_N.sum()))
@@ -151,6 +178,17 @@ def paired_test(errors_a_CN: Array, errors_b_CN: Array, units_N: Array, weights_
     p_family_C = np.maximum(p_C, (1 + as_large_C) / (resamples + 1))
     p_family_C[difference_C == 0] = p_C[difference_C == 0] = 1.0
     return PairedTest(difference_C, low_C, high_C, p_C, p_family_C)
+
+
+class Rate(NamedTuple):
+    """An error rate with its 95 % interval, in percent."""
+
+    percent: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.percent:.1f} [{self.low:.1f}, {self.high:.1f}]"
 
 
 class WordErrorRate(NamedTuple):

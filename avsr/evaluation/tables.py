@@ -12,9 +12,13 @@ from avsr.evaluation.compare import CHANCE, test_groups
 from avsr.evaluation.conditions import CLEAN, INTACT, MODALITY_NAMES, UNUSED, Condition
 from avsr.evaluation.figures import Curve, with_whole_lips
 from avsr.evaluation.noise_mean import describe_mean, mean_conditions, noise_weights
-from avsr.evaluation.results import Rates, Results
+from avsr.evaluation.results import Results
+from avsr.evaluation.scores import SCORES
 from avsr.evaluation.statistics import TEST_RESAMPLES, PairedTest, aligned_words, snr_gain_db
+from avsr.evaluation.word_times import median_and_p90_ms
 from avsr.grid import Modality
+from avsr.text import columns as columns_of
+from avsr.text import pad
 
 CONFUSIONS = 12
 WORTH_AT_DB = (5.0, 0.0)
@@ -32,14 +36,16 @@ class Table(NamedTuple):
 
 
 def markdown(table: Table) -> str:
-    """A table and its notes in Markdown."""
-    lines = ["| " + " | ".join(table.titles) + " |", "|" + "---|" * len(table.titles)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows]
-    return "\n".join([*lines, "", *table.notes])
+    """A table and its notes in Markdown, columns aligned for a terminal."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in [table.titles, *table.rows]]
+    widths = [max(3, *map(columns_of, column)) for column in zip(*rows, strict=True)]
+    title, *lines = [f"| {' | '.join(map(pad, row, widths))} |" for row in rows]
+    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+    return "\n".join([title, rule, *lines, "", *table.notes])
 
 
 def level_table(curves: Sequence[Curve]) -> Table:
-    """WER by level of the noise, mean over the kinds of noise, with intact lips."""
+    """Error rate by level of the noise, mean over the kinds of noise, with intact lips."""
     results = curves[0].results
     weights = noise_weights(results)
     rows = []
@@ -50,8 +56,9 @@ def level_table(curves: Sequence[Curve]) -> Table:
             rows.append([_level(snr_db), *map(_cell, curves, groups)])
     n_wers = [(curve, curve.results.n_wer(curve.modality)) for curve in curves]
     if any(found for _, found in n_wers):
-        rows.append(["N-WER", *(_percent(found[0]) if found else "" for _, found in n_wers)])
-    notes = ["Word error rate in percent with the 95 % interval of a bootstrap over utterances."]
+        rows.append(["N-WER", *(str(found[0]) if found else "" for _, found in n_wers)])
+    title = results.score.title
+    notes = [f"{title[0].upper()}{title[1:]} in percent with the 95 % interval of a bootstrap over utterances."]
     if results.noises:
         notes.append(f"In noise: {describe_mean(results)}; intact lips.")
     others = {curve.results.name: curve.results for curve in curves if curve.results is not results}
@@ -70,7 +77,7 @@ def _worth_of_lips(results: Results) -> list[str]:
         for snr_db in results.levels_db:
             group = mean_conditions(results, modality, snr_db, LIPS[modality])
             if group:
-                by_level[snr_db] = results.rates([group])[0].wer
+                by_level[snr_db] = results.rates([group])[0].percent
     levels_db = sorted(rates["a"].keys() & rates["av"].keys())
     notes = []
     for at_db in WORTH_AT_DB:
@@ -88,7 +95,7 @@ def _worth_of_lips(results: Results) -> list[str]:
 
 
 def noise_table(curves: Sequence[Curve]) -> Table:
-    """WER by noise and level with intact lips, and whether audio-visual differs from audio only beyond chance."""
+    """Error rate by noise and level with intact lips, and whether lips make a difference beyond chance."""
     results = curves[0].results
     keys: list[tuple[str, float | None]] = [(CLEAN, None)]
     keys += [(noise, snr_db) for noise in results.noises for snr_db in results.levels_db]
@@ -124,7 +131,7 @@ def noise_table(curves: Sequence[Curve]) -> Table:
 
 
 def picture_table(results: Results) -> tuple[Table, list[list[str]]] | None:
-    """WER by damage to the lips, for lips only and for audio-visual at each level; None without lips.
+    """Error rate by damage to the lips, for lips only and for audio-visual at each level; None without lips.
 
     The second value has a mark for each cell: "better" or "worse" than audio only beyond chance, else "".
     """
@@ -149,13 +156,13 @@ def picture_table(results: Results) -> tuple[Table, list[list[str]]] | None:
     rows, marks = [], []
     if any(sound[column] for column in columns):
         audio_only = [
-            "" if m == "v" or not sound[m, s] else f"{results.rates([sound[m, s]])[0].wer:.1f}" for m, s in columns
+            "" if m == "v" or not sound[m, s] else f"{results.rates([sound[m, s]])[0].percent:.1f}" for m, s in columns
         ]
         rows.append([MODALITY_NAMES["a"], *audio_only])
         marks.append([""] * len(rows[0]))
     for picture in pictures:
         cells = [groups[picture, column] for column in columns]
-        rows.append([picture, *(f"{results.rates([group])[0].wer:.1f}" if group else "" for group in cells)])
+        rows.append([picture, *(f"{results.rates([group])[0].percent:.1f}" if group else "" for group in cells)])
         marks.append(["", *(classes.get((picture, column), "") for column in columns)])
     titles = ["", *(MODALITY_NAMES[m] if m == "v" else f"{MODALITY_NAMES[m]}, {_level(s)}" for m, s in columns)]
     notes = [f"In noise: {describe_mean(results)}; all seeds." if results.noises else "All seeds."]
@@ -197,6 +204,33 @@ def confusion_table(results: Results, modality: Modality) -> Table:
     return Table(["reference → hypothesis", "times", "of all errors"], rows, [f"{total} errors"])
 
 
+def score_table(curves: Sequence[Curve]) -> Table:
+    """All scores in clean sound with intact lips, or in all conditions of a curve without them."""
+    rows = []
+    for curve in curves:
+        results = curve.results
+        group = results.clean(curve.modality) or [c for c in results.cells if c.modality == curve.modality]
+        rows.append([curve.label, *(str(results.rates([group], score)[0]) for score in SCORES)])
+    normalizer, version = curves[0].results.normalizer.split()
+    notes = [f"Texts by the normaliser {normalizer}, version {version}, on both sides."]
+    return Table(["", *(score.short for score in SCORES.values())], rows, notes)
+
+
+def time_table(results: Results) -> Table | None:
+    """How well the starts of words are placed, by modality and level of the noise; None if times are unknown."""
+    rows = []
+    for modality in results.modalities:
+        for snr_db in [None] if modality == "v" else [None, *results.levels_db]:
+            conditions = dict.fromkeys(mean_conditions(results, modality, snr_db, LIPS[modality]))
+            errors_ms = results.start_errors_ms(conditions)
+            found = median_and_p90_ms(errors_ms)
+            if found is not None:
+                level = "" if modality == "v" else f", {_level(snr_db)}"
+                rows.append([MODALITY_NAMES[modality] + level, str(len(errors_ms)), *(f"{ms:.0f}" for ms in found)])
+    note = "Recognised against true start of the words that are right, absolute. Seeds and kinds of noise together."
+    return Table(["", "words", "median, ms", "90th percentile, ms"], rows, [note]) if rows else None
+
+
 def speed_table(results: Results) -> Table:
     """The time that the recogniser took for a clip, by modality."""
     mean_s = sum(spoken.duration for spoken in results.utterances) / max(1, len(results.utterances))
@@ -224,16 +258,12 @@ def _level(snr_db: float | None) -> str:
 
 
 def _cell(curve: Curve, group: Sequence[Condition]) -> str:
-    return _percent(curve.results.rates([group])[0]) if group else ""
-
-
-def _percent(rate: Rates) -> str:
-    return f"{rate.wer:.1f} [{rate.low:.1f}, {rate.high:.1f}]"
+    return str(curve.results.rates([group])[0]) if group else ""
 
 
 def _fewer(own: dict[Modality, Curve], key: tuple[str, float | None]) -> str:
     """By what share of the audio-only errors audio-visual recognition makes fewer errors."""
-    audio_only, audio_visual = (own[m].results.rates([with_whole_lips(own[m], *key)])[0].wer for m in ("a", "av"))
+    audio_only, audio_visual = (own[m].results.rates([with_whole_lips(own[m], *key)])[0].percent for m in ("a", "av"))
     return f"{100 * (audio_only - audio_visual) / audio_only:+.0f} %" if audio_only else "none to lose"
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from avsr.arrays import Crops, Present, Samples
 from avsr.datasets.manifest import Utterance, load_lips, load_samples
-from avsr.decoding.search import Search
+from avsr.decoding.search import Spoken
 from avsr.evaluation.conditions import Condition, Grid, LipCondition, SoundCondition, change_picture
 from avsr.evaluation.job import Evaluation
 from avsr.evaluation.opened import Opened
@@ -23,7 +23,8 @@ LIPS = -1
 
 Unit = dict[str, Any]
 """A part of a batch, as one line of a file: batch, unit, achieved_snr_db of each utterance, and cells: a list of
-[number of the condition, texts, milliseconds an utterance]."""
+[number of the condition, texts, milliseconds an utterance]. A cell also has the starts of all words in seconds if the
+model and the manifest have word times."""
 
 
 class Task(NamedTuple):
@@ -49,7 +50,8 @@ class BatchWork:
 
     def __init__(self, evaluation: Evaluation, output: Path, opened: Opened) -> None:
         self._grid, self._engine, self._sounds = evaluation.grid, opened.engine, Sounds(output)
-        self._root = Path(evaluation.manifest).parent
+        self._root, self._search = Path(evaluation.manifest).parent, evaluation.search
+        self._has_times = opened.card.has_times
         self._numbers = {condition: number for number, condition in enumerate(evaluation.grid.conditions())}
 
     def __call__(self, task: Task, report: Callable[[Unit | None], None]) -> None:
@@ -121,20 +123,27 @@ class BatchWork:
         return cells, achieved_db
 
     def _cell(self, condition: Condition, task: Task, audio: _Encoded | None, lips: _Encoded | None) -> list[Any]:
-        """[number, texts, milliseconds an utterance]. The text is empty if nothing is left to recognise from."""
-        count = len(task.utterances)
+        """A cell of a `Unit`. The text is empty if nothing is left to recognise from."""
+        count, number = len(task.utterances), self._numbers[condition]
         if audio is None and lips is None:
-            return [self._numbers[condition], [""] * count, 0.0]
+            return self._described(task, number, [[]] * count, 0.0)
         began = time.perf_counter()
         sound, picture = (None if part is None else part.encoded for part in (audio, lips))
-        decoded = self._engine.decode(sound, picture, Search())
-        texts = [" ".join(word.word for word in words) for words in decoded]
+        decoded = self._engine.decode(sound, picture, self._search)
         # Conditions share the encoded sound and lips, but a recogniser on its own would encode for each of them.
         spent_s = time.perf_counter() - began + sum(part.seconds for part in (audio, lips) if part is not None)
         if audio is None and lips is not None:
             # An utterance of the batch may have lost all its lips, so that there is nothing to recognise it from.
-            texts = [text if visible else "" for text, visible in zip(texts, lips.visible, strict=True)]
-        return [self._numbers[condition], texts, round(1000 * spent_s / count, 3)]
+            decoded = [words if visible else [] for words, visible in zip(decoded, lips.visible, strict=True)]
+        return self._described(task, number, decoded, round(1000 * spent_s / count, 3))
+
+    def _described(self, task: Task, number: int, decoded: list[list[Spoken]], milliseconds: float) -> list[Any]:
+        texts = [" ".join(word.word for word in words) for words in decoded]
+        if not (self._has_times and any(utterance.words for utterance in task.utterances)):
+            return [number, texts, milliseconds]
+        # A recogniser may give two written words as one.
+        starts_s = [[round(word.start_s, 3) for word in words for _ in word.word.split()] for words in decoded]
+        return [number, texts, milliseconds, starts_s]
 
 
 class _Encoded(NamedTuple):
