@@ -1,4 +1,4 @@
-"""An engine for utterances that are longer than what a model takes at once."""
+"""An engine that recognises the sound of utterances as `avsr transcribe` recognises files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from avsr.offline.transcribe import transcribe
 def with_long_sounds(model: Model) -> Engine[Any, Any]:
     """An engine of the model for utterances of any length.
 
-    Sounds longer than `longest_s` are cut and joined as `avsr transcribe` does it; shorter ones are recognised whole.
-    A model that reads lips too gets every utterance whole: a, v and av are then cut alike, that is not at all.
+    Sounds longer than `longest_s` are cut and joined as `avsr transcribe` does it; shorter ones are recognised whole,
+    several at once. A model that is cut at pauses gets its stretches of speech only, so that error rates are those of
+    `avsr transcribe`. A model that reads lips too gets every utterance whole: a, v and av are then cut alike, that is
+    not at all.
     """
     return _LongSounds(model) if model.card.modalities == ("a",) else model.engine
 
 
 def longest_s(card: Card) -> float:
-    """The length of the longest sound that `avsr transcribe` gives the model at once, in seconds."""
-    return card.window_s if card.cut_at_pauses else card.window_s + 2 * card.margin_s
+    """The length of the longest sound that `avsr transcribe` gives the model uncut, in seconds."""
+    return 0.0 if card.cut_at_pauses else card.window_s + 2 * card.margin_s
 
 
 class _Batch(NamedTuple):
