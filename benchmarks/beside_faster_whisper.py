@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jiwer
 import numpy as np
 
-from avsr.evaluation.normalizers.plain import plain_text
+from avsr.evaluation.normalizers import find_normalizer
 from avsr.evaluation.statistics import word_error_rate
 
 OURS = """
@@ -141,7 +141,7 @@ def _run(arguments: argparse.Namespace, items: Sequence[dict[str, Any]]) -> Iter
 
 
 def _print(rows: Sequence[Row], normalizer: str) -> None:
-    normalize = plain_text
+    normalize = find_normalizer(normalizer).apply
     print(f"{'':14}{'WER':>8}{'interval':>16}{'CER':>8}{'words':>8}{'start, ms':>14}{'MB':>8}{'time, s':>10}")
     for name in ("ours", "theirs"):
         answers = [getattr(row, name) for row in rows]
