@@ -159,6 +159,7 @@ class TestFolder:
             )
         assert main(["models"]) == 0 and main(["models", "show", "whisper-base"]) == 0
         assert "set AVSR_MODELS to a folder" in capsys.readouterr().out
+        assert main(["transcribe", avsr.__file__]) == 2
         assert list(tmp_path.iterdir()) == []
 
     def test_a_file_in_its_place_is_one_line(self, models: Path, tmp_path: Path) -> None:
