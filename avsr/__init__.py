@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from avsr import models as models
     from avsr.decoding.search import Search
     from avsr.engine import Card, Model
     from avsr.recognizer import Recognizer
@@ -54,32 +55,27 @@ __all__ = [
 
 
 def load(
-    name: str | PathLike[str] = "grid-tiny",
+    name: str | PathLike[str] | None = None,
     *,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
 ) -> Recognizer:
     """A recogniser, ready to transcribe.
 
-    name: of a shipped model; a checkpoint folder; a `.nemo` file; the id of a model on the Hugging Face hub (fetched
-        with huggingface_hub, if that is installed); or another recogniser, as in "command:whisper-cli {wav}" and
-        "function:my_module:recognise".
+    name: of a model in the package or an installed one (avsr.models); a checkpoint folder; a `.nemo` file; the id of a
+        model on the Hugging Face hub (fetched with huggingface_hub, if that is installed); or another recogniser, as in
+        "command:whisper-cli {wav}" and "function:my_module:recognise". None for the best installed model, as
+        avsr.models.default() chooses it.
     device: "auto" for the first GPU if there is one and the CPU otherwise, "cpu", "cuda" or "cuda:N".
     dtype: "bfloat16" or "float16" computes in that precision where it pays; None for float32. As in torch, or as text.
 
     Raises ModelError when the model cannot be found or read, ConfigError for a device or dtype that is not there.
     """
     from avsr.families import open_model
+    from avsr.models import default
     from avsr.recognizer import Recognizer
 
-    return Recognizer(open_model(name, device=device, dtype=dtype))
-
-
-def models() -> list[Card]:
-    """The models that come with the package: their names and abilities."""
-    from avsr.families import shipped
-
-    return shipped()
+    return Recognizer(open_model(default() if name is None else name, device=device, dtype=dtype))
 
 
 _LAZY = {
@@ -94,6 +90,8 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     # Without importing numpy and the rest for those who never ask for them (PEP 562).
+    if name == "models":
+        return importlib.import_module("avsr.models")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

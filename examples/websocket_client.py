@@ -1,6 +1,6 @@
 """Sends the sound of a file to `avsr serve` as it would be spoken, and prints the words as they come back.
 
-    avsr serve --no-open                              # in another terminal; needs the extra "serve"
+    avsr serve --no-open --model grid-tiny            # in another terminal; needs the extra "serve"
     python examples/websocket_client.py [FILE] [URL]
 
 URL: ws://127.0.0.1:8765/stream if it is left out. The messages are described in docs/serve.md.

@@ -2,7 +2,8 @@
 
 The environment variable AVSR_TEST_MEDIA names their folder; its default is `shared` beside the repository. Short clips
 of many kinds are in `clips/`, corpora in `corpora/`, published model formats in `nemo/`. A test that needs a missing
-recording is skipped, with the name of the recording.
+recording is skipped, with the name of the recording. Published weights are taken from the models that are installed
+(`avsr models pull NAME`), and a test without them is skipped too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import os
 from pathlib import Path
 
 import pytest
+
+from avsr.catalogue.entries import find_entry
+from avsr.catalogue.store import installed_folder
 
 
 def shared_clip(name: str) -> Path:
@@ -28,17 +32,17 @@ def shared_nemo(name: str) -> Path:
     return _existing(Path("nemo", name))
 
 
+def installed_model(name: str) -> Path:
+    """The folder of the installed model NAME; skips the test when it is not installed."""
+    folder = installed_folder(find_entry(name))
+    if folder is None:
+        pytest.skip(f"model {name} is not installed: avsr models pull {name}")
+    return folder
+
+
 def _existing(relative: Path) -> Path:
     beside = Path(__file__).resolve().parents[2] / "shared"
     path = Path(os.environ.get("AVSR_TEST_MEDIA") or beside) / relative
     if not path.exists():
         pytest.skip(f"no test media {relative}: set AVSR_TEST_MEDIA to a folder that holds it")
     return path
-
-
-def installed_model(name: str) -> Path:
-    """The folder of a model that is installed; skips the test when it is not."""
-    folder = Path(os.environ.get("AVSR_MODELS") or Path.home() / ".local/share/avsr/models", name)
-    if not folder.is_dir():
-        pytest.skip(f"model {name} is not installed: avsr models pull {name}")
-    return folder

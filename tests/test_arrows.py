@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "speakers": {*ARRAYS, "lips", "nn", "shipped", "sound"},
     "decoding": {*ARRAYS},
     "engine": {*ARRAYS, "decoding"},
-    "families": {*ARRAYS, "config", "decoding", "engine", "files", "lips", "nn", "shipped", "sound"},
+    "catalogue": {"errors", "config", "files", "shipped"},
+    "families": {*ARRAYS, "catalogue", "config", "decoding", "engine", "files", "lips", "nn", "shipped", "sound"},
     "offline": {*ARRAYS, "decoding", "engine", "lips", "media", "sound", "speakers", "transcript"},
     "streaming": {
         *ARRAYS, "decoding", "engine", "lips", "media", "output", "randomness", "sound", "speakers", "transcript",
@@ -57,10 +58,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "transcript",
     },
     "serving": {*ARRAYS, "avsr", "engine", "lips", "processes", "shipped", "streaming"},
-    "avsr": {"errors", "families", "recognizer", "transcript"},
+    "models": {"catalogue", "engine", "errors", "families"},
+    "avsr": {"errors", "families", "models", "recognizer", "transcript"},
     "cli": {
         *ARRAYS, "avsr", "bench", "config", "datasets", "engine", "evaluation", "families", "files", "lips", "media",
-        "noise", "offline", "output", "processes", "serving", "shipped", "streaming", "training", "transcript",
+        "models", "noise", "offline", "output", "processes", "serving", "shipped", "streaming", "training",
+        "transcript",
     },
     "__main__": {"cli"},
 }  # fmt: skip

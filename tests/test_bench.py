@@ -21,6 +21,8 @@ from avsr.transcript import Word
 from tests import fake_stream
 from tests.tiny import live_network, own_recognizer, random_samples, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("grid_tiny")
+
 DEMO = str(Path(__file__).resolve().parents[1] / "avsr/assets/demo.mp4")
 
 

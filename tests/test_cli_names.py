@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from avsr.cli import arguments
-from avsr.cli.arguments import add_old_name, add_old_place, add_output_dir, old_names
+from avsr.cli.arguments import add_old_name, add_old_place, add_output_dir, model_name, old_names
+from avsr.cli.console import UsageError
 from avsr.cli.main import COMMANDS, argument_parser, command_actions, main
 from avsr.cli.suggestions import COMMANDS as COMMAND_MEANINGS
 from avsr.cli.suggestions import OPTIONS as OPTION_MEANINGS
 from avsr.cli.suggestions import suggest
 from avsr.evaluation.conditions import DEFAULT_SEEDS
 
+ROOT = Path(__file__).resolve().parents[1]
 LINES = [(command, action) for command in COMMANDS for action in command_actions(command) or [None]]
 SHORT = {"--output-dir": "-o", "--output": "-o", "--format": "-f", "--model": "-m", "--language": "-l"}
 
@@ -49,6 +51,8 @@ class TestActions:
             ("prepare grid", "3 in 40 are dev", "pretrain.txt"),
             ("models list", "--json", "NAME|PATH"),
             ("models show", "NAME", "all models"),
+            ("models pull", "--accept-terms", "all models"),
+            ("models remove", "NAME", "--accept-terms"),
         ],
     )
     def test_help_is_its_own(self, words: str, own: str, of_another: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,6 +78,8 @@ class TestActions:
             ("bench throughput", "bench has no action throughput; did you mean speed?"),
             ("prepare lrs3 x -o y", "prepare has no action lrs3; did you mean folder?"),
             ("models info", "models has no action info; did you mean show?"),
+            ("models install base", "models has no action install; did you mean pull?"),
+            ("models rm base", "models has no action rm; did you mean remove?"),
             ("models show", "the following arguments are required: NAME (avsr models show --help explains)"),
             ("noise plan m -o p", "the following arguments are required: --split (avsr noise plan --help explains)"),
         ],
@@ -207,9 +213,12 @@ class TestOneName:
     @pytest.mark.parametrize(
         ("words", "lines"),
         [
-            ("evaluate nowhere --noise-kinds white --output x", ["--output is now called -o/--output-dir"]),
             (
-                "evaluate nowhere --noises white --noise a=b --noise c=d",
+                "evaluate nowhere -m grid-tiny --noise-kinds white --output x",
+                ["--output is now called -o/--output-dir"],
+            ),
+            (
+                "evaluate nowhere -m grid-tiny --noises white --noise a=b --noise c=d",
                 [
                     "--noises is now called --noise-kinds",
                     "--noise is now called --noise-folder",
@@ -285,22 +294,34 @@ class TestDefaults:
     @pytest.mark.parametrize(
         "words", ["transcribe a", "stream a", "serve", "evaluate m", "bench speed", "bench latency"]
     )
+    @pytest.mark.usefixtures("nothing_installed")
     def test_model(self, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
         command, *rest = words.split()
         action = rest.pop(0) if command == "bench" else None
+        notes: list[str] = []
 
         def model(*more: str) -> str:
-            chosen: str = argument_parser(command, action).parse_intermixed_args([*rest, *more]).model
-            return chosen
+            return model_name(argument_parser(command, action).parse_intermixed_args([*rest, *more]), notes.append)
 
-        monkeypatch.delenv("AVSR_MODEL", raising=False)
-        assert model() == "grid-tiny"
-        monkeypatch.setenv("AVSR_MODEL", "")
-        assert model() == "grid-tiny"
+        for value in (None, ""):
+            monkeypatch.setenv("AVSR_MODEL", value) if value is not None else None
+            with pytest.raises(UsageError, match="avsr models pull whisper-base installs one, and --model grid-tiny"):
+                model()
         monkeypatch.setenv("AVSR_MODEL", "runs/mine")
-        assert model() == "runs/mine" and model("-m", "other") == "other"
+        assert model() == "runs/mine" and model("-m", "other") == "other" and notes == []
         text = " ".join(argument_parser(command, action).format_help().split())
-        assert "default: $AVSR_MODEL if that is set, else grid-tiny" in text
+        assert "default: $AVSR_MODEL if that is set, else the best installed model for ordinary speech" in text
+
+    @pytest.mark.usefixtures("nothing_installed")
+    @pytest.mark.parametrize(
+        "words",
+        ["transcribe avsr/assets/demo.mp4", "stream avsr/assets/demo.mp4", "serve", "evaluate m", "bench speed"],
+    )
+    def test_without_any_model_the_line_says_how_to_get_one(
+        self, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(ROOT)
+        assert error(words, capsys).startswith("no model for ordinary speech is installed; avsr models pull")
 
     def test_seeds(self) -> None:
         assert arguments.DEFAULT_SEEDS == DEFAULT_SEEDS
@@ -325,6 +346,8 @@ def test_old_names_need_no_knowledge_of_the_option() -> None:
 
 def test_shipped_models_have_a_licence_and_the_hash_of_their_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "list", "--json"]) == 0
-    for model in json.loads(capsys.readouterr().out)["models"]:
+    shipped = [model for model in json.loads(capsys.readouterr().out)["models"] if model["state"] == "shipped"]
+    assert shipped
+    for model in shipped:
         assert (Path(model["folder"]) / "model.safetensors").is_file() and len(model["weights_sha256"]) == 64
         assert model["licence"] != "not stated" and model["languages"]

@@ -29,6 +29,8 @@ from tests.tiny import live_config, own_recognizer, random_network, random_sampl
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = str(ROOT / "avsr/assets/demo.mp4")
+pytestmark = pytest.mark.usefixtures("grid_tiny")
+
 FATES = ("used", "late", "absent", "duplicate")
 
 

@@ -32,6 +32,8 @@ from avsr.serving.limits import Limits
 from avsr.serving.server import Prepared, Settings, prepare
 from tests.fake_live import FakeRecognizer
 
+pytestmark = pytest.mark.usefixtures("grid_tiny")
+
 TOKEN = "a-token-of-some-length"
 HELLO = json.dumps({"type": "hello", "protocol": 1})
 STOP = json.dumps({"type": "stop"})

@@ -10,24 +10,23 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avsr import Search
 
-DEFAULT_MODEL = "grid-tiny"
+from avsr.cli.console import UsageError
+from avsr.errors import ModelError
+
 DEFAULT_SEEDS = (1, 2, 3)
 DEVICES = "auto|cpu|cuda[:N]"
 
 
-def default_model() -> str:
-    """The model of a command line without --model: the environment variable AVSR_MODEL if it is set, else grid-tiny."""
-    return os.environ.get("AVSR_MODEL") or DEFAULT_MODEL
-
-
-MODEL_FORMS = "shipped model, checkpoint or run folder, .nemo file, hub id, command:PROGRAM or function:MODULE:NAME"
+MODEL_FORMS = (
+    "name in avsr models, checkpoint or run folder, .nemo file, hub id, command:PROGRAM or function:MODULE:NAME"
+)
 """What --model takes, for its help."""
 
 
@@ -43,10 +42,27 @@ def add_model(
     return options.add_argument(
         "-m",
         "--model",
-        default=default_model(),
         metavar="NAME|PATH",
-        help=f"{what}; default: $AVSR_MODEL if that is set, else {DEFAULT_MODEL}",
+        help=f"{what}; default: $AVSR_MODEL if that is set, else the best installed model for ordinary speech",
     )
+
+
+def model_name(arguments: argparse.Namespace, note: Callable[[str], None]) -> str:
+    """The model of a command line: --model, else the default model. note: takes a line that names an installed one.
+
+    Raises UsageError if there is no default model.
+    """
+    if arguments.model is not None:
+        return str(arguments.model)
+    from avsr.models import default  # reads the catalogue, which --help does not need
+
+    try:
+        name = default()
+    except ModelError as error:
+        raise UsageError(str(error)) from None
+    if not os.environ.get("AVSR_MODEL"):
+        note(f"model {name}, the best that is installed; --model names another")
+    return name
 
 
 def add_device(options: argparse._ActionsContainer) -> argparse.Action:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avsr.cli.arguments import add_device, add_look_ahead, add_model, add_quiet, positive_integer
+from avsr.cli.arguments import add_device, add_look_ahead, add_model, add_quiet, model_name, positive_integer
 from avsr.cli.command import Action
 from avsr.cli.console import Console, UsageError, describe
 from avsr.errors import AvsrError, DataError
@@ -113,7 +113,7 @@ def _measure(
         import avsr
         from avsr.shipped import ASSETS
 
-        recognizer = avsr.load(arguments.model, device=arguments.device)
+        recognizer = avsr.load(model_name(arguments, console.note), device=arguments.device)
         inputs = arguments.inputs or [str(ASSETS / "demo.mp4")]
         threads_before = torch.get_num_threads()
         try:

@@ -20,6 +20,7 @@ from avsr.cli.arguments import (
     add_search,
     add_seeds,
     decibels,
+    model_name,
     positive_integer,
     search_of,
     words,
@@ -149,6 +150,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_report_packages()  # a missing package fails now, and not after half an hour
     shard = _shard(arguments.shard)
+    if arguments.recognizer is None and arguments.command is None:
+        arguments.model = model_name(arguments, Console(quiet=arguments.quiet).note)
     output = arguments.output_dir or Path("evaluation", f"{_system_name(arguments)}-{arguments.split}")
     # A folder without results, or with other normalisers, fails now and not after the evaluation.
     beside = [read_results(folder) for folder in arguments.beside]

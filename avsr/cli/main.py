@@ -47,7 +47,7 @@ COMMANDS = {
     "compare": "two evaluations: what got better or worse beyond chance",
     "bench": "figures of this machine: latency live, speed on files",
     "import": "a published .nemo model to a checkpoint folder",
-    "models": "the models that come with this package",
+    "models": "the models: list them, install one, remove one",
 }
 """Every command and its summary. The module of a command is imported only when that command runs."""
 

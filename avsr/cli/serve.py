@@ -8,7 +8,7 @@ import re
 import sys
 import webbrowser
 
-from avsr.cli.arguments import add_look_ahead, add_model, add_quiet, face, positive_integer
+from avsr.cli.arguments import add_look_ahead, add_model, add_quiet, face, model_name, positive_integer
 from avsr.cli.console import Console, UsageError
 
 DESCRIPTION = (
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             if _has_desktop() if arguments.open is None else arguments.open:
                 webbrowser.open(url)
 
-        serve(avsr.load(arguments.model), settings, on_ready=announce)
+        serve(avsr.load(model_name(arguments, console.note)), settings, on_ready=announce)
     return 0
 
 

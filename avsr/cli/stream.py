@@ -18,6 +18,7 @@ from avsr.cli.arguments import (
     add_model,
     add_quiet,
     face,
+    model_name,
     non_negative_integer,
     positive_integer,
 )
@@ -125,7 +126,7 @@ def _load(arguments: argparse.Namespace, show: _Lines) -> Recognizer:
     import avsr
     from avsr.processes import limit_threads
 
-    recognizer = avsr.load(arguments.model, device=arguments.device)
+    recognizer = avsr.load(model_name(arguments, show.note), device=arguments.device)
     limit_threads(arguments.threads)
     if recognizer.card.notice is not None:
         show.note(recognizer.card.notice)

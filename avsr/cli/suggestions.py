@@ -63,6 +63,8 @@ ACTIONS: Meanings = {
     "throughput time files": "speed",
     "ls all": "list",
     "info describe cat": "show",
+    "download install fetch get add": "pull",
+    "delete uninstall rm": "remove",
     "lrs2 lrs3 lrs dir directory": "folder",
 }
 

@@ -22,6 +22,7 @@ from avsr.cli.arguments import (
     add_quiet,
     add_search,
     face,
+    model_name,
     positive_integer,
     search_of,
 )
@@ -170,7 +171,7 @@ def _transcribe(
     """
     opener = functools.partial(
         open_work,
-        model=arguments.model,
+        model=model_name(arguments, console.note),
         device=arguments.device,
         precision=arguments.precision,
         modality=arguments.modality,

@@ -12,6 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from avsr.catalogue.entries import Entry, read_catalogue
+from avsr.catalogue.store import installed_folder
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError, ModelError, nearest
 from avsr.shipped import ASSETS
@@ -102,8 +104,8 @@ FAMILIES: tuple[Family, ...] = (
 def open_model(name: str | PathLike[str], *, device: object = "auto", dtype: object = None) -> Model:
     """The model that `name` stands for.
 
-    name: of a shipped model, a path that a family owns, a hub id, or the text of an external recogniser. device: as
-    text or a torch.device. dtype: as text or a torch.dtype; None for "auto". Raises ModelError, ConfigError.
+    name: of a shipped or installed model, a path that a family owns, a hub id, or the text of an external recogniser.
+    device: as text or a torch.device. dtype: as text or a torch.dtype; None for "auto". Raises ModelError, ConfigError.
     """
     device_text, dtype_text = _device(device), _dtype(dtype)
     target = find(os.fsdecode(name))
@@ -114,30 +116,54 @@ def open_model(name: str | PathLike[str], *, device: object = "auto", dtype: obj
     raise ModelError(f"{target}: not a checkpoint", got=kind, expected=_expected())
 
 
-def find(name: str) -> str:
-    """The target that `name` stands for: a folder of a shipped model, a path, or the text itself.
+def find(name: str, *, catalogue: Path | None = None) -> str:
+    """The target that `name` stands for: a shipped or installed model, a path, or the text itself.
 
-    Models of the hub are fetched. Raises ModelError when there is no such model.
+    catalogue: the list of models that can be installed; None for the one in the package. An id of the hub that is not
+    installed is fetched. Raises ModelError when there is no such model.
     """
     from avsr.families.hub import fetch, is_hub_id
 
-    shipped_folder = ASSETS / name
-    # A shipped name goes before a folder of that name in the current folder, so that it always means the same model.
-    if Path(name).name == name and os.path.isfile(shipped_folder / "config.yaml"):
-        return str(shipped_folder)
+    # Names of models go before paths of that name in the current folder, so that a name always means the same model.
+    if Path(name).name == name and os.path.isfile(ASSETS / name / "config.yaml"):
+        return str(ASSETS / name)
+    entry = _catalogue_entry(name, catalogue)
+    folder = installed_folder(entry) if entry is not None else None
+    if entry is not None and folder is not None:
+        return str(folder / entry.opens)
     # Paths go before ids of the hub: nothing is fetched if the file is here.
-    if name and (os.path.exists(name) or any(family.owns(name) for family in FAMILIES)):
+    if name and (os.path.exists(name) or _is_owned(name)):
         return name
     if name.endswith(".nemo"):
         raise ModelError(f"{name}: no such file", expected="a .nemo archive", remedy="check the path")
-    if is_hub_id(name):
-        return str(fetch(name))
-    names = [path.parent.name for path in sorted(ASSETS.glob("*/config.yaml"))]
-    close = nearest(name, names)
-    raise ModelError(
+    if entry is not None and entry.name == name:
+        raise ModelError(f"{name} is not installed", remedy=f"avsr models pull {name}")
+    # In an id the part before the slash is an account. If there is a folder of that name, a path was meant.
+    if is_hub_id(name) and not os.path.isdir(os.path.dirname(name)):
+        return str(fetch(name, _is_owned))
+    raise _unknown(name, catalogue)
+
+
+def _catalogue_entry(name: str, catalogue: Path | None) -> Entry | None:
+    """The model of the catalogue with this name or this id on the hub."""
+    if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)?", name):  # a path or a command: the list need not be read
+        return None
+    entries = read_catalogue(catalogue)
+    by_id = {entry.hub.id: entry for entry in entries.values() if entry.hub is not None}
+    return entries.get(name) or by_id.get(name)
+
+
+def _is_owned(target: str) -> bool:
+    return any(family.owns(target) for family in FAMILIES)
+
+
+def _unknown(name: str, catalogue: Path | None) -> ModelError:
+    shipped_names = [path.parent.name for path in sorted(ASSETS.glob("*/config.yaml"))]
+    close = nearest(name, [*shipped_names, *read_catalogue(catalogue)])
+    return ModelError(
         f"no model {name!r}",
-        expected=f"a shipped one ({', '.join(names)}), a hub id, {_expected()}",
-        remedy=f"did you mean {close}?" if close else "check the path",
+        expected=f"a shipped one ({', '.join(shipped_names)}), one of the catalogue, a hub id, {_expected()}",
+        remedy=f"did you mean {close}? (avsr models lists all)" if close else "check the path, or see avsr models",
     )
 
 

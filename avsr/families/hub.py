@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+from avsr.catalogue.hub import snapshot
 from avsr.decoding.tokenizer import SentencePieceTokenizer, WordTokenizer
 from avsr.errors import ModelError
 from avsr.families.own.checkpoint import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
 
 # A repository may also hold the same model for other programs, many times as large.
-WANTED = ("*.nemo", CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, SentencePieceTokenizer.FILE_NAME, WordTokenizer.FILE_NAME)
+WANTED = (
+    *("*.nemo", CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, SentencePieceTokenizer.FILE_NAME, WordTokenizer.FILE_NAME),
+    # Whisper in the form of CTranslate2.
+    *("model.bin", "config.json", "preprocessor_config.json", "tokenizer.json", "vocabulary.json"),
+)
 
 
 def is_hub_id(name: str) -> bool:
@@ -18,28 +24,14 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None and not name.endswith(".nemo")
 
 
-def fetch(repository: str) -> Path:
-    """The path of a model from the hub: a checkpoint folder or a `.nemo` file. It is downloaded once and then kept.
+def fetch(repository: str, is_owned: Callable[[str], bool]) -> Path:
+    """The path of a model from the hub: a folder or a `.nemo` file. It is downloaded once and then kept.
 
-    Raises ModelError if huggingface_hub is not installed, the hub cannot be reached, or it has no such model.
+    is_owned: whether a family opens a folder. Raises ModelError if huggingface_hub is not installed, the hub cannot be
+    reached, or it has no such model.
     """
-    try:
-        import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError
-    except ImportError:
-        raise ModelError(
-            f"no model {repository!r} here, and asking the hub needs huggingface_hub",
-            remedy="pip install '.[hub]', or download the model and give its path",
-        ) from None
-    try:
-        folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(WANTED)))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise ModelError(
-            f"model {repository!r} cannot be fetched from the hub",
-            got=error,
-            remedy="check the name and the connection, or download the model and give its path",
-        ) from None
-    if (folder / CONFIG_NAME).is_file():  # our own format loads faster, so it goes before an archive
+    folder = snapshot(repository, WANTED)
+    if is_owned(str(folder)):  # our own format loads faster, so it goes before an archive
         return folder
     archives = sorted(folder.glob("*.nemo"))
     if len(archives) != 1:  # with several nothing says which one is meant
