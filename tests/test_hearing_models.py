@@ -95,14 +95,12 @@ class TestSound:
 
     @pytest.mark.parametrize("batch", [1, 2, 8])
     def test_windows_are_recognised_together(self, batch: int, sentence: Samples) -> None:
+        samples = np.concatenate([part for _ in range(5) for part in (sentence, silence(28))])
         recognizer, engine = hearing(one_word, batch=batch)
-        transcript = recognizer.transcribe(np.concatenate([part for _ in range(5) for part in (sentence, silence(6))]))
-        sizes = [len(call) for call in engine.calls]
-        assert sizes == {1: [1] * 5, 2: [2, 2, 1], 8: [5]}[batch]
+        transcript = recognizer.transcribe(samples)
+        assert [len(call) for call in engine.calls] == {1: [1] * 5, 2: [2, 2, 1], 8: [5]}[batch]
         alone, _ = hearing(one_word)
-        assert transcript.words == alone.transcribe(
-            np.concatenate([part for _ in range(5) for part in (sentence, silence(6))])
-        ).words  # fmt: skip
+        assert transcript.words == alone.transcribe(samples).words
 
     def test_settings_of_the_search_reach_the_engine(self, sentence: Samples) -> None:
         recognizer, engine = hearing(one_word)

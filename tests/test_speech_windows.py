@@ -15,7 +15,7 @@ from avsr.grid import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from avsr.lips.movement import MOVES_FROM, follow_movement, initial_movement
 from avsr.lips.slots import LipSlot, no_crop
 from avsr.media import read_audio
-from avsr.offline.pauses import LONGEST_PAUSE_FRAMES, cut_at_pauses, pack
+from avsr.offline.pauses import cut_at_pauses, pack
 from avsr.offline.tape import Tape, Window
 from avsr.sound.speech import PAUSE_WINDOWS, Stretch, follow_speech, initial_speech
 from avsr.sound.voice import WINDOW_SAMPLES
@@ -144,18 +144,15 @@ class TestMovement:
 
 
 class TestGroups:
-    def test_near_stretches_share_a_window_that_is_long_enough(self) -> None:
-        near = LONGEST_PAUSE_FRAMES
-        stretches = [Stretch(0, 100), Stretch(100 + near, 200), Stretch(210, 375), Stretch(375, 400)]
+    def test_stretches_share_a_window_that_is_long_enough(self) -> None:
+        stretches = [Stretch(10, 100), Stretch(150, 200), Stretch(300, 385), Stretch(385, 400)]
         groups, rest = pack(stretches, [], LONGEST, 400)
         assert groups == [stretches[:3]] and rest == stretches[3:]
 
-    def test_a_long_pause_begins_another_window(self) -> None:
-        far = 100 + LONGEST_PAUSE_FRAMES + 1
-        groups, rest = pack([Stretch(0, 100), Stretch(far, 200)], [], LONGEST, 200)
-        assert groups == [[Stretch(0, 100)]] and rest == [Stretch(far, 200)]
-        assert pack([], rest, LONGEST, 200 + LONGEST_PAUSE_FRAMES) == ([], rest)
-        assert pack([], rest, LONGEST, 201 + LONGEST_PAUSE_FRAMES) == ([rest], [])
+    def test_a_group_is_complete_when_no_later_stretch_fits(self) -> None:
+        group = [Stretch(10, 100)]
+        assert pack([], group, LONGEST, 385) == ([], group)
+        assert pack([], group, LONGEST, 386) == ([group], [])
 
 
 @pytest.fixture(scope="module")

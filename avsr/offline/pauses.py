@@ -1,7 +1,8 @@
 """Windows for models that recognise whole stretches of speech: they begin and end in pauses.
 
-A window holds as many stretches as fit into it, with the silence between them. The sound outside of the stretches is
-in windows too, so that windows follow each other without a gap; but these say that nobody speaks in them.
+A window holds as many stretches as fit into it, with the silence between them: Whisper pads each window to 30 s, so few
+windows cost least, and words before a pause help with those after it. The rest of the sound is in windows too, so
+that windows follow each other without a gap; but these say that nobody speaks in them.
 
 Letters: B windows of the voice detector, T slots.
 """
@@ -19,8 +20,6 @@ from avsr.offline.tape import Tape, Window
 from avsr.sound.speech import Stretch, follow_speech, initial_speech
 from avsr.sound.voice import WINDOW_SAMPLES, voice_network
 
-LONGEST_PAUSE_FRAMES = 4000 // FRAME_MS
-"""A longer pause is not recognised: another window begins after it. 4 s."""
 _STEP_FRAMES = 2000 // FRAME_MS  # read at once
 
 
@@ -58,20 +57,14 @@ def pack(
     """
     complete, group = [], list(group)
     for stretch in stretches:
-        if group and not _belongs(stretch, group, longest):
+        if group and stretch.end - group[0].start > longest:
             complete.append(group)
             group = []
         group.append(stretch)
-    # Nothing that may still come could belong to it.
-    if group and not _belongs(Stretch(settled, settled), group, longest):
+    if group and settled - group[0].start > longest:  # no later stretch fits
         complete.append(group)
         group = []
     return complete, group
-
-
-def _belongs(stretch: Stretch, group: Sequence[Stretch], longest: int) -> bool:
-    is_near = stretch.start - group[-1].end <= LONGEST_PAUSE_FRAMES
-    return is_near and stretch.end - group[0].start <= longest
 
 
 def _silence(tape: Tape, first: int, end: int, longest: int) -> Iterator[Window]:
