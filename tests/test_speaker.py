@@ -20,8 +20,8 @@ from avsr.media import iter_frames, read_audio
 from avsr.speakers.offset import MAX_OFFSET_SLOTS, estimate_offset, lag_evidence
 from avsr.speakers.speaking_face import KEEP_SLOTS, SpeakerPath, SpeakingFace
 from avsr.speakers.synchrony import (
+    CHOICE_LAG_SLOTS,
     DIM,
-    LAG_NATS,
     SynchronyHead,
     SynchronyStream,
     loud_slots,
@@ -29,6 +29,8 @@ from avsr.speakers.synchrony import (
     synchrony_head,
 )
 from tests.media import shared_clip
+
+LAGS = range(-CHOICE_LAG_SLOTS, CHOICE_LAG_SLOTS + 1)
 
 
 def choose(
@@ -155,9 +157,9 @@ class TestStream:
             sound = head.embed_sound(torch.from_numpy(samples)[None])[0]
         np.testing.assert_allclose([seen.lips[4] for seen in evidence], lips, atol=1e-5)
         np.testing.assert_allclose([seen.sound for seen in evidence], sound, atol=1e-5)
-        lags = [sum(float(lips[k] @ sound[min(max(k + lag, 0), 19)]) for k in range(20)) for lag in range(-5, 6)]
-        best = int(np.argmax(np.array(lags) - LAG_NATS * (np.arange(-5, 6) != 0))) - 5
-        assert evidence[7].nats == {4: pytest.approx(float(lips[7] @ sound[7 + best]), abs=1e-4)}
+        at_random = float(lips.mean(0) @ sound.mean(0))  # white noise is loud everywhere
+        expected = [float(lips[7] @ sound[7 + lag]) - at_random if 0 <= 7 + lag < 20 else 0.0 for lag in LAGS]
+        np.testing.assert_allclose(evidence[7].nats[4], expected, atol=1e-4)
 
     def test_a_single_face_costs_nothing_when_only_choices_count(self) -> None:
         class Untouched(SynchronyHead):
@@ -167,7 +169,8 @@ class TestStream:
         stream = SynchronyStream(head=Untouched(), only_choices=True)
         samples = noise(1)
         evidence = [seen for crop in crops(60) for seen in stream.push({1: crop}, samples)] + stream.finish()
-        assert [seen.nats for seen in evidence] == [{1: 0.0}] * 60
+        assert len(evidence) == 60
+        assert not any(seen.nats[1].any() for seen in evidence)
 
     def test_samples_of_another_length_are_refused(self) -> None:
         with pytest.raises(ValueError, match="expected \\(640,\\)"):

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import collections
 import functools
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -50,10 +49,8 @@ EDGE_SLOTS = 5
 # Chosen on the development split, and checked on the speakers of train_other.
 LOUD_RANGE_DB = 20.0
 """A slot is loud if its level is within this range of the loudest."""
-CHOICE_LAG_SLOTS = 5
-"""Lags of the sound up to this far either way are tried in the choice of a face."""
-LAG_NATS = 2.0
-"""Evidence that another lag must have more than no lag, before sound and lips are taken to be out of time."""
+CHOICE_LAG_SLOTS = 10
+"""Lags of the sound up to this far either way (400 ms) are tried in the choice of a face."""
 
 _NUM_MELS = 40
 _MEL_RANGE = 10.0  # nats below the loudest value; all quieter values, and digital silence, count as silence
@@ -61,6 +58,8 @@ _CONTRAST_FLOOR = 4.0  # grey levels: keeps the noise of a camera from looking l
 
 Embedding = NDArray[np.float32]
 """[D]"""
+LagNats = NDArray[np.float32]
+"""[2 CHOICE_LAG_SLOTS + 1]: nats by lag of the sound, from the earliest sound to the latest."""
 
 
 class _LipTower(nn.Module):
@@ -189,10 +188,8 @@ class SlotEvidence(NamedTuple):
     """Whether there is sound, by `loud_slots`."""
     lips: dict[int, Embedding]
     """By face id, for the mouths that are seen in the slot."""
-    nats: dict[int, float]
-    """By face id: the evidence that this face speaks. It is taken at one lag of the sound for all faces: the lag, up to
-    CHOICE_LAG_SLOTS either way, at which some face fits best in the seconds around. It is 0 in silence, because a
-    photograph of a face would win there against the speaker, who breathes."""
+    nats: dict[int, LagNats]
+    """By face id: the evidence that this face speaks, at each lag of the sound, as `choice_evidence` gives it."""
 
 
 class SynchronyStream:
@@ -259,18 +256,18 @@ class SynchronyStream:
             samples_S = np.concatenate(self._samples)
             sound_TD = self._head.embed_sound(torch.from_numpy(samples_S)[None])[0].numpy()
             is_loud_T = loud_slots(samples_S)
-        nats_NT = _at_best_lag(lips_NTD, sound_TD, is_loud_T)
+        nats_NTG = choice_evidence(lips_NTD, sound_TD, is_loud_T)
         # Copies, because a view in the evidence would keep the whole block in memory.
         new = slice(self._num_done - first, end - first)
         sound_TD, is_loud_T, lips_NTD = sound_TD[new].copy(), is_loud_T[new], lips_NTD[:, new].copy()
-        nats_NT = nats_NT[:, new]
+        nats_NTG = nats_NTG[:, new].copy()
         evidence = [
             SlotEvidence(
                 self._num_done + index,
                 sound_TD[index],
                 bool(is_loud_T[index]),
                 {face: lips_NTD[faces.index(face), index] for face in pixels},
-                {face: float(nats_NT[faces.index(face), index]) for face in pixels},
+                {face: nats_NTG[faces.index(face), index] for face in pixels},
             )
             for index, pixels in enumerate(wanted)
         ]
@@ -278,21 +275,34 @@ class SynchronyStream:
         return evidence
 
 
-def _at_best_lag(
+def choice_evidence(
     lips_NTD: NDArray[np.float32], sound_TD: NDArray[np.float32], is_loud_T: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Evidence [N, T] of all faces at the one lag at which the best of them fits best over the block."""
+    """Evidence in nats [N, T, G] that each mouth goes with the sound, at each of the G lags of `LagNats`.
+
+    lips_NTD: embeddings of the mouths, zero where a mouth is not seen.
+    sound_TD: embeddings of the sound.
+    is_loud_T: whether there is sound.
+
+    The mean evidence of the mouth with all of the sound is subtracted. A mouth unlike those that the network was
+    trained on fits any sound well or badly, and a photograph of a face may fit any sound better than the speaker does.
+    Only evidence that depends on the moment counts.
+
+    It is 0 where the sound is silent, because a photograph would win there against the speaker, who breathes. It is 0
+    too where the sound of a lag lies beyond the stretch.
+    """
     slots = len(sound_TD)
-    best = np.zeros(lips_NTD.shape[:2], np.float32)
-    best_total = -math.inf
-    # The smallest lag first: of equal totals the first one wins.
-    for lag in sorted(range(-CHOICE_LAG_SLOTS, CHOICE_LAG_SLOTS + 1), key=abs):
-        lagged = np.clip(np.arange(slots) + lag, 0, slots - 1)
-        nats_NT = np.einsum("ntd,td->nt", lips_NTD, sound_TD[lagged] * is_loud_T[lagged, None])
-        total = float(nats_NT.sum(1).max(initial=-math.inf)) - LAG_NATS * (lag != 0)
-        if total > best_total:
-            best, best_total = nats_NT, total
-    return best
+    seen_NT = lips_NTD.any(2)
+    mean_sound_D = sound_TD[is_loud_T].sum(0) / max(1, int(is_loud_T.sum()))
+    mean_lips_ND = lips_NTD.sum(1) / np.maximum(seen_NT.sum(1), 1)[:, None]
+    at_random_NT = (mean_lips_ND @ mean_sound_D)[:, None] * seen_NT
+    nats_NTG = np.zeros((*lips_NTD.shape[:2], 2 * CHOICE_LAG_SLOTS + 1), np.float32)
+    for index, lag in enumerate(range(-CHOICE_LAG_SLOTS, CHOICE_LAG_SLOTS + 1)):
+        there = slice(max(0, -lag), max(0, slots - max(0, lag)))
+        lagged = slice(max(0, lag), max(0, slots + min(0, lag)))
+        nats_NT = np.einsum("ntd,td->nt", lips_NTD[:, there], sound_TD[lagged]) - at_random_NT[:, there]
+        nats_NTG[:, there, index] = nats_NT * is_loud_T[lagged]
+    return nats_NTG
 
 
 def loud_slots(samples_S: NDArray[np.float32]) -> NDArray[np.bool_]:
