@@ -19,7 +19,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,9 @@ import jiwer
 import numpy as np
 
 from avsr.evaluation.normalizers import find_normalizer
-from avsr.evaluation.statistics import word_error_rate
+from avsr.evaluation.statistics import count_errors, error_rate, word_error_rate
+
+Normalize = Callable[[str], str]
 
 OURS = """
 import json, resource, sys, time
@@ -148,27 +150,29 @@ def _print(rows: Sequence[Row], normalizer: str) -> None:
         if None in answers:
             continue
         known = [(row.item, answer) for row, answer in zip(rows, answers, strict=True) if row.item.get("words")]
-        pairs = [
-            (normalize(item["words"]), normalize(" ".join(word for word, _ in answer["words"])))
-            for item, answer in known
-        ]
-        rate = word_error_rate([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-        words = sum(len(reference.split()) for reference, _ in pairs)
-        characters = [(reference.replace(" ", ""), hypothesis.replace(" ", "")) for reference, hypothesis in pairs]
-        cer = 100 * jiwer.cer([a for a, _ in characters], [b for _, b in characters])
         starts = [error for item, answer in known for error in _start_errors(item, answer, normalize)]
         times = f"{np.median(starts):.0f} {np.percentile(starts, 90):.0f}" if starts else "-"
         seconds, memory = sum(answer["seconds"] for answer in answers), max(a["memory_mb"] for a in answers)
-        print(
-            f"{name:14}{rate.percent:8.1f}{f'[{rate.low:.1f}, {rate.high:.1f}]':>16}{cer:8.1f}{words:8}{times:>14}"
-            f"{memory:8.0f}{seconds:10.1f}"
-        )
+        print(f"{name:14}{_rates(known, normalize)}{times:>14}{memory:8.0f}{seconds:10.1f}")
     if all(row.theirs is not None for row in rows):
         ours_s, theirs_s = (sum(getattr(row, name)["seconds"] for row in rows) for name in ("ours", "theirs"))
         print(f"time, ours by theirs: {ours_s / theirs_s:.2f}")
 
 
-def _start_errors(item: dict[str, Any], answer: dict[str, Any], normalize: Any) -> list[float]:
+def _rates(known: Sequence[tuple[dict[str, Any], dict[str, Any]]], normalize: Normalize) -> str:
+    """The columns of error rates, for the files whose words are known."""
+    if not known:
+        return f"{'-':>8}{'-':>16}{'-':>8}{0:8}"
+    pairs = [
+        (normalize(item["words"]), normalize(" ".join(word for word, _ in answer["words"]))) for item, answer in known
+    ]
+    rate = word_error_rate([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
+    counts = [count_errors(reference.replace(" ", ""), hypothesis.replace(" ", "")) for reference, hypothesis in pairs]
+    cer = error_rate(sum(c.character_errors for c in counts), sum(c.characters for c in counts))
+    return f"{rate.percent:8.1f}{f'[{rate.low:.1f}, {rate.high:.1f}]':>16}{cer:8.1f}{rate.words:8}"
+
+
+def _start_errors(item: dict[str, Any], answer: dict[str, Any], normalize: Normalize) -> list[float]:
     """The distances in ms of the beginnings of words that both texts have at the same place."""
     known = [(normalize(word), start) for start, _, word in item.get("word_times") or ()]
     found = [(normalize(word), start) for word, start in answer["words"]]
