@@ -139,7 +139,9 @@ class Utterance:
         words = []
         for spoken in spoken_words:
             first, end = (round(time_s / self._frame_s) - self._first for time_s in (spoken.start_s, spoken.end_s))
-            modality, face = Counter(sources[first:end]).most_common(1)[0][0]
+            first = min(max(first, 0), len(sources) - 1)
+            # Words of a recogniser with times of its own may be shorter than a frame.
+            modality, face = Counter(sources[first : max(end, first + 1)]).most_common(1)[0][0]
             words.append(
                 Word(
                     word=spoken.word,
