@@ -22,6 +22,10 @@ Present = NDArray[np.bool_]
 LogProbs = NDArray[np.float32]
 """[T, V + 1]: natural logarithms of the probability of each unit in each frame; the blank is the last."""
 
+Rows = NDArray[np.float32]
+"""[T, ...]: what a stream engine gives its search, one row a frame: `LogProbs`, or the samples of each frame for a
+search that recognises sound by itself."""
+
 
 def check_samples(samples: Any, name: str = "samples") -> None:
     """Raises ValueError unless `samples` is sound: floats [S], finite, mono."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from avsr.arrays import Crops, LogProbs, Present, Samples
+from avsr.arrays import Crops, LogProbs, Present, Rows, Samples
 from avsr.decoding.search import FrameSearch, Search, Spoken
 from avsr.errors import ConfigError, ModelError, nearest
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, Modality
@@ -206,7 +206,10 @@ class Chunk(NamedTuple):
 
 
 class StreamEngine(Protocol[StateT]):
-    """Recognises one stream chunk by chunk. The engine keeps nothing; the memory of a stream is its state.
+    """Turns one stream into rows, chunk by chunk. The engine keeps nothing; the memory of a stream is its state.
+
+    The rows go to the `FrameSearch` that was opened with the engine: log-probabilities from a network that works in
+    chunks. An engine without such a network passes the samples on, and its search recognises them.
 
     A step does not change the given state. So the beginning of a chunk can be shown, and the whole chunk be computed
     later from the same state.
@@ -217,8 +220,8 @@ class StreamEngine(Protocol[StateT]):
     def initial_state(self) -> StateT:
         """The state before the first chunk."""
 
-    def step(self, chunk: Chunk, state: StateT) -> tuple[LogProbs, StateT]:
-        """Log-probabilities [frames, V + 1] of the chunk, and the state after it."""
+    def step(self, chunk: Chunk, state: StateT) -> tuple[Rows, StateT]:
+        """Rows [frames, ...] of the chunk, such as log-probabilities [frames, V + 1], and the state after it."""
 
 
 class Streams(Protocol):

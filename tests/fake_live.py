@@ -104,6 +104,7 @@ class FakeSession:
             emitted=self._heard_s,
             text=" ".join(word.word for word in words),
             words=words,
+            committed=len(words) - (kind == "partial"),
             reason="end" if kind == "final" else "",
         )
 

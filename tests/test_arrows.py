@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sound": {*ARRAYS, "nn"},
     "lips": {*ARRAYS, "media", "shipped"},
     "speakers": {*ARRAYS, "lips", "nn", "shipped", "sound"},
-    "decoding": {*ARRAYS},
+    "decoding": {*ARRAYS, "sound"},
     "engine": {*ARRAYS, "decoding"},
     "catalogue": {"errors", "config", "files", "shipped"},
     "families": {*ARRAYS, "catalogue", "config", "decoding", "engine", "files", "lips", "nn", "shipped", "sound"},

@@ -13,7 +13,7 @@ from avsr.arrays import LogProbs
 from avsr.decoding.alignment import align
 from avsr.decoding.greedy import GreedySearch, greedy
 from avsr.decoding.search import Spoken
-from avsr.decoding.tokenizer import SentencePieceTokenizer, WordTokenizer
+from avsr.decoding.tokenizer import SentencePieceTokenizer, Tokenizer, WordTokenizer
 from avsr.errors import DataError, ModelError
 from tests.nemo_archive import tokenizer_model
 
@@ -112,8 +112,61 @@ def test_a_search_in_any_chunks_is_the_search_at_once() -> None:
 def test_settled_words_are_not_decoded_again() -> None:
     search = GreedySearch(WordTokenizer("abc"), frame_s=1.0)
     beam = search.step(peaked([0, 3, 1, 3, 2, 2], 4), search.initial_state())
-    assert [word.word for word in beam.words] == ["a"]  # "b" may still grow until the run of "c" ends
+    assert [word.word for word in beam.words] == ["a", "b"]  # "c" may still grow until its run ends
     assert search.step(peaked([3, 0], 4), beam).words[0] is beam.words[0]
+
+
+TOKENIZERS = (WordTokenizer("abcde"), SentencePieceTokenizer(tokenizer_model()))
+
+
+def speech(tokenizer: Tokenizer, seed: int, frames: int = 90) -> LogProbs:
+    """Runs of random units, with few or many blanks between them."""
+    random = np.random.default_rng(seed)
+    blanks = random.choice([0.05, 0.4])
+    path: list[int] = []
+    while len(path) < frames:
+        unit = len(tokenizer) if random.random() < blanks else int(random.integers(len(tokenizer)))
+        path += [unit] * int(random.integers(1, 4))
+    return peaked(path[:frames], len(tokenizer) + 1)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("seed", range(8))
+def test_committed_words_never_change(tokenizer: Tokenizer, seed: int) -> None:
+    search = GreedySearch(tokenizer, frame_s=0.08)
+    rows, random = speech(tokenizer, seed), np.random.default_rng(seed)
+    beam, fixed, first = search.initial_state(), [], 0
+    while first < len(rows):
+        end = first + int(random.integers(1, 7))
+        beam = search.step(rows[first:end], beam)
+        assert search.words(beam)[: len(fixed)] == fixed
+        fixed = search.words(beam)[: search.committed(beam)]
+        assert len(fixed) >= len(search.words(beam)) - 2  # a piece with a space inside can hold two words
+        first = end
+    assert fixed
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("seed", range(20))
+def test_a_cut_is_two_searches(tokenizer: Tokenizer, seed: int) -> None:
+    search = GreedySearch(tokenizer, frame_s=0.08)
+    rows = speech(tokenizer, seed)
+    beam = search.initial_state()
+    for first in range(0, len(rows), 7):
+        beam = search.step(rows[first : first + 7], beam)
+    words, frame, rest = search.cut(beam)
+    assert words == search.words(search.step(rows[:frame], search.initial_state()))
+    again = search.step(rows[frame:], search.initial_state(frame))
+    assert (search.words(rest), search.pause(rest)) == (search.words(again), search.pause(again))
+    assert search.cut(rest) == search.cut(again)
+    together = [*words, *search.words(rest)]
+    assert together == search.words(beam)  # no word is cut in two
+
+
+def test_without_a_pause_a_cut_takes_all_words() -> None:
+    search = GreedySearch(WordTokenizer("abc"), frame_s=1.0)
+    words, frame, rest = search.cut(search.step(peaked([3, 0, 0, 1], 4), search.initial_state(5)))
+    assert ([word.word for word in words], frame, rest) == (["a", "b"], 9, search.initial_state(9))
 
 
 def test_pause_is_the_time_since_the_last_unit() -> None:

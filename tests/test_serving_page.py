@@ -87,6 +87,8 @@ class TestPage:
             word = "document.querySelector('.word')"
             assert browser.run(f"{word}.title") == "80 % sure, from the sound"
             assert browser.run(f"{word}.style.getPropertyValue('--sure')") == "0.800"
+            kinds = browser.run("[...document.querySelectorAll('#partial .word')].map(w => w.className)")
+            assert kinds == ["word committed"] * (len(kinds) - 1) + ["word"]
 
             heard_s = recognizer.sessions[-1].counters["samples"] / 16000
             pictures = recognizer.sessions[-1].counters["pictures"]

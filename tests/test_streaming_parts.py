@@ -22,7 +22,8 @@ from avsr.streaming.clock import RESTART_S, ClockAligner
 from avsr.streaming.lips import LipBuffer
 from avsr.streaming.policy import IN_TIME_SLOTS, LOSE_SLOTS, REGAIN_SLOTS, LipPolicy
 from avsr.streaming.sound import SoundBuffer
-from avsr.streaming.utterance import Source, Utterance, has_ended
+from avsr.streaming.utterance import Said, Source, Utterance, has_ended
+from avsr.transcript import Word
 from tests.tiny import (
     LIVE_CHUNKS,
     WORDS,
@@ -304,6 +305,49 @@ def test_an_endless_utterance_is_cut_at_a_blank(utterance: Utterance) -> None:
         [*finals, *(text for said in utterance.finish() for text in [" ".join(w.word for w in said.words)])]
     )
     assert text == " ".join(["bin", "blue"] * 80)
+
+
+def test_a_word_is_committed_when_it_has_ended(utterance: Utterance) -> None:
+    said = utterance.add(frames_of("0011"), [Source("a", None)] * 4, 0.0)
+    assert [(len(one.words), one.committed) for one in said] == [(2, 1)]
+    said = utterance.add(frames_of(".."), [Source("a", None)] * 2, 0.0)  # no new word, and "blue" has ended
+    assert [(len(one.words), one.committed, one.changed) for one in said] == [(2, 2, 0)]
+    assert utterance.add(frames_of("."), [Source("a", None)], 0.0) == []
+    said = utterance.add(frames_of("......"), [Source("a", None)] * 6, 1.0)
+    assert [(one.ended, one.committed) for one in said] == [("pause", 2)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_was_committed_stays(utterance: Utterance, seed: int) -> None:
+    """In any chunks, with beginnings of chunks that turn out otherwise, over pauses and cuts."""
+    random = np.random.default_rng(seed)
+    text = "".join(random.choice(list("...0123445")) * int(random.integers(1, 4)) for _ in range(300))
+    done: list[Word] = []
+    fixed: list[Word] = []
+
+    def check(said: list[Said]) -> None:
+        nonlocal fixed
+        for one in said:
+            words = [*done, *one.words]
+            if one.ended:  # after a cut, the words of the rest come in the next partial
+                assert one.committed == len(one.words)
+                done.extend(one.words)
+            else:
+                assert len(words) >= len(fixed)
+            same = min(len(words), len(fixed))
+            assert words[:same] == fixed[:same]
+            fixed = max(fixed, words[: len(words) - len(one.words) + one.committed], key=len)
+
+    first = 0
+    while first < len(text):
+        end = first + int(random.integers(1, 9))
+        shown = utterance.show(frames_of("2" * int(random.integers(1, 4))), [Source("a", None)] * 3)
+        check([] if shown is None else [shown])
+        part = text[first:end]
+        check(utterance.add(frames_of(part), [Source("a", None)] * len(part), 0.0))
+        first = end
+    check(utterance.finish())
+    assert done == fixed and len(done) > 50
 
 
 def test_a_beginning_that_turns_out_otherwise_is_counted(utterance: Utterance) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsr.arrays import LogProbs, Present
-from avsr.decoding.search import Spoken
+from avsr.decoding.search import Cut, Spoken
 from avsr.decoding.tokenizer import Tokenizer
 
 IMPOSSIBLE = -100.0
@@ -33,6 +33,16 @@ class AlignedUnit(NamedTuple):
     """The frame after its last."""
     confidence: float
     """Mean probability of the unit in its frames, in [0, 1]."""
+
+
+class Pause(NamedTuple):
+    """What a greedy search knew at the last blank frame."""
+
+    frame: int
+    """The frame after that blank."""
+    words: tuple[Spoken, ...]
+    units: tuple[AlignedUnit, ...]
+    """Units of the word that could still grow."""
 
 
 class GreedyBeam(NamedTuple):
@@ -52,6 +62,9 @@ class GreedyBeam(NamedTuple):
     """First frame of that run."""
     run_probability: float
     """Sum of the unit's probabilities over the run."""
+    at_pause: Pause
+    since_pause: tuple[AlignedUnit, ...]
+    """Units since the last blank frame."""
 
 
 class GreedySearch:
@@ -65,15 +78,15 @@ class GreedySearch:
         self._blank_id = len(tokenizer)
         self._frame_s = frame_s
 
-    def initial_state(self, first_frame: int = 0) -> GreedyBeam:
-        """The beam before the first frame; `first_frame` is the number of that frame."""
-        return GreedyBeam(first_frame, first_frame, (), (), None, first_frame, 0.0)
+    def initial_state(self, first_frame: int = 0, after: GreedyBeam | None = None) -> GreedyBeam:
+        """The beam before frame `first_frame`. Words before it have no influence."""
+        return GreedyBeam(first_frame, first_frame, (), (), None, first_frame, 0.0, Pause(first_frame, (), ()), ())
 
     def step(self, log_probs_TV: LogProbs, beam: GreedyBeam) -> GreedyBeam:
         """The beam after these frames."""
         if not len(log_probs_TV):
             return beam
-        units = [*beam.units]
+        units, since_pause, at_pause = [*beam.units], [*beam.since_pause], beam.at_pause
         run_unit, run_first, run_sum = beam.run_unit, beam.run_first, beam.run_probability
         quiet_from = beam.quiet_from
         best_T, probability_T = _best(log_probs_TV)
@@ -82,17 +95,22 @@ class GreedySearch:
             if unit != run_unit:
                 if run_unit is not None:
                     units.append(_finished(run_unit, run_first, beam.frames + first, run_sum))
+                    since_pause.append(units[-1])
                     quiet_from = beam.frames + first
                 run_unit, run_first, run_sum = unit, beam.frames + first, 0.0
             # Summed frame by frame, so that the confidence is the same to the bit however a stream is cut into chunks.
             if unit is not None:
                 run_sum = sum(probability_T[first:end], run_sum)
+            else:
+                at_pause, since_pause = Pause(beam.frames + end, beam.words, tuple(units)), []
         frames = beam.frames + len(log_probs_TV)
         if run_unit is not None:
             quiet_from = frames
         # Whole words are decoded once, so that a step does not cost more the longer the stream is.
         words, open_units = self._settle(beam.words, tuple(units))
-        return GreedyBeam(frames, quiet_from, words, open_units, run_unit, run_first, run_sum)
+        return GreedyBeam(
+            frames, quiet_from, words, open_units, run_unit, run_first, run_sum, at_pause, tuple(since_pause)
+        )
 
     def words(self, beam: GreedyBeam) -> list[Spoken]:
         """The words so far, the one that may still grow among them."""
@@ -101,9 +119,38 @@ class GreedySearch:
             units += (_finished(beam.run_unit, beam.run_first, beam.frames, beam.run_probability),)
         return [*beam.words, *self._words(units)]
 
+    def committed(self, beam: GreedyBeam) -> int:
+        """How many words are whole. A word may grow until a unit that begins another word shows that it has ended."""
+        ids = [*self._ids(beam.units), *([] if beam.run_unit is None else [beam.run_unit])]
+        # The unit of the last run is certain, but not its end.
+        fixed = min(self._tokenizer.open_from(ids), len(beam.units))
+        return len(beam.words) + sum(end <= fixed for _, _, end in self._tokenizer.word_groups(ids))
+
     def pause(self, beam: GreedyBeam) -> int:
         """How many frames have passed since the last unit."""
         return beam.frames - beam.quiet_from
+
+    def cut(self, beam: GreedyBeam) -> Cut:
+        """See `FrameSearch`. Without a word before the last blank, the cut comes after the last frame."""
+        frame, words, units = beam.at_pause
+        at = len(units)
+        units += beam.since_pause
+        ids = [*self._ids(units), *([] if beam.run_unit is None else [beam.run_unit])]
+        for _, first, end in self._tokenizer.word_groups(ids):
+            if first < at < end:  # this blank lies between two pieces of one word
+                at, frame = first, units[first].first
+        before = [*words, *self._words(units[:at])]
+        if not before:
+            return Cut(self.words(beam), beam.frames, self.initial_state(beam.frames))
+        words, open_units = self._settle((), units[at:])
+        rest = beam._replace(
+            quiet_from=max(beam.quiet_from, frame),
+            words=words,
+            units=open_units,
+            at_pause=Pause(frame, (), ()),
+            since_pause=units[at:],
+        )
+        return Cut(before, frame, rest)
 
     def silence(self, log_probs_TV: LogProbs, where_T: Present) -> LogProbs:
         """The same rows, with a certain blank `where_T`."""
@@ -114,13 +161,8 @@ class GreedySearch:
     def _settle(
         self, words: tuple[Spoken, ...], units: tuple[AlignedUnit, ...]
     ) -> tuple[tuple[Spoken, ...], tuple[AlignedUnit, ...]]:
-        """Move whole words from the units to the words. Only the last word may still grow."""
-        groups = self._tokenizer.word_groups([unit.unit for unit in units])
-        if not groups:
-            return words, units
-        # Further pieces may still belong to the last word; only a piece that begins a word would show that it has
-        # ended.
-        first = groups[-1][1]
+        """Move whole words from the units to the words."""
+        first = self._tokenizer.open_from(self._ids(units))
         return (*words, *self._words(units[:first])), units[first:]
 
     def _words(self, units: tuple[AlignedUnit, ...]) -> list[Spoken]:
@@ -132,8 +174,11 @@ class GreedySearch:
                 units[end - 1].end * self._frame_s,
                 math.prod(unit.confidence for unit in units[first:end]),
             )
-            for word, first, end in self._tokenizer.word_groups([unit.unit for unit in units])
+            for word, first, end in self._tokenizer.word_groups(self._ids(units))
         ]
+
+    def _ids(self, units: tuple[AlignedUnit, ...]) -> list[int]:
+        return [unit.unit for unit in units]
 
 
 def greedy(log_probs_TV: LogProbs, blank_id: int) -> list[int]:

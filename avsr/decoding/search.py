@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-from avsr.arrays import LogProbs, Present
+from avsr.arrays import Present, Rows
 
 BeamT = TypeVar("BeamT")
 
@@ -36,20 +36,49 @@ class Spoken(NamedTuple):
     """Code of its language; None if the recogniser does not say."""
 
 
+class Cut(NamedTuple):
+    """The frames of a beam in two parts, with no word in both."""
+
+    words: list[Spoken]
+    """The words of the first part."""
+    frame: int
+    """The first frame of the second part."""
+    rest: Any
+    """The beam of the second part."""
+
+
 class FrameSearch(Protocol[BeamT]):
-    """A search that goes through frames once, in order. Its knowledge is the beam; the search itself keeps no state."""
+    """A search that gets frames once, in order. Its knowledge is the beam; the search itself keeps no state.
 
-    def initial_state(self, first_frame: int = 0) -> BeamT:
-        """The beam before the first frame. first_frame: the number of that frame; times are counted from frame 0."""
+    Rows are what the engine gives for each frame. Most searches go through log-probabilities. A search that recognises
+    sound by itself gets the samples of each frame.
+    """
 
-    def step(self, log_probs_TV: LogProbs, beam: BeamT) -> BeamT:
+    def initial_state(self, first_frame: int = 0, after: BeamT | None = None) -> BeamT:
+        """The beam before the first frame of an utterance.
+
+        first_frame: the number of that frame; times are counted from frame 0.
+        after: the beam of the utterance before, which ends there. None of its words comes again, but a search may use
+            them as context.
+        """
+
+    def step(self, rows: Rows, beam: BeamT) -> BeamT:
         """The beam after these frames. The given beam does not change."""
 
     def words(self, beam: BeamT) -> list[Spoken]:
         """The best words so far."""
 
+    def committed(self, beam: BeamT) -> int:
+        """How many of the first words later frames can never change: neither text nor times nor confidence."""
+
     def pause(self, beam: BeamT) -> int:
         """The number of frames since the last recognised unit, or since the first frame without any unit."""
 
-    def silence(self, log_probs_TV: LogProbs, where_T: Present) -> LogProbs:
+    def cut(self, beam: BeamT) -> Cut:
+        """The words before the last pause, and the beam as if the search had begun there; without a pause, all words.
+
+        No committed word is cut in two.
+        """
+
+    def silence(self, rows: Rows, where_T: Present) -> Rows:
         """The same rows, made certain of holding nothing `where_T`."""

@@ -70,6 +70,10 @@ class WordTokenizer:
         """The words of these units, each with its units: (word, index in `ids` of the first, index after the last)."""
         return [(self.words[index], position, position + 1) for position, index in enumerate(ids)]
 
+    def open_from(self, ids: Sequence[int]) -> int:
+        """The index from which on further units may still change the words: there is no such unit."""
+        return len(ids)
+
 
 class SentencePieceTokenizer:
     """The pieces into which a SentencePiece model (Kudo and Richardson, arXiv 1808.06226) cuts any text.
@@ -176,6 +180,11 @@ class SentencePieceTokenizer:
                 groups += [(word, first, position) for word in self.decode(ids[first:position]).split()]
                 first = position
         return groups
+
+    def open_from(self, ids: Sequence[int]) -> int:
+        """The index of the first unit of the last word: further pieces may still belong to that word."""
+        groups = self.word_groups(ids)
+        return groups[-1][1] if groups else 0
 
 
 Tokenizer = WordTokenizer | SentencePieceTokenizer

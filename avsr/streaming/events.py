@@ -34,8 +34,8 @@ class Event:
     """One result of a stream. Times are seconds on the clock of the time stamps that the session was given."""
 
     event: Kind
-    """"partial": the words of the current utterance so far, which may still change. "final": the words of a finished
-    utterance. "mode": the `Mode` changes. "counters": once, at the end of the stream."""
+    """"partial": the words of the current utterance so far; those after `committed` may still change. "final": the
+    words of a finished utterance. "mode": the `Mode` changes. "counters": once, at the end of the stream."""
     start: float
     """Beginning of the first word. For "mode": when the mode begins."""
     end: float
@@ -46,6 +46,9 @@ class Event:
     """The words, separated by spaces. For "mode": the `Mode`."""
     words: tuple[Word, ...] = ()
     """The words with their own times and confidences."""
+    committed: int = 0
+    """How many of the first words can never change; all words of a "final". A partial may come again with the same
+    words and more of them committed."""
     changed: int = 0
     """How many words of the previous partial are changed or removed."""
     compute_ms: float = 0.0
@@ -70,6 +73,7 @@ class Event:
         if self.event in ("partial", "final"):
             known["latency_ms"] = round(self.latency_ms, 1)
             known["compute_ms"] = round(self.compute_ms, 1)
+            known["committed"] = self.committed
             known["changed"] = self.changed
             known["words"] = [word_document(word) for word in self.words]
         return known | {"reason": self.reason}

@@ -71,7 +71,7 @@ class Session:
 
     The three callbacks run while the session is locked, so they must be quick:
     on_event: called with each event, in order, also when sound and pictures are pushed from two threads.
-    on_log_probs: called with the log-probabilities [T, V + 1] of each chunk.
+    on_log_probs: called with the log-probabilities [T, V + 1] of each chunk; for models with `Model.frames` only.
     on_chunk: called with each step of the engine, with or without new words.
 
     Raises ConfigError for options out of range or a model that cannot stream so, ModelError for a modality that the
@@ -102,6 +102,10 @@ class Session:
                 "a session cannot be so",
                 got=f"max_video_lag_ms {max_video_lag_ms}, pause_ms {pause_ms}",
                 expected="0 or more, and more than 0",
+            )
+        if on_log_probs is not None and model.frames is None:
+            raise ConfigError(
+                f"model {model.card.name} gives words, not log-probabilities", remedy="leave out on_log_probs"
             )
         if model.stream is None:
             raise ConfigError(
@@ -380,7 +384,7 @@ class Session:
         crops, present = arrays_of(slots)
 
         given_end = min(plan.samples_needed(end), self._sound.end)
-        log_probs_TV, state = self._engine.step(
+        rows, state = self._engine.step(
             Chunk(
                 frames=end - first,
                 samples=self._sound.between(self._given, given_end),
@@ -394,13 +398,13 @@ class Session:
         audible = sound.audible & (not sound.is_lost)
         there = [*self._there, *(bool(a or seen) for a, seen in zip(audible, faces, strict=False))]
         # The network puts words into digital silence, so frames far from all sound and lips are made blank.
-        nothing_T = np.array([not any(there[k : k + 2 * REACH_FRAMES + 1]) for k in range(len(log_probs_TV))], bool)
+        nothing_T = np.array([not any(there[k : k + 2 * REACH_FRAMES + 1]) for k in range(len(rows))], bool)
         if nothing_T.any():
-            log_probs_TV = self._search.silence(log_probs_TV, nothing_T)
+            rows = self._search.silence(rows, nothing_T)
         sources = [Source("av" if sound.heard else "v", seen[0]) if seen else Source("a", None) for seen in faces]
         self._shown = end
         if not for_good:
-            partial = self._utterance.show(log_probs_TV, sources)
+            partial = self._utterance.show(rows, sources)
             compute_ms = self._report_step(first, end, slots, started, for_good=False)
             return [] if partial is None else [self._event(partial, compute_ms)]
 
@@ -412,11 +416,11 @@ class Session:
         # The next chunk gives the engine samples from `given_end` on, and measures their level from the edge on.
         self._sound.forget(min(plan.edge(end), given_end))
         if self._on_log_probs is not None:
-            self._on_log_probs(log_probs_TV)
+            self._on_log_probs(rows)
         events = []
         if not ending or self._mode is None:  # at the end of the stream, missing input is not a loss
             events += self._change_mode(first, sound, has_lips=any(faces))
-        said = self._utterance.add(log_probs_TV, sources, end * plan.frame_s - self._sound.voice.last_voice_s)
+        said = self._utterance.add(rows, sources, end * plan.frame_s - self._sound.voice.last_voice_s)
         compute_ms = self._report_step(first, end, slots, started, for_good=True)
         return events + [self._event(some, compute_ms) for some in said]
 
@@ -466,6 +470,7 @@ class Session:
             emitted=self._emitted_s,
             text=" ".join(word.word for word in words),
             words=words,
+            committed=said.committed,
             changed=said.changed,
             compute_ms=compute_ms,
             reason=said.ended or "",

@@ -1,13 +1,12 @@
-"""The current utterance of a stream: frames become partial and final words. Each frame is decoded once."""
+"""The current utterance of a stream: frames become partial and final words. The search gets each frame once."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from avsr.arrays import LogProbs
-from avsr.decoding.search import FrameSearch
+from avsr.arrays import Rows
+from avsr.decoding.search import FrameSearch, Spoken
 from avsr.grid import Modality
 from avsr.transcript import Word
 
@@ -33,6 +32,8 @@ class Said(NamedTuple):
     """The words of an utterance, with times in seconds from the beginning of the stream."""
 
     words: tuple[Word, ...]
+    committed: int
+    """How many of the first words later sound can never change; all of them once the utterance has ended."""
     changed: int = 0
     """How many of the words shown before are changed or removed."""
     ended: End | None = None
@@ -49,110 +50,98 @@ class Utterance:
 
     def __init__(self, search: FrameSearch[Any], frame_s: float, pause_s: float) -> None:
         self._search, self._frame_s, self._pause_s = search, frame_s, pause_s
-        self._shown: tuple[str, ...] = ()
-        self._begin(0)
+        self._frames = 0
+        self._begin(0, search.initial_state())
 
-    def _begin(self, frame: int) -> None:
-        """Begin an utterance at a frame of the stream."""
-        self._first = self._frames = frame
-        self._beam: Any = self._search.initial_state(frame)
+    def _begin(self, first: int, beam: Any) -> None:
+        """Begin an utterance.
+
+        first: its first frame in the stream.
+        beam: what the search knows of it.
+        """
+        self._first, self._beam = first, beam
         self._sources: list[Source] = []
-        # An utterance that gets too long is cut after its last pause: the beam at that pause, and the rows since.
-        self._at_pause: Any = self._beam
-        self._since_pause: list[LogProbs] = []
+        self._shown: tuple[str, ...] = ()
+        self._committed = 0
+        """How many of the words last shown are committed."""
 
-    def show(self, log_probs_TV: LogProbs, sources: list[Source]) -> Said | None:
+    def show(self, rows: Rows, sources: list[Source]) -> Said | None:
         """The words if these frames followed; None if they equal the words last shown. The frames are not kept."""
-        beam = self._search.step(log_probs_TV, self._beam)
+        beam = self._search.step(rows, self._beam)
         return self._show(self._words(beam, self._sources + sources))
 
-    def add(self, log_probs_TV: LogProbs, sources: list[Source], since_voice_s: float) -> list[Said]:
+    def add(self, rows: Rows, sources: list[Source], since_voice_s: float) -> list[Said]:
         """Add frames. Returns the new words and the final, if there are any.
 
-        log_probs_TV: log-probabilities [T, V + 1].
+        rows: what the engine gave for each frame.
         sources: the inputs of each frame.
         since_voice_s: time from the end of the last voice to the end of these frames.
         """
-        self._step(log_probs_TV)
+        self._beam = self._search.step(rows, self._beam)
+        self._frames += len(rows)
         self._sources += sources
-        said = [self._show(self._words(self._beam, self._sources)), self._end(since_voice_s)]
+        words = self._words(self._beam, self._sources)
+        said = [self._show(words), self._end(words, since_voice_s)]
+        # After a cut, the words of the rest have to be shown again.
+        said.append(self._show(self._words(self._beam, self._sources)))
         return [some for some in said if some is not None]
 
     def finish(self) -> list[Said]:
         """End the stream. Returns the last final, if it has words."""
         words = self._words(self._beam, self._sources)
-        self._begin(self._frames)
-        self._shown = ()
-        return [Said(words, ended="end")] if words else []
+        self._begin_after()
+        return [Said(words, len(words), ended="end")] if words else []
 
-    def _step(self, log_probs_TV: LogProbs) -> None:
-        self._beam = self._search.step(log_probs_TV, self._beam)
-        self._frames += len(log_probs_TV)
-        if self._search.pause(self._beam):
-            self._at_pause, self._since_pause = self._beam, []
-        else:
-            self._since_pause.append(log_probs_TV)
+    def _begin_after(self) -> None:
+        """Begin an utterance after the last frame."""
+        self._begin(self._frames, self._search.initial_state(self._frames, self._beam))
 
     def _show(self, words: tuple[Word, ...]) -> Said | None:
         texts = tuple(word.word for word in words)
-        if texts == self._shown:
+        # Frames that are only shown may come again with other rows, so they commit nothing.
+        committed = self._search.committed(self._beam)
+        if (texts, committed) == (self._shown, self._committed):
             return None
         same = 0
         while same < min(len(texts), len(self._shown)) and texts[same] == self._shown[same]:
             same += 1
-        changed, self._shown = len(self._shown) - same, texts
-        return Said(words, changed)
+        changed = len(self._shown) - same
+        self._shown, self._committed = texts, committed
+        return Said(words, committed, changed)
 
-    def _end(self, since_voice_s: float) -> Said | None:
+    def _end(self, words: tuple[Word, ...], since_voice_s: float) -> Said | None:
         """The final, if the utterance is over."""
         pause = self._search.pause(self._beam)
         # An utterance begins with its first word: silence before it must not count towards the longest utterance.
         if pause == self._frames - self._first:  # no word so far
-            self._begin(self._frames)
+            self._begin_after()
             return None
         if has_ended(blank_s=pause * self._frame_s, since_voice_s=since_voice_s, pause_s=self._pause_s):
-            words = self._words(self._beam, self._sources)
-            self._begin(self._frames)
-            self._shown = ()
-            return Said(words, ended="pause") if words else None
+            self._begin_after()
+            return Said(words, len(words), ended="pause") if words else None
         if (self._frames - self._first) * self._frame_s >= MAX_UTTERANCE_S:
             return self._cut()
         return None
 
     def _cut(self) -> Said | None:
-        """End a long utterance after its last pause, so that no word is cut in two; without any pause, here."""
-        beam = after = self._at_pause
-        rest: list[LogProbs] = []
-        # The last pause may lie inside a chunk, so the rows since the last known one are searched one by one.
-        for rows_TV in self._rows_since_pause():
-            after = self._search.step(rows_TV, after)
-            rest.append(rows_TV)
-            if self._search.pause(after):
-                beam, rest = after, []
-        words = self._words(beam, self._sources)
-        # No word ends before the last pause, so the utterance is cut after its last frame.
-        if not words:
-            beam, rest = self._beam, []
-            words = self._words(beam, self._sources)
-        cut_at = self._frames - len(rest)
-        sources = self._sources[cut_at - self._first :]
-        self._begin(cut_at)
-        for rows_TV in rest:
-            self._step(rows_TV)
+        """End a long utterance after its last pause, so that no word is cut in two."""
+        spoken, frame, rest = self._search.cut(self._beam)
+        words, sources = self._attributed(spoken, self._sources), self._sources[frame - self._first :]
+        self._begin(frame, rest)
         self._sources = sources
-        self._shown = tuple(word.word for word in self._words(self._beam, self._sources))
-        return Said(words, ended="length") if words else None
-
-    def _rows_since_pause(self) -> Iterator[LogProbs]:
-        for rows_TV in self._since_pause:
-            for frame in range(len(rows_TV)):
-                yield rows_TV[frame : frame + 1]
+        return Said(words, len(words), ended="length") if words else None
 
     def _words(self, beam: Any, sources: list[Source]) -> tuple[Word, ...]:
+        return self._attributed(self._search.words(beam), sources)
+
+    def _attributed(self, spoken_words: list[Spoken], sources: list[Source]) -> tuple[Word, ...]:
+        """The words, each with the input that most of its frames were recognised from."""
         words = []
-        for spoken in self._search.words(beam):
+        for spoken in spoken_words:
             first, end = (round(time_s / self._frame_s) - self._first for time_s in (spoken.start_s, spoken.end_s))
-            modality, face = Counter(sources[first:end]).most_common(1)[0][0]
+            first = min(max(first, 0), len(sources) - 1)
+            # Words of a recogniser with times of its own may be shorter than a frame.
+            modality, face = Counter(sources[first : max(end, first + 1)]).most_common(1)[0][0]
             words.append(
                 Word(
                     word=spoken.word,

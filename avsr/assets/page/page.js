@@ -549,27 +549,28 @@ function showMode(mode, reason) {
   byId("reason").textContent = reason;
 }
 
-function wordNode(word) {
+function wordNode(word, isCommitted) {
   const node = document.createElement("span");
   node.className = "word";
   node.textContent = word.word;
-  dress(node, word);
+  dress(node, word, isCommitted);
   return node;
 }
 
-function dress(node, word) {
+function dress(node, word, isCommitted) {
   const by = { av: "from sound and lips", a: "from the sound", v: "from the lips" }[word.modality];
   node.dataset.by = word.modality;
   const sure = word.confidence ?? 1; // null: the model gives no confidences
   node.style.setProperty("--sure", sure.toFixed(3));
   node.classList.toggle("doubtful", sure < 0.5);
+  node.classList.toggle("committed", isCommitted);
   node.title = word.confidence === null ? by : `${Math.round(100 * sure)} % sure, ${by}`;
 }
 
 function lineOf(words) {
   const line = document.createElement("span");
   line.className = "line";
-  line.append(...words.flatMap((word) => [wordNode(word), " "]));
+  line.append(...words.flatMap((word) => [wordNode(word, true), " "]));
   return line;
 }
 
@@ -596,9 +597,10 @@ function showPartial(event) {
   }
   const nodes = [...line.querySelectorAll(".word")];
   words.forEach((word, i) => {
-    if (nodes[i]?.textContent === word.word) return dress(nodes[i], word);
-    if (nodes[i]) nodes[i].replaceWith(wordNode(word));
-    else line.append(wordNode(word), " ");
+    const isCommitted = i < event.committed;
+    if (nodes[i]?.textContent === word.word) return dress(nodes[i], word, isCommitted);
+    if (nodes[i]) nodes[i].replaceWith(wordNode(word, isCommitted));
+    else line.append(wordNode(word, isCommitted), " ");
   });
   nodes.slice(words.length).forEach((node) => node.remove());
   timeWords(words);

@@ -7,11 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avsr.decoding.search import Search
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError, ModelError
 from avsr.families.whisper.model_file import check_model_file
 
 if TYPE_CHECKING:
+    from avsr.decoding.redecoding import RedecodingSearch
+    from avsr.families.whisper.stream import WhisperStream
     from avsr.families.whisper.tokens import Tokens
 
 MODEL_NAME, CONFIG_NAME, TOKENIZER_NAME = "model.bin", "config.json", "tokenizer.json"
@@ -52,9 +55,20 @@ def open_model(target: str, device: str, dtype: str) -> Model:
         raise ModelError(f"{target}: cannot be read", got=error, expected="a Whisper model of CTranslate2") from error
     if model.is_multilingual != tokens.is_multilingual:
         raise ModelError(f"{target}: {MODEL_NAME} and {TOKENIZER_NAME} are of different models")
+    card = _card(target, tokens.languages, tokens.is_multilingual)
+    engine = WhisperEngine(model, tokens)
+
+    def stream(
+        chunk_ms: int, look_ahead_ms: int, *, lips: bool, search: Search
+    ) -> tuple[WhisperStream, RedecodingSearch]:
+        from avsr.families.whisper.stream import WhisperStream, redecoding_search
+
+        return WhisperStream(card.name, chunk_ms, look_ahead_ms), redecoding_search(engine, search, look_ahead_ms)
+
     return Model(
-        card=_card(target, tokens.languages, tokens.is_multilingual),
-        engine=WhisperEngine(model, tokens),
+        card=card,
+        engine=engine,
+        stream=stream,
         identity=lambda: {"weights_sha256": _sha256(folder / MODEL_NAME), "compute": compute},
         device=f"{kind}:{index or 0}" if kind == "cuda" else kind,
     )
@@ -68,6 +82,7 @@ def threads() -> int:
 
 def _card(target: str, languages: tuple[str, ...], is_multilingual: bool) -> Card:
     from avsr.families.whisper.engine import WINDOW_S
+    from avsr.families.whisper.stream import CHUNKS_MS
 
     return Card(
         name=Path(os.path.abspath(target)).name,
@@ -76,6 +91,7 @@ def _card(target: str, languages: tuple[str, ...], is_multilingual: bool) -> Car
         languages=languages,
         window_s=WINDOW_S,
         margin_s=0.0,
+        chunks_ms=CHUNKS_MS,
         searches=("beam", "greedy"),
         tasks=("transcribe", "translate") if is_multilingual else ("transcribe",),
         cut_at_pauses=True,
