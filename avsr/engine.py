@@ -31,6 +31,10 @@ __all__ = [
 ]
 
 
+USUAL_CHUNK_MS = 320
+"""The time between two updates of live words, if the model has such chunks."""
+
+
 class Card(NamedTuple):
     """What a model is and can do. Callers branch on these values, never on a type."""
 
@@ -59,6 +63,11 @@ class Card(NamedTuple):
     """How many windows of a file are recognised in one call."""
     has_times: bool = True
     """False: the model gives text alone; word times are estimates and confidences are unknown."""
+
+    def chunk_for(self, look_ahead_ms: int = 0) -> int:
+        """The usual chunk with this look-ahead: the shortest of at least 320 ms, else the longest."""
+        chunks = sorted(chunk - look_ahead_ms for chunk in self.chunks_ms if chunk > look_ahead_ms)
+        return next((chunk for chunk in chunks if chunk >= USUAL_CHUNK_MS), chunks[-1] if chunks else USUAL_CHUNK_MS)
 
     def require(self, modality: Modality) -> None:
         """Raises ModelError unless the model can recognise from this."""
@@ -159,6 +168,8 @@ class StreamPlan(NamedTuple):
     """How far past the end of a frame its features read."""
     look_ahead_slots: int
     """How many slots the lips run ahead of the sound."""
+    joins_chunks: bool = False
+    """Whether several chunks can be one step. The session then leaves out steps while the work is behind the sound."""
 
     @property
     def frame_s(self) -> float:

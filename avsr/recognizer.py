@@ -69,7 +69,7 @@ class Recognizer:
     def stream(
         self,
         *,
-        chunk_ms: int = 320,
+        chunk_ms: int | None = None,
         look_ahead_ms: int = 0,
         video: bool | None = None,
         face: str | int = "largest",
@@ -104,10 +104,11 @@ class Recognizer:
         source: str | PathLike[str] | Samples | Iterable[LiveSound | None],
         pictures: Iterable[LivePicture | None] | None = None,
         *,
-        chunk_ms: int = 320,
+        chunk_ms: int | None = None,
         look_ahead_ms: int = 0,
         video: bool | None = None,
         face: str | int = "largest",
+        search: Search | None = None,
         real_time: bool = False,
         on_warning: Callable[[str], None] | None = None,
     ) -> AsyncIterator[Event]:
@@ -118,7 +119,7 @@ class Recognizer:
         video: whether lips are read; None for whether there are pictures and the model can.
         real_time: a file at the speed of life; else as fast as it goes.
         on_warning: called with a line for whatever is wrong and does not stop the run.
-        chunk_ms, look_ahead_ms, face: as in `avsr.Session`.
+        chunk_ms, look_ahead_ms, face, search: as in `avsr.Session`.
 
         Leaving the loop early stops the work. Raises MediaError, ConfigError or ModelError.
         """
@@ -128,7 +129,7 @@ class Recognizer:
 
         sound, moving = open_live_source(source, pictures, on_warning=on_warning)
         reads = ("av" in self.card.modalities if video is None else video) and moving is not None
-        session = self.stream(chunk_ms=chunk_ms, look_ahead_ms=look_ahead_ms, video=reads, face=face)
+        session = self.stream(chunk_ms=chunk_ms, look_ahead_ms=look_ahead_ms, video=reads, face=face, search=search)
         live = Live(session, sound, moving if reads else None, real_time=real_time, on_warning=on_warning)
         return events_of(live)
 

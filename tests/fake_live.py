@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from avsr.decoding.search import Search
 from avsr.engine import Card
 from avsr.errors import ConfigError
 from avsr.lips.slots import LipSlot
@@ -50,7 +51,7 @@ class FakeSession:
     def counters(self) -> dict[str, int]:
         return {"pictures": len(self._pictures), "used": len(self._pictures), "samples": round(self._heard_s * 16000)}
 
-    def push_audio(self, samples: np.ndarray, t: float | None = None) -> list[Event]:
+    def push_audio(self, samples: np.ndarray, t: float | None = None, *, waiting_s: float = 0.0) -> list[Event]:
         assert samples.dtype == np.float32
         self.threads.add(threading.current_thread().name)
         time.sleep(self._sound_s)
@@ -119,7 +120,9 @@ class FakeRecognizer:
         self._manners = manners
         self.sessions: list[FakeSession] = []
 
-    def stream(self, *, chunk_ms: int, look_ahead_ms: int, video: bool, face: str) -> FakeSession:
+    def stream(
+        self, *, chunk_ms: int, look_ahead_ms: int, video: bool, face: str, search: Search | None
+    ) -> FakeSession:
         if chunk_ms != 320:
             raise ConfigError(f"chunk_ms {chunk_ms}", expected="320")
         self.sessions.append(FakeSession(video=video, **self._manners))

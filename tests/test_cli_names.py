@@ -158,7 +158,7 @@ class TestSuggestions:
             ("stream a --workers 2", "--threads"),
             ("stream a --format srt", None),
             ("stream a -f srt", None),
-            ("serve --language en", None),
+            ("serve --format srt", None),
             ("compare a b --format json", "--json"),
             ("doctor a --output x", "--sheet"),
             ("train c --out x", "--output-dir"),

@@ -106,6 +106,16 @@ def add_look_ahead(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_chunk(parser: argparse.ArgumentParser) -> None:
+    """Declare --chunk-ms; None for the usual chunk of the model."""
+    parser.add_argument(
+        "--chunk-ms",
+        type=positive_integer,
+        metavar="MS",
+        help="time between updates of the words; default 320, or the next that the model has",
+    )
+
+
 def add_language(options: argparse._ActionsContainer) -> None:
     """Declare -l/--language: a code such as "en", or None for auto."""
     options.add_argument(
@@ -117,8 +127,11 @@ def add_language(options: argparse._ActionsContainer) -> None:
     )
 
 
-def add_search(options: argparse._ActionsContainer) -> None:
-    """Declare --task, --beam and --temperature. `search_of` reads them together with --language."""
+def add_search(options: argparse._ActionsContainer, *, beam: int = 5) -> None:
+    """Declare --task, --beam and --temperature. `search_of` reads them together with --language.
+
+    beam: the default.
+    """
     add = options.add_argument
     add(
         "--task",
@@ -129,9 +142,9 @@ def add_search(options: argparse._ActionsContainer) -> None:
     add(
         "--beam",
         type=positive_integer,
-        default=5,
+        default=beam,
         metavar="N",
-        help="hypotheses that a beam search keeps; 1 is fastest; default 5",
+        help="hypotheses that a beam search keeps; 1 is fastest; default %(default)s",
     )
     add(
         "--temperature",

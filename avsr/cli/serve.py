@@ -8,7 +8,18 @@ import re
 import sys
 import webbrowser
 
-from avsr.cli.arguments import add_look_ahead, add_model, add_quiet, face, model_name, positive_integer
+from avsr.cli.arguments import (
+    add_chunk,
+    add_language,
+    add_look_ahead,
+    add_model,
+    add_quiet,
+    add_search,
+    face,
+    model_name,
+    positive_integer,
+    search_of,
+)
 from avsr.cli.console import Console, UsageError
 
 DESCRIPTION = (
@@ -31,8 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=_port, default=8765, metavar="N", help="port to listen at; 0: any free one; default %(default)s")
     add("--token", type=_token, metavar="TEXT", help="password of the page; default: none, or a random one with --host")
     add_model(parser, "model that works live")
-    add("--chunk-ms", type=positive_integer, default=320, metavar="MS", help="time between captions; default 320")
+    add_chunk(parser)
     add_look_ahead(parser)
+    add_language(parser)
+    add_search(parser, beam=1)
     add("--face", type=face, default="largest", metavar="largest|ID", help="whose lips to read; default largest")
     add("--max-sessions", type=positive_integer, default=4, metavar="N", help="sessions at a time; default %(default)s")
     add("--max-minutes", type=_minutes, default=60.0, metavar="M", help="length of a session; default 60")
@@ -67,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             chunk_ms=arguments.chunk_ms,
             look_ahead_ms=arguments.look_ahead_ms,
             face=arguments.face,
+            search=search_of(arguments),
             limits=Limits(max_sessions=arguments.max_sessions, max_minutes=arguments.max_minutes),
         )
 

@@ -13,14 +13,18 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from avsr.cli.arguments import (
+    add_chunk,
     add_device,
+    add_language,
     add_look_ahead,
     add_model,
     add_quiet,
+    add_search,
     face,
     model_name,
     non_negative_integer,
     positive_integer,
+    search_of,
 )
 from avsr.cli.console import Console, UsageError, printable, without_name
 from avsr.errors import AvsrError, ConfigError, MediaError
@@ -63,15 +67,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--camera", type=_camera, metavar="N", help="camera N, which is /dev/videoN, for the lips")
     add("--captions", action="store_true", help="print captions, rewritten in place on a terminal; default: JSON lines")
     add_model(parser, "model that works live")
-    add("--chunk-ms", type=positive_integer, default=320, metavar="MS", help="time between results; default 320")
+    add_chunk(parser)
     add_look_ahead(parser)
+    add_language(parser)
+    add_search(parser, beam=1)
     add("--modality", choices=("auto", "av", "a"), default="auto", help="use sound and lips, or sound; default auto")
     add(
         "--face",
         type=face,
         default="auto",
         metavar="auto|largest|ID",
-        help="whose lips to read; live, auto is the largest face",
+        help="whose lips to read; live, auto is the largest face. With a model that only hears: whose words they are",
     )
     add(
         "--max-video-lag-ms",
@@ -154,7 +160,7 @@ def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> N
 
     sound = faults.of_sound(file_sound(path, on_warning=warn))
     pictures = None
-    if info.video is not None and _reads_lips(recognizer, arguments.modality):
+    if info.video is not None and _needs_pictures(recognizer, arguments):
         pictures = faults.of_pictures(file_pictures(path, on_warning=warn))
     with _open(recognizer, sound, pictures, arguments, show, real_time=arguments.realtime) as live:
         _show_all(live, show)
@@ -170,7 +176,7 @@ def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:
     number_or_name = int(name) if name is not None and name.isdigit() else name
     with contextlib.ExitStack() as stack:
         camera = None
-        if arguments.camera is not None and _reads_lips(recognizer, arguments.modality):
+        if arguments.camera is not None and _needs_pictures(recognizer, arguments):
             # `live` is made below; the camera warns only while it runs.
             camera = stack.enter_context(Camera(clock, arguments.camera, on_warning=lambda line: live.warn(line)))
         pictures = None if camera is None else camera.pictures()
@@ -184,8 +190,12 @@ def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:
         _show_all(live, show)
 
 
-def _reads_lips(recognizer: Recognizer, modality: str) -> bool:
-    return modality == "av" or (modality == "auto" and "av" in recognizer.card.modalities)
+def _needs_pictures(recognizer: Recognizer, arguments: argparse.Namespace) -> bool:
+    """Whether lips are read, or faces are followed for a model that only hears, because --face names one."""
+    if arguments.modality != "auto":
+        recognizer.card.require(arguments.modality)
+        return bool(arguments.modality == "av")
+    return "av" in recognizer.card.modalities or arguments.face != "auto"
 
 
 def _open(
@@ -205,6 +215,7 @@ def _open(
         look_ahead_ms=arguments.look_ahead_ms,
         video=pictures is not None,
         face=arguments.face,
+        search=search_of(arguments),
         max_video_lag_ms=arguments.max_video_lag_ms,
         origin_s=0.0 if clock is None else None,  # a device has no time 0 of its own: the first sound is taken
     )
@@ -309,6 +320,8 @@ class _Captions(_Lines):
 def _summary(counters: dict[str, int]) -> str:
     seconds = f"{counters['samples'] / SAMPLE_RATE_HZ:.1f} s of sound"
     seconds += f", {counters['samples_lost'] / SAMPLE_RATE_HZ:.1f} s missing" if counters["samples_lost"] else ""
+    if counters["steps_skipped"]:
+        seconds += f", {counters['steps_skipped']} updates left out because the work was behind"
     if not counters["pictures"]:
         return seconds
     fates = ", ".join(f"{counters[fate]} {fate}" for fate in ("used", "late", "absent", "duplicate") if counters[fate])

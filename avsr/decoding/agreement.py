@@ -1,8 +1,8 @@
 """What two hypotheses of the same sound agree on, and where the words that are already known end in a new one.
 
 Macháček et al. 2023, "Turning Whisper into Real-Time Transcription System", section 2.1: the longest common prefix of
-two consecutive hypotheses is stable. Here the words that are known are found again by an alignment of texts, so that a
-word whose time moves is neither lost nor doubled.
+two consecutive hypotheses is stable. Here an alignment of texts finds the known words again: if the time of a word
+moves, the word is neither lost nor doubled.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def _is_number(word: Spoken) -> bool:
 def after_known(known: Sequence[Spoken], words: Sequence[Spoken]) -> list[Spoken]:
     """The words of a hypothesis after those that are known already.
 
-    The beginning of the hypothesis whose letters have the smallest edit distance from those of the known words is left
-    out. Letters, because the recogniser may divide them into words in another way ("2 6" and "26"). If several
-    beginnings have that distance, the one that ends nearest to the end of the known words counts.
+    Leaves out the beginning of the hypothesis with the smallest edit distance from the known words. The distance counts
+    letters, because the recogniser may divide them into words in another way ("2 6" and "26"). If several beginnings
+    have that distance, the one that ends nearest to the end of the known words counts.
     """
     letters = "".join(key(word.word) for word in known)
     if not letters or not words:

@@ -85,9 +85,13 @@ class RedecodingSearch:
         return self._from(after, min(since_s, end_s))
 
     def step(self, rows: Rows, beam: Window) -> Window:
-        """See `FrameSearch`. The window is recognised once, however many frames come."""
-        if not len(rows):
-            return beam
+        """See `FrameSearch`. The window is recognised once, unless more frames come than it may hold."""
+        most = round(self.longest_s / self.frame_s)
+        for first in range(0, len(rows), most):
+            beam = self._step(rows[first : first + most], beam)
+        return beam
+
+    def _step(self, rows: Rows, beam: Window) -> Window:
         samples_S = rows.reshape(-1)
         beam = beam._replace(
             frames=beam.frames + len(rows),
@@ -136,7 +140,7 @@ class RedecodingSearch:
         return self._end_s(beam) - len(beam.samples_S) / SAMPLE_RATE_HZ
 
     def _known(self, beam: Window) -> list[Spoken]:
-        """The committed words whose sound is in the window."""
+        """The committed words that end in the window."""
         start_s = self._start_s(beam)
         return [word for word in beam.committed if word.end_s > start_s]
 
@@ -193,7 +197,7 @@ class RedecodingSearch:
             return self._from(beam, (known[count - 1].end_s + known[count].start_s) / 2)
         if window_s <= 2 * self.longest_s:
             return beam
-        # The steps agree on nothing: the newest one decides on the words whose sound has to go.
+        # The steps agree on nothing: the newest one decides on the words that leave the window.
         start_s = end_s - self.longest_s
         gone = [word for word in beam.tentative if word.end_s <= start_s]
         beam = beam._replace(committed=(*beam.committed, *gone), tentative=beam.tentative[len(gone) :])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from avsr.engine import Card
+from avsr.engine import Card, Search
 from avsr.errors import AvsrError
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.processes import limit_threads
@@ -32,7 +32,9 @@ class LiveRecognizer(Protocol):
     def name(self) -> str: ...
     @property
     def card(self) -> Card: ...
-    def stream(self, *, chunk_ms: int, look_ahead_ms: int, video: bool, face: str) -> LiveSession: ...
+    def stream(
+        self, *, chunk_ms: int, look_ahead_ms: int, video: bool, face: str, search: Search | None
+    ) -> LiveSession: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +47,11 @@ class Settings:
     """0 for any free port."""
     token: str | None = None
     """Token that clients must send; None if they need none."""
-    chunk_ms: int = 320
+    chunk_ms: int | None = None
+    """None: the usual one of the model."""
     look_ahead_ms: int = 0
     face: str = "largest"
+    search: Search | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -91,14 +95,16 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
     from avsr.serving.transport import HttpTransport, WebSocketTransport
 
     can_read = "av" in recognizer.card.modalities
+    chunk_ms = settings.chunk_ms or recognizer.card.chunk_for(settings.look_ahead_ms)
 
     def open_session(video: bool) -> LiveSession:
         # The page offers pictures without knowing the model; a model for sound alone would refuse the session.
         return recognizer.stream(
-            chunk_ms=settings.chunk_ms,
+            chunk_ms=chunk_ms,
             look_ahead_ms=settings.look_ahead_ms,
             video=video and can_read,
             face=settings.face,
+            search=settings.search,
         )
 
     listener = _listen(settings.host, settings.port)
@@ -107,7 +113,7 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
             "model": recognizer.name,
             "modalities": list(recognizer.card.modalities),
             "notice": recognizer.card.notice,
-            "chunk_ms": settings.chunk_ms,
+            "chunk_ms": chunk_ms,
             "look_ahead_ms": settings.look_ahead_ms,
             "latency_ms": _try(open_session),
         }

@@ -45,7 +45,9 @@ _numbers = itertools.count(1)
 class LiveSession(Protocol):
     """The part of `avsr.Session` that the server needs."""
 
-    def push_audio(self, samples: npt.NDArray[np.float32], t: float | None = None) -> list[Event]: ...
+    def push_audio(
+        self, samples: npt.NDArray[np.float32], t: float | None = None, *, waiting_s: float = 0.0
+    ) -> list[Event]: ...
     def push_video(self, picture: npt.NDArray[np.uint8], t: float) -> list[Event]: ...
     def finish(self) -> list[Event]: ...
     @property
@@ -153,7 +155,8 @@ class LiveStream:
                         for first in range(0, len(sound.samples), PIECE_SAMPLES):
                             piece = sound.samples[first : first + PIECE_SAMPLES]
                             time_s = sound.time_s + first / SAMPLE_RATE_HZ
-                            self._publish(session, session.push_audio(piece, time_s))
+                            waiting_s = self._sound_s + (len(sound.samples) - first - len(piece)) / SAMPLE_RATE_HZ
+                            self._publish(session, session.push_audio(piece, time_s, waiting_s=waiting_s))
                 finally:
                     self.finish()  # after an error too, the other thread must end before the session is closed
                     picture_thread.join()

@@ -39,6 +39,7 @@ from avsr.streaming.inputs import check_samples, check_time, is_crop
 from avsr.streaming.lips import LipBuffer, Taken, arrays_of
 from avsr.streaming.sound import SoundBuffer
 from avsr.streaming.utterance import Said, Source, Utterance
+from avsr.text import join_words
 
 MAX_SOUND_LAG_S = 1.0
 """Sound that is further behind the pictures counts as lost."""
@@ -57,17 +58,18 @@ class Session:
     """One live stream of a model. Several may run at once. Sound and pictures may come from two threads.
 
     model: a model that streams: its card has `chunks_ms`.
-    chunk_ms: how much sound comes between two updates of the words.
+    chunk_ms: how much sound comes between two updates of the words; None: 320 ms, or the next that the model has.
     look_ahead_ms: how much more sound the model gets before words are final. The sum of both must be one of the model's
         chunks.
-    video: whether lips are used; None: if the model can use them.
+    video: whether lips are used; None: if the model can use them. With a model that only hears, True names the face of
+        each word.
     face: the face to read: "largest" (live, "auto" means the same) or the number of a face.
     max_video_lag_ms: how long the sound of a chunk waits for its lips.
     clocks: "shared" if all time stamps are of one clock; "arrival" if each device has its own clock, so that their
         offset is estimated from the arrival times.
     origin_s: the time at which the stream begins; None for the first time stamp.
     pause_ms: the pause after which an utterance ends.
-    search: the search for words; None for greedy search.
+    search: the search for words; None for the fastest one.
 
     The three callbacks run while the session is locked, so they must be quick:
     on_event: called with each event, in order, also when sound and pictures are pushed from two threads.
@@ -82,7 +84,7 @@ class Session:
         self,
         model: Model,
         *,
-        chunk_ms: int = 320,
+        chunk_ms: int | None = None,
         look_ahead_ms: int = 0,
         video: bool | None = None,
         face: str | int = "largest",
@@ -114,10 +116,13 @@ class Session:
                 remedy="use transcribe, or a model that streams: avsr models says which",
             )
         self.video = "av" in model.card.modalities if video is None else video
-        model.card.require("av" if self.video else "a")
-        search = search or Search()
+        self._reads_lips = self.video and model.card.modalities != ("a",)
+        model.card.require("av" if self._reads_lips else "a")
+        search = search or Search(beam=1)
         model.card.require_search(search)
-        self._engine, decoder = model.stream(chunk_ms, look_ahead_ms, lips=self.video, search=search)
+        if chunk_ms is None:
+            chunk_ms = model.card.chunk_for(look_ahead_ms)
+        self._engine, decoder = model.stream(chunk_ms, look_ahead_ms, lips=self._reads_lips, search=search)
         self._plan, self._search = self._engine.plan, decoder
         self._max_lag_s = max_video_lag_ms / 1000
         self._aligner = ClockAligner() if clocks == "arrival" else None
@@ -135,6 +140,9 @@ class Session:
         """Number of samples in the state."""
         self._shown = 0
         """Number of frames in the words last shown."""
+        self._waiting_s = 0.0
+        """Length of the sound that the caller has and has not pushed yet."""
+        self._steps_skipped = 0
         self._ahead: dict[int, int | None] = {}
         """The face of each slot that the state holds for later frames."""
         self._there: deque[bool] = deque([False] * REACH_FRAMES, maxlen=REACH_FRAMES)
@@ -201,7 +209,7 @@ class Session:
         """How many pictures and samples came, and how each was used.
 
         pictures: received. The sum of used, late, absent, duplicate and pending.
-        used: lips were given to the engine.
+        used: lips were given to the engine, or named the face of words that are heard.
         late: too late, or out of order.
         absent: no readable lips, not used by the policy, or more than 10 s early.
         duplicate: another picture of the same 40 ms had come.
@@ -209,6 +217,7 @@ class Session:
         samples: received.
         samples_lost: replaced by silence, because they never came.
         samples_late: dropped, because their time had passed.
+        steps_skipped: updates of the words that were left out, because the work was behind the sound.
         """
         with self._lock:
             lips, sound = self._lips, self._sound
@@ -222,6 +231,7 @@ class Session:
                 "samples": sound.received,
                 "samples_lost": sound.lost,
                 "samples_late": sound.late,
+                "steps_skipped": self._steps_skipped,
             }
 
     def prepare(self) -> None:
@@ -230,13 +240,17 @@ class Session:
             if self.video and not self._ended:
                 self._lips.open()
 
-    def push_audio(self, samples: Samples, t: float | None = None, *, arrived: float | None = None) -> list[Event]:
+    def push_audio(
+        self, samples: Samples, t: float | None = None, *, arrived: float | None = None, waiting_s: float = 0.0
+    ) -> list[Event]:
         """Add sound. Returns the new events.
 
         samples: float32 [S] in [-1, 1] at 16 kHz, mono.
         t: time of the first sample in seconds; None if it follows the last sample. A step of more than 40 ms ahead is a
             gap, which is filled with silence and counted as lost. An overlap of more than 40 ms is cut off.
         arrived: time of arrival in seconds, for clocks "arrival", on the same clock as for pictures; None for now.
+        waiting_s: length of the sound that waits to be pushed after this. A model that can take several chunks in one
+            step does so while a chunk or more waits.
 
         The sound is the clock of the stream, so push no more of it at a time than pictures may lag. Raises ValueError
         for other arrays, or after the end.
@@ -245,6 +259,7 @@ class Session:
         check_time(t)
         with self._lock:
             self._require_open()
+            self._waiting_s = waiting_s
             if t is not None and self._aligner is not None:
                 # A block arrives when its last sample has been recorded, so the time of its end is compared with the
                 # arrival.
@@ -341,7 +356,7 @@ class Session:
         """Run the engine on all chunks that are due."""
         events: list[Event] = []
         while (end := self._due(ending=ending)) is not None:
-            is_whole = ending or end == self._frames + self._plan.chunk_frames
+            is_whole = ending or (end - self._frames) % self._plan.chunk_frames == 0
             events += self._run(end, for_good=is_whole, ending=ending)
         return events
 
@@ -350,7 +365,9 @@ class Session:
         chunk_end = self._frames + self._plan.chunk_frames
         if ending:
             frames = self._plan.whole_frames(self._sound.end)
-            return min(chunk_end, frames) if frames > self._frames else None
+            if frames <= self._frames:
+                return None
+            return frames if self._plan.joins_chunks else min(chunk_end, frames)
         end = max(self._frames, self._shown) + self._plan.step_frames
         wanted = self._plan.samples_needed(end)
         if self._sound.end < wanted:
@@ -367,7 +384,16 @@ class Session:
                 # The beginning of a chunk is computed again later, perhaps with lips; only the end of a chunk misses
                 # them for good.
                 lips.policy = lips.policy.missed()
-        return end
+        return self._joined(end) if self._plan.joins_chunks else end
+
+    def _joined(self, end: int) -> int | None:
+        """`end`, or the end of a later step if its sound has come too; None if more sound is about to come."""
+        step_samples = self._plan.step_frames * self._plan.frame_samples
+        if self._waiting_s * SAMPLE_RATE_HZ >= step_samples:
+            return None
+        skipped = (self._sound.end - self._plan.samples_needed(end)) // step_samples
+        self._steps_skipped += skipped
+        return end + skipped * self._plan.step_frames
 
     def _run(self, end: int, *, for_good: bool, ending: bool) -> list[Event]:
         """Run the engine up to frame `end`.
@@ -381,7 +407,7 @@ class Session:
         used = {taken.slot: taken.lips.face for taken in slots if taken.used and taken.lips is not None}
         ahead = self._ahead | used
         faces = [[ahead[slot] for slot in plan.slots_of(frame) if slot in ahead] for frame in range(first, end)]
-        crops, present = arrays_of(slots)
+        crops, present = arrays_of(slots if self._reads_lips else [])
 
         given_end = min(plan.samples_needed(end), self._sound.end)
         rows, state = self._engine.step(
@@ -396,12 +422,15 @@ class Session:
             self._state,
         )
         audible = sound.audible & (not sound.is_lost)
-        there = [*self._there, *(bool(a or seen) for a, seen in zip(audible, faces, strict=False))]
+        there = [
+            *self._there,
+            *(bool(a or (seen and self._reads_lips)) for a, seen in zip(audible, faces, strict=False)),
+        ]
         # The network puts words into digital silence, so frames far from all sound and lips are made blank.
         nothing_T = np.array([not any(there[k : k + 2 * REACH_FRAMES + 1]) for k in range(len(rows))], bool)
         if nothing_T.any():
             rows = self._search.silence(rows, nothing_T)
-        sources = [Source("av" if sound.heard else "v", seen[0]) if seen else Source("a", None) for seen in faces]
+        sources = [self._source(sound, seen) for seen in faces]
         self._shown = end
         if not for_good:
             partial = self._utterance.show(rows, sources)
@@ -419,7 +448,7 @@ class Session:
             self._on_log_probs(rows)
         events = []
         if not ending or self._mode is None:  # at the end of the stream, missing input is not a loss
-            events += self._change_mode(first, sound, has_lips=any(faces))
+            events += self._change_mode(first, sound, has_lips=self._reads_lips and any(faces))
         said = self._utterance.add(rows, sources, end * plan.frame_s - self._sound.voice.last_voice_s)
         compute_ms = self._report_step(first, end, slots, started, for_good=True)
         return events + [self._event(some, compute_ms) for some in said]
@@ -434,6 +463,14 @@ class Session:
         heard = not is_lost and (bool(audible.any()) or self._silent_s < SILENT_AFTER_S)
         return _Heard(heard, is_lost, audible)
 
+    def _source(self, sound: _Heard, seen: list[int | None]) -> Source:
+        """The inputs of a frame with the faces of its used slots."""
+        if not seen:
+            return Source("a", None)
+        if not self._reads_lips:
+            return Source("a", seen[0])
+        return Source("av" if sound.heard else "v", seen[0])
+
     def _report_step(self, first: int, end: int, slots: list[Taken], started: float, *, for_good: bool) -> float:
         compute_ms = 1000 * (time.perf_counter() - started)
         if self._on_chunk is not None:
@@ -446,10 +483,10 @@ class Session:
         """The event of a new mode, if frames from `frame` on are recognised from other inputs than before."""
         policy = self._lips.policy
         # The policy outlasts a few missing slots. It also begins with lips, so that some must have been used before.
-        has_lips = has_lips or (policy.has_lips and self._lips.used > 0)
+        has_lips = has_lips or (self._reads_lips and policy.has_lips and self._lips.used > 0)
         if sound.heard:
             why_not = self._lips.last_reason if policy.has_lips else policy.reason
-            mode: tuple[Mode, str] = ("av", "ok") if has_lips else ("a", why_not if self.video else "ok")
+            mode: tuple[Mode, str] = ("av", "ok") if has_lips else ("a", why_not if self._reads_lips else "ok")
         else:
             mode = ("v" if has_lips else "none", "sound_lost" if sound.is_lost else "silent")
         if mode == self._mode:
@@ -468,7 +505,7 @@ class Session:
             start=words[0].start if words else now_s,
             end=words[-1].end if words else now_s,
             emitted=self._emitted_s,
-            text=" ".join(word.word for word in words),
+            text=join_words(word.word for word in words),
             words=words,
             committed=said.committed,
             changed=said.changed,

@@ -709,6 +709,7 @@ const COUNTED = {
   samples_lost: "Sound that never came",
   samples_late: "Sound that came too late",
   samples_dropped: "Sound dropped by a busy server",
+  steps_skipped: "Updates left out by a busy server",
   chunks: "Chunks recognised",
   latency_ms: "Delay by the algorithm",
   backlog_ms: "Sound waiting to be recognised",
