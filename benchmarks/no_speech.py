@@ -7,10 +7,10 @@
 Sounds without speech are written to a temporary folder, in files of about a minute:
 - the recordings of --noise, one after the other;
 - chords, hum of the mains, room tone at several levels, and silence, which are made here;
-- videos of --clips as they are;
+- the videos of --clips;
 - the first picture of each video of --stills, held still beside noise: a face that does not speak.
 
-All words count, because there are none. 8 bit, beam of 5, temperature 0, the same threads on both sides.
+All words count. 8 bit, beam of 5, temperature 0, the same threads on both sides.
 """
 
 from __future__ import annotations

@@ -47,8 +47,9 @@ class StepTime:
 def time_steps(recognizer: Recognizer, path: str | PathLike[str], *, modality: ModalityChoice) -> Iterator[StepTime]:
     """The time of each step on a file, measured one after the other. Raises the errors of `Recognizer.transcribe`."""
     info = probe(path)
-    reads = modality in ("av", "v") or (modality == "auto" and "av" in recognizer.card.modalities)
-    picture = info.video is not None and reads
+    # Models that only hear read no lips, but faces are followed for them too.
+    picture = info.video is not None and modality != "a"
+    reads = picture and (modality != "auto" or "av" in recognizer.card.modalities)
     crops: list[NDArray[np.uint8]] = []
     present: list[bool] = []
 
@@ -76,7 +77,7 @@ def time_steps(recognizer: Recognizer, path: str | PathLike[str], *, modality: M
             slots = slice(round(start_s / SLOT_S), round(end_s / SLOT_S))
             audio = engine.encode_audio(sound) if sound is not None else None
             lips = None
-            if crops[slots]:
+            if reads and crops[slots]:
                 lips = engine.encode_lips([np.stack(crops[slots])], [np.array(present[slots], bool)], audio)
             if audio is not None or lips is not None:
                 engine.decode(audio, lips, Search())
