@@ -352,7 +352,7 @@ def test_repr_says_what_it_is() -> None:
 )
 def test_wrong_arguments_of_load(wrong: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        avsr.load(**wrong)
+        avsr.load("grid-tiny", **wrong)
 
 
 def test_no_face_means_sound_alone_with_a_warning(recognizer: Recognizer, tmp_path: Path) -> None:
