@@ -30,8 +30,9 @@ def word(text: str, start: float, end: float) -> Word:
     return Word(word=text, start=start, end=end, confidence=0.9, modality="av")
 
 
-def partial(*words: Word, changed: int = 0) -> Event:
-    return Event(event="partial", start=words[0].start, end=words[-1].end, emitted=0.0, words=words, changed=changed)
+def partial(*words: Word, changed: int = 0, committed: int = 0) -> Event:
+    start, end = words[0].start, words[-1].end
+    return Event(event="partial", start=start, end=end, emitted=0.0, words=words, changed=changed, committed=committed)
 
 
 def final(*words: Word, reason: str = "pause") -> Event:
@@ -47,7 +48,9 @@ class FakeSession:
         self._script, self._options = dict(script), options
         self._heard_s = 0.0
 
-    def push_audio(self, samples: np.ndarray, t: float) -> list[Event]:
+    counters = {"steps_skipped": 3}
+
+    def push_audio(self, samples: np.ndarray, t: float, *, waiting_s: float) -> list[Event]:
         self._heard_s = t + len(samples) / 16_000
         said = [self._script.pop(at_s) for at_s in sorted(self._script) if at_s <= self._heard_s + 1e-6]
         for _ in said:
@@ -62,6 +65,8 @@ class FakeSession:
 
 
 class FakeRecognizer:
+    name = "fake"
+
     def __init__(self, script: dict[float, list[Event]]) -> None:
         self._script = script
 
@@ -72,7 +77,7 @@ class FakeRecognizer:
 SCRIPT = {
     1.0: [partial(word("bin", 0.4, 0.8))],
     1.4: [partial(word("bin", 0.4, 0.8), word("red", 0.8, 1.3))],
-    1.8: [partial(word("bin", 0.4, 0.8), word("blue", 0.8, 1.4), changed=1)],
+    1.8: [partial(word("bin", 0.4, 0.8), word("blue", 0.8, 1.4), changed=1, committed=1)],
     2.6: [final(word("bin", 0.4, 0.8), word("blue", 0.8, 1.4))],
 }
 
@@ -85,6 +90,8 @@ def measured(clip: LiveClip, script: dict[float, list[Event]] = SCRIPT) -> dict:
 def test_a_word_is_said_when_it_first_stands_at_its_place() -> None:
     result = measured(LiveClip(samples=np.zeros(48_000, np.float32)))
     assert result["word_ms"] == pytest.approx([200, 400], abs=30)
+    assert result["commit_ms"] == pytest.approx([1000, 1200], abs=30)  # "blue" by the final only
+    assert (result["steps_skipped"], result["model"]) == (3, "fake")
     assert result["last_word_ms"] == pytest.approx([400], abs=30)
     assert result["first_partial_ms"] == pytest.approx([600], abs=30)
     assert result["final_ms"] == pytest.approx([1200], abs=30)
@@ -149,7 +156,12 @@ def corpus(tmp_path: Path) -> Path:
 class TestCommand:
     @pytest.fixture(autouse=True)
     def model(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(avsr, "load", fake_stream.load)
+        def load(name: str, *, device: str) -> avsr.Recognizer:
+            recognizer = fake_stream.load(name, device=device)
+            card = recognizer.card._replace(name=name)
+            return avsr.Recognizer(recognizer.model._replace(card=card))
+
+        monkeypatch.setattr(avsr, "load", load)
 
     def test_latency_of_a_corpus(self, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
         plot = corpus.parent / "latency.png"
@@ -159,6 +171,12 @@ class TestCommand:
         assert [line.split()[0] for line in lines[2:7]] == ["80", "160", "320", "640", "1600"]
         assert lines[7].startswith("av, 2.0 s of sound, ")
         assert err == f"avsr: wrote {plot}\n" and plot.read_bytes()[:4] == b"\x89PNG"
+
+    def test_models_are_compared_in_one_table(self, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["bench", "latency", str(corpus), "-m", "a", "--beside", "b", "--chunk-ms", "160,320"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[:2] for line in lines[2:6]] == [["a", "160"], ["a", "320"], ["b", "160"], ["b", "320"]]
+        assert [line.split()[0] for line in lines[6:]] == ["a:", "b:"]
 
     def test_latency_of_a_file_as_json(self, capsys: pytest.CaptureFixture[str]) -> None:
         words = "--chunk-ms 160 --look-ahead-ms 160 --json --threads 1".split()

@@ -5,7 +5,8 @@ last sample was spoken. A lip crop arrives when it was found. The session works 
 of this work is measured and added to the simulated clock. The result is the latency of this machine in real time if
 sound and faces each have a core of their own and nothing else runs.
 
-A word is emitted by the first partial or final that has it at the place at which the final has it. The end of a word is
+A word is emitted by the first partial or final that has it at the place at which the final has it. It is committed by
+the first one after which it cannot change. The end of a word is
 the corpus's word time if the manifest has word times and the word is right, else the end that the final itself gives.
 """
 
@@ -75,6 +76,8 @@ class LiveClip:
 class Latency:
     """The latencies of all clips at one chunk size."""
 
+    model: str
+    """Its name."""
     chunk_ms: int
     look_ahead_ms: int
     modality: str
@@ -85,6 +88,8 @@ class Latency:
     """Time of each step of the network, decoding included."""
     word_ms: tuple[float, ...]
     """From the end of each word to its emission."""
+    commit_ms: tuple[float, ...]
+    """From the end of each word to the moment after which it cannot change."""
     last_word_ms: tuple[float, ...]
     """`word_ms` of the last words of utterances.
 
@@ -98,6 +103,8 @@ class Latency:
     """Words of all finals."""
     changed: int
     """Words of partials that a later partial took back."""
+    steps_skipped: int
+    """Updates that were left out, because the work was behind the sound."""
     media_s: float
     """Duration of all clips."""
     busy_s: float
@@ -134,10 +141,11 @@ class Latency:
             **{
                 name: {f"p{p}": value for p, value in percentiles(getattr(self, name)).items()}
                 | {"count": len(getattr(self, name))}
-                for name in ("compute_ms", "word_ms", "last_word_ms", "first_partial_ms", "final_ms")
+                for name in ("compute_ms", "word_ms", "commit_ms", "last_word_ms", "first_partial_ms", "final_ms")
             },
             "words": self.words,
             "changed": self.changed,
+            "steps_skipped": self.steps_skipped,
             "media_s": round(self.media_s, 3),
             "real_time_factor": round(self.real_time_factor, 4),
             "real_time_factor_with_faces": None if self.with_faces is None else round(self.with_faces, 4),
@@ -212,6 +220,7 @@ def measure(
     compute_ms: list[float] = []
     emissions = _Emissions()
     media_s = busy_s = cpu_s = finding_s = finding_cpu_s = algorithm_ms = 0.0
+    steps_skipped = 0
     finds = reads = False
 
     def on_chunk(step: Step) -> None:
@@ -237,7 +246,8 @@ def measure(
             if isinstance(item, LivePicture):
                 events = session.push_video(item.rgb, item.time_s)
             else:
-                events = session.push_audio(item.samples, item.time_s)
+                waiting_s = max(0.0, min(now_s, clip.seconds) - item.arrival_s)
+                events = session.push_audio(item.samples, item.time_s, waiting_s=waiting_s)
             taken_s = time.perf_counter() - started_s
             busy_s += taken_s
             now_s = max(now_s, item.arrival_s) + taken_s
@@ -249,22 +259,26 @@ def measure(
         # A stream is known to end when its last sample has been spoken, not before.
         emissions.add(events, max(now_s, clip.seconds) + taken_s)
         emissions.end()
+        steps_skipped += session.counters["steps_skipped"]
         cpu_s += time.process_time() - used_s
         media_s += clip.seconds
         finds = finds or clip.finding_s is not None
         finding_s, finding_cpu_s = finding_s + (clip.finding_s or 0.0), finding_cpu_s + clip.finding_cpu_s
     return Latency(
+        model=recognizer.name,
         chunk_ms=chunk_ms,
         look_ahead_ms=look_ahead_ms,
         modality="av" if reads else "a",
         algorithm_ms=algorithm_ms,
         compute_ms=tuple(compute_ms),
         word_ms=tuple(emissions.word_ms),
+        commit_ms=tuple(emissions.commit_ms),
         last_word_ms=tuple(emissions.last_word_ms),
         first_partial_ms=tuple(emissions.first_partial_ms),
         final_ms=tuple(emissions.final_ms),
         words=emissions.words,
         changed=emissions.changed,
+        steps_skipped=steps_skipped,
         media_s=max(media_s, 1e-9),
         busy_s=busy_s,
         cpu_s=cpu_s,
@@ -276,6 +290,7 @@ def measure(
 class _Final(NamedTuple):
     words: tuple[Word, ...]
     emissions_s: tuple[float, ...]  # when each word was emitted
+    commits_s: tuple[float, ...]  # when each word was committed
     emitted_s: float
     reason: str
 
@@ -285,6 +300,7 @@ class _Emissions:
 
     def __init__(self) -> None:
         self.word_ms: list[float] = []
+        self.commit_ms: list[float] = []
         self.last_word_ms: list[float] = []
         self.first_partial_ms: list[float] = []
         self.final_ms: list[float] = []
@@ -294,7 +310,8 @@ class _Emissions:
         """Start a clip."""
         self._clip = clip
         self._finals: list[_Final] = []
-        self._shown: list[tuple[tuple[str, ...], float]] = []  # words and time of each event since the last final
+        # Words, committed words and time of each event since the last final.
+        self._shown: list[tuple[tuple[str, ...], int, float]] = []
         self._first: tuple[float, float] | None = None  # beginning of the first word, time of the first partial
 
     def add(self, events: Iterable[Event], now_s: float) -> None:
@@ -303,12 +320,14 @@ class _Emissions:
             if event.event not in ("partial", "final"):
                 continue
             self.changed += event.changed
-            self._shown.append((tuple(word.word for word in event.words), now_s))
+            committed = len(event.words) if event.event == "final" else event.committed
+            self._shown.append((tuple(word.word for word in event.words), committed, now_s))
             if self._first is None and event.words:
                 self._first = (event.start, now_s)
             if event.event == "final":
                 emissions_s = tuple(self._first_with(place, word.word) for place, word in enumerate(event.words))
-                self._finals.append(_Final(event.words, emissions_s, now_s, event.reason))
+                commits_s = tuple(self._first_committed(place) for place in range(len(event.words)))
+                self._finals.append(_Final(event.words, emissions_s, commits_s, now_s, event.reason))
                 self._shown = []
 
     def end(self) -> None:
@@ -324,9 +343,10 @@ class _Emissions:
             self.words += len(final.words)
             known_s = ends_s[place : place + len(final.words)]
             place += len(final.words)
-            for end_s, emission_s in zip(known_s, final.emissions_s, strict=True):
+            for end_s, emission_s, commit_s in zip(known_s, final.emissions_s, final.commits_s, strict=True):
                 if end_s is not None:
                     self.word_ms.append(1000 * (emission_s - end_s))
+                    self.commit_ms.append(1000 * (commit_s - end_s))
             last_s = known_s[-1]
             if last_s is None or (reference and number < len(self._finals) - 1):
                 continue  # an utterance of the corpus has one last word, even if pauses cut it into several finals
@@ -335,7 +355,10 @@ class _Emissions:
                 self.final_ms.append(1000 * (final.emitted_s - last_s))
 
     def _first_with(self, place: int, word: str) -> float:
-        return next(now_s for words, now_s in self._shown if len(words) > place and words[place] == word)
+        return next(now_s for words, _, now_s in self._shown if len(words) > place and words[place] == word)
+
+    def _first_committed(self, place: int) -> float:
+        return next(now_s for _, committed, now_s in self._shown if committed > place)
 
     def _ends_s(self) -> list[float | None]:
         """The end of each word of the finals; None for a word that is not in the reference."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,8 @@ def add_latency_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr bench latency`."""
     add = parser.add_argument
     add("inputs", nargs="*", metavar="INPUT", help="files, or manifests of prepared corpora")
-    _add_common(parser, threads="threads of the arithmetic; default 1")
+    add("--beside", action="append", default=[], metavar="MODEL", help="another model for the same table; repeatable")
+    _add_common(parser, threads="threads of the arithmetic; default 1, and all cores for Whisper")
     add("--split", default="dev", metavar="NAME", help="which utterances of a manifest; default %(default)s")
     add("--clips", type=positive_integer, metavar="N", help="only N of them, evenly spread")
     add("--chunk-ms", type=_chunks, metavar="LIST", help="chunk sizes, as in 160,320; default: all that the model has")
@@ -86,47 +88,65 @@ def latency(arguments: argparse.Namespace) -> int:
 
         # A missing package fails now, and not after the measurement.
         check_matplotlib()
-    # One thread, as in avsr stream: with a small model, more threads only wait for each other.
-    return _measure(arguments, _latency, threads=arguments.threads or 1)
+    results: list[Latency] = []
+    with Console(quiet=arguments.quiet) as console:
+        for name in [model_name(arguments, console.note), *arguments.beside]:
+            # One thread, as in avsr stream: with a small model, more threads only wait for each other.
+            with _opened(name, arguments, threads=arguments.threads or 1) as recognizer:
+                measured = _latency(arguments, recognizer, console)
+                results += measured
+                if arguments.json:
+                    documents = [result.document() for result in measured]
+                    _print_json(console, recognizer, {"clips": len(_inputs(arguments)), "latency": documents})
+        if arguments.plot is not None:
+            from avsr.bench.latency import latency_figure
+            from avsr.evaluation.figures import render
+
+            _write(arguments.plot, render(latency_figure(results), "png"))
+            console.note(f"wrote {arguments.plot}")
+        if not arguments.json:
+            console.result(_latency_table(results))
+    return 0
 
 
 def speed(arguments: argparse.Namespace) -> int:
     """Measure the speed on a file and print it."""
     if len(arguments.inputs) > 1:
         raise UsageError(f"one file at a time: got {len(arguments.inputs)}")
-    return _measure(arguments, _speed, threads=arguments.threads)
-
-
-def _measure(
-    arguments: argparse.Namespace,
-    measure: Callable[[argparse.Namespace, Recognizer, Sequence[str], Console], None],
-    *,
-    threads: int | None,
-) -> int:
-    """Load the model and run `measure` with it.
-
-    threads: of the arithmetic; None keeps the number.
-    """
     with Console(quiet=arguments.quiet) as console:
-        import torch
-
-        import avsr
-        from avsr.shipped import ASSETS
-
-        recognizer = avsr.load(model_name(arguments, console.note), device=arguments.device)
-        inputs = arguments.inputs or [str(ASSETS / "demo.mp4")]
-        threads_before = torch.get_num_threads()
-        try:
-            if threads is not None:
-                torch.set_num_threads(threads)
-            measure(arguments, recognizer, inputs, console)
-        finally:
-            torch.set_num_threads(threads_before)  # for a Python program that runs several commands
+        with _opened(model_name(arguments, console.note), arguments, threads=arguments.threads) as recognizer:
+            _speed(arguments, recognizer, _inputs(arguments), console)
     return 0
 
 
-def _latency(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequence[str], console: Console) -> None:
-    from avsr.bench.latency import latency_figure, measure
+def _inputs(arguments: argparse.Namespace) -> list[str]:
+    from avsr.shipped import ASSETS
+
+    return arguments.inputs or [str(ASSETS / "demo.mp4")]
+
+
+@contextlib.contextmanager
+def _opened(name: str, arguments: argparse.Namespace, *, threads: int | None) -> Iterator[Recognizer]:
+    """The model, with this number of threads of torch inside the block; None keeps the number."""
+    import avsr
+    from avsr.processes import limit_threads
+
+    if arguments.threads is not None:
+        limit_threads(arguments.threads)  # before the model opens: other runtimes take their threads then
+    import torch
+
+    threads_before = torch.get_num_threads()
+    recognizer = avsr.load(name, device=arguments.device)
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield recognizer
+    finally:
+        torch.set_num_threads(threads_before)  # for a Python program that runs several commands
+
+
+def _latency(arguments: argparse.Namespace, recognizer: Recognizer, console: Console) -> list[Latency]:
+    from avsr.bench.latency import measure
     from avsr.grid import HOP_MS
 
     look_ahead_ms = arguments.look_ahead_ms
@@ -137,22 +157,14 @@ def _latency(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequ
     for size in sizes:  # a chunk size that the model does not have fails here, before any clip is read
         recognizer.stream(chunk_ms=size, look_ahead_ms=look_ahead_ms, video=False).close()
     lips = arguments.modality == "av" or (arguments.modality == "auto" and "av" in recognizer.card.modalities)
-    clips = _clips(inputs, arguments.split, arguments.clips, lips=lips)
+    clips = _clips(_inputs(arguments), arguments.split, arguments.clips, lips=lips)
     # One measurement that is thrown away: the first session is slower than all later ones.
     measure(recognizer, clips[:1], chunk_ms=sizes[0], look_ahead_ms=look_ahead_ms, **options)
     results = []
     for number, size in enumerate(sizes):
-        console.progress(number / len(sizes), f"{size} ms")
+        console.progress(number / len(sizes), f"{recognizer.name}, {size} ms")
         results.append(measure(recognizer, clips, chunk_ms=size, look_ahead_ms=look_ahead_ms, **options))
-    if arguments.plot is not None:
-        from avsr.evaluation.figures import render
-
-        _write(arguments.plot, render(latency_figure(results), "png"))
-        console.note(f"wrote {arguments.plot}")
-    if arguments.json:
-        _print_json(console, recognizer, {"clips": len(clips), "latency": [result.document() for result in results]})
-    else:
-        console.result(_latency_table(results))
+    return results
 
 
 def _clips(inputs: Sequence[str], split: str, count: int | None, *, lips: bool) -> list[LiveClip]:
@@ -181,8 +193,10 @@ def _latency_table(results: Sequence[Latency]) -> str:
 
     heads = [
         ("chunk", ""), ("ahead", ""), ("algorithm", ""), ("compute", "p50"), ("", "p90"), ("", "p99"),
-        ("word", "p50"), ("", "p90"), ("", "p99"), ("first", "p50"), ("final", "p50"), ("last word", "p50"),
+        ("word", "p50"), ("", "p90"), ("", "p99"),
+        ("committed", "p50"), ("", "p90"), ("", "p99"), ("first", "p50"), ("final", "p50"), ("last word", "p50"),
         ("", "p90"), ("real-time", "factor"), ("with", "faces"), ("CPU", "%"), ("changed", "words %"),
+        ("steps", "skipped"),
     ]  # fmt: skip
     rows = [[head for head, _ in heads], [below for _, below in heads]]
     for result in results:
@@ -193,6 +207,7 @@ def _latency_table(results: Sequence[Latency]) -> str:
                 f"{result.algorithm_ms:.0f}",
                 *(f"{percentiles(result.compute_ms)[p]:.1f}" for p in (50, 90, 99)),
                 *cells(result.word_ms, 50, 90, 99),
+                *cells(result.commit_ms, 50, 90, 99),
                 *cells(result.first_partial_ms, 50),
                 *cells(result.final_ms, 50),
                 *cells(result.last_word_ms, 50, 90),
@@ -200,10 +215,19 @@ def _latency_table(results: Sequence[Latency]) -> str:
                 "-" if result.with_faces is None else f"{result.with_faces:.3f}",
                 f"{100 * result.cpu_share:.1f}",
                 f"{100 * result.changed / max(1, result.words):.1f}",
+                str(result.steps_skipped),
             ]
         )
-    first = results[0]
-    return _table(rows) + f"{first.modality}, {first.media_s:.1f} s of sound, {first.words} words\n"
+    models = list(dict.fromkeys(result.model for result in results))
+    if len(models) > 1:
+        rows = [[name, *row] for name, row in zip(["model", "", *(r.model for r in results)], rows, strict=True)]
+    firsts = [next(result for result in results if result.model == name) for name in models]
+    return _table(rows) + "".join(f"{_amount(result, len(models) > 1)}\n" for result in firsts)
+
+
+def _amount(result: Latency, named: bool) -> str:
+    model = f"{result.model}: " if named else ""
+    return f"{model}{result.modality}, {result.media_s:.1f} s of sound, {result.words} words"
 
 
 def _speed(arguments: argparse.Namespace, recognizer: Recognizer, inputs: Sequence[str], console: Console) -> None:
