@@ -24,6 +24,7 @@ from avsr.speakers.synchrony import (
     DIM,
     SynchronyHead,
     SynchronyStream,
+    choice_evidence,
     loud_slots,
     mouth_pixels,
     synchrony_head,
@@ -75,6 +76,32 @@ class TestSpeakerPath:
         chosen = choose([{}] * len(sizes), sizes)
         assert chosen[:20] == [None] * 10 + [0] * 10
         assert chosen[-11:] == [None] + [5] * 10
+
+    def test_a_change_is_placed_in_a_pause(self) -> None:
+        """The last slots before the pause seem to fit the other face already; the first slots after it do not yet."""
+        path, chosen = SpeakerPath(), []
+        for slot in range(100):
+            is_pause, fits_first = 40 <= slot < 50, slot < 38
+            nats = {} if is_pause else {0: 0.5, 1: -0.5} if fits_first else {0: -0.5, 1: 0.5}
+            chosen += path.push(nats, {0: 100.0, 1: 100.0}, is_pause=is_pause)
+        chosen += path.finish()
+        assert chosen[:40] == [0] * 40
+        assert chosen[50:] == [1] * 50
+
+    def test_the_lag_with_the_most_evidence_decides(self) -> None:
+        """At the first lag face 1 fits a little, at the second lag face 0 fits well."""
+        evidence = {0: np.array([0.0, 0.4]), 1: np.array([0.1, 0.0])}
+        path, chosen = SpeakerPath(10, lag_costs=(0.0, 3.0)), []
+        for _ in range(60):
+            chosen += path.push(evidence, {0: 100.0, 1: 100.0})
+        assert chosen + path.finish() == [0] * 60
+
+    def test_a_lag_must_be_worth_its_cost(self) -> None:
+        evidence = {0: np.array([0.0, 0.4]), 1: np.array([0.1, 0.0])}
+        path, chosen = SpeakerPath(10, lag_costs=(0.0, 30.0)), []
+        for _ in range(60):
+            chosen += path.push(evidence, {0: 100.0, 1: 100.0})
+        assert chosen + path.finish() == [1] * 60
 
     def test_decisions_come_in_order_and_not_later_than_declared(self) -> None:
         path = SpeakerPath(look_ahead_slots=7)
@@ -134,6 +161,12 @@ class TestHead:
 
 
 class TestStream:
+    def test_a_short_gap_in_the_sound_is_no_pause(self) -> None:
+        stream, samples = SynchronyStream(head=still_head()), noise(60).reshape(60, SLOT_SAMPLES)
+        samples[10:13] = samples[30:50] = 0
+        evidence = [seen for sound in samples for seen in stream.push({0: crops(1)[0]}, sound)] + stream.finish()
+        assert [seen.slot for seen in evidence if seen.is_pause] == list(range(34, 46))
+
     def test_order_delay_and_count(self) -> None:
         stream = SynchronyStream(head=still_head(), hop_slots=10)
         pictures, samples = crops(47), noise(47)
@@ -160,6 +193,14 @@ class TestStream:
         at_random = float(lips.mean(0) @ sound.mean(0))  # white noise is loud everywhere
         expected = [float(lips[7] @ sound[7 + lag]) - at_random if 0 <= 7 + lag < 20 else 0.0 for lag in LAGS]
         np.testing.assert_allclose(evidence[7].nats[4], expected, atol=1e-4)
+
+    def test_a_photograph_gives_no_evidence(self) -> None:
+        """The same embedding in all slots says nothing about the moment, however well it fits the sound."""
+        sound = np.random.default_rng(0).standard_normal((40, DIM), np.float32)
+        photograph = np.repeat(sound.mean(0)[None] * 9, 40, axis=0)
+        nats = choice_evidence(np.stack([photograph, sound]), sound, np.ones(40, bool))[:, :, CHOICE_LAG_SLOTS].sum(1)
+        assert abs(nats[0]) < 1e-2
+        assert nats[1] > 100
 
     def test_a_single_face_costs_nothing_when_only_choices_count(self) -> None:
         class Untouched(SynchronyHead):

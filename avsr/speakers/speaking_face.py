@@ -67,13 +67,13 @@ class SpeakerPath:
         self._num_slots = 0
 
     def push(
-        self, evidence: Mapping[int, Nats], sizes: Mapping[int, float], *, is_loud: bool = True
+        self, evidence: Mapping[int, Nats], sizes: Mapping[int, float], *, is_pause: bool = False
     ) -> list[int | None]:
         """The choices that the next slot makes final, in order of slots: face ids, None without a face.
 
         evidence: by face id, for faces that show their lips.
         sizes: size by face id in any unit, for all faces that are followed.
-        is_loud: whether somebody speaks in the slot; if not, it is a pause.
+        is_pause: whether nobody speaks around the slot.
         """
         self._last_seen.update(dict.fromkeys(sizes, self._num_slots))
         before = {
@@ -84,7 +84,7 @@ class SpeakerPath:
         }
         decided: list[int | None] = []
         if before:
-            scores, origins = self._step(before, sizes, SWITCH_NATS if is_loud else PAUSE_SWITCH_NATS)
+            scores, origins = self._step(before, sizes, PAUSE_SWITCH_NATS if is_pause else SWITCH_NATS)
         else:  # all earlier faces are gone: the path starts again
             decided = self.finish()
             scores, origins = self._start(sizes), {}
@@ -231,7 +231,7 @@ class SpeakingFace(FaceChoice):
         for of_slot in evidence:
             slot = self._without_evidence.popleft()
             self._undecided.append(slot)
-            decided += self._choose(self._path.push(of_slot.nats, sizes_of(slot), is_loud=of_slot.is_loud))
+            decided += self._choose(self._path.push(of_slot.nats, sizes_of(slot), is_pause=of_slot.is_pause))
         return decided
 
     def _choose(self, faces: list[int | None]) -> list[LipSlot]:

@@ -49,6 +49,8 @@ EDGE_SLOTS = 5
 # Chosen on the development split, and checked on the speakers of train_other.
 LOUD_RANGE_DB = 20.0
 """A slot is loud if its level is within this range of the loudest."""
+PAUSE_SLOTS = 4
+"""A slot is in a pause if no slot within this many (160 ms) is loud. Shorter gaps are consonants."""
 CHOICE_LAG_SLOTS = 10
 """Lags of the sound up to this far either way (400 ms) are tried in the choice of a face."""
 
@@ -186,6 +188,8 @@ class SlotEvidence(NamedTuple):
     sound: Embedding
     is_loud: bool
     """Whether there is sound, by `loud_slots`."""
+    is_pause: bool
+    """Whether nobody speaks around the slot: no slot within PAUSE_SLOTS is loud."""
     lips: dict[int, Embedding]
     """By face id, for the mouths that are seen in the slot."""
     nats: dict[int, LagNats]
@@ -257,15 +261,17 @@ class SynchronyStream:
             sound_TD = self._head.embed_sound(torch.from_numpy(samples_S)[None])[0].numpy()
             is_loud_T = loud_slots(samples_S)
         nats_NTG = choice_evidence(lips_NTD, sound_TD, is_loud_T)
+        is_pause_T = np.convolve(is_loud_T, np.ones(2 * PAUSE_SLOTS + 1))[PAUSE_SLOTS:-PAUSE_SLOTS] < 0.5
         # Copies, because a view in the evidence would keep the whole block in memory.
         new = slice(self._num_done - first, end - first)
         sound_TD, is_loud_T, lips_NTD = sound_TD[new].copy(), is_loud_T[new], lips_NTD[:, new].copy()
-        nats_NTG = nats_NTG[:, new].copy()
+        nats_NTG, is_pause_T = nats_NTG[:, new].copy(), is_pause_T[new]
         evidence = [
             SlotEvidence(
                 self._num_done + index,
                 sound_TD[index],
                 bool(is_loud_T[index]),
+                bool(is_pause_T[index]),
                 {face: lips_NTD[faces.index(face), index] for face in pixels},
                 {face: nats_NTG[faces.index(face), index] for face in pixels},
             )
