@@ -16,6 +16,7 @@ from avsr.errors import ConfigError, ModelError
 from avsr.families.whisper.checks import is_without_speech, without_crowds, without_loop
 from avsr.families.whisper.features import log_mel
 from avsr.families.whisper.model_file import check_model_file
+from avsr.families.whisper.times import without_pauses
 from avsr.grid import SAMPLE_RATE_HZ
 from tests.media import installed_model, shared_corpus
 from tests.whisper_files import model_file, write_tokenizer
@@ -114,6 +115,25 @@ def test_words_without_any_time_are_inventions() -> None:
     assert without_crowds(spoken) == spoken
     assert without_crowds([*spoken, *[word(2, 2)] * 3]) == spoken
     assert without_crowds([*[word(0, 0)] * 4, word(0, 1)]) == [word(0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("loud", "times"),
+    [
+        ([(0.0, 1.0)], (0.0, 1.0)),
+        ([(0.6, 1.0)], (0.6, 1.0)),
+        ([(0.0, 0.4)], (0.0, 0.4)),
+        ([(0.0, 0.1), (0.5, 1.0)], (0.5, 1.0)),
+        ([(0.0, 0.5), (0.6, 1.0)], (0.0, 1.0)),
+        ([(0.1, 0.9)], (0.0, 1.0)),
+        ([], (0.0, 1.0)),
+    ],
+)
+def test_words_hold_no_pauses(loud: list[tuple[float, float]], times: tuple[float, float]) -> None:
+    samples_S = np.full(SAMPLE_RATE_HZ, 1e-4, np.float32)
+    for start_s, end_s in loud:
+        samples_S[round(start_s * SAMPLE_RATE_HZ) : round(end_s * SAMPLE_RATE_HZ)] = 0.1
+    assert without_pauses(samples_S, 0.0, 1.0) == pytest.approx(times, abs=0.011)
 
 
 def test_no_speech_needs_an_unlikely_text_too() -> None:

@@ -20,7 +20,8 @@ from avsr.decoding.search import Search, Spoken
 from avsr.errors import ModelError
 from avsr.families.whisper.checks import is_without_speech, without_crowds, without_loop
 from avsr.families.whisper.features import log_mel
-from avsr.families.whisper.tokens import Tokens, TokenWord
+from avsr.families.whisper.times import spoken
+from avsr.families.whisper.tokens import Tokens
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
 
 WINDOW_S = 30.0
@@ -36,11 +37,6 @@ MOST_ROUNDS = 8
 """A window is decoded in at most this many rounds."""
 SURE_OF_LANGUAGE = 0.7
 """A less probable language of one item gives way to the language of the whole batch."""
-ATTENTION_S = 0.02
-"""From one position of the encoder to the next."""
-ATTENTION_EARLY_S = 0.04
-"""The attention enters a word this much before the word begins: the median over words of 40 clips of GRID's `train`,
-aligned with their known text."""
 
 
 class Heard(NamedTuple):
@@ -176,8 +172,8 @@ class WhisperEngine:
                 written[place] = _Written([], None)
         words = self._timed(heard, prompts, languages, [item.text for item in written])
         return [
-            _Piece(spoken, item.rest_s, result.no_speech_prob, result.scores[0])
-            for spoken, item, result in zip(words, written, results, strict=True)
+            _Piece(of_item, item.rest_s, result.no_speech_prob, result.scores[0])
+            for of_item, item, result in zip(words, written, results, strict=True)
         ]
 
     def _written(self, tokens: Sequence[int], duration_s: float) -> _Written:
@@ -202,7 +198,7 @@ class WhisperEngine:
         self, heard: Heard, prompts: Sequence[list[int]], languages: Sequence[str], texts: Sequence[list[int]]
     ) -> list[list[Spoken]]:
         """The words of texts, with times by the attention of the decoder."""
-        spoken: list[list[Spoken]] = [[] for _ in texts]
+        results: list[list[Spoken]] = [[] for _ in texts]
         for language in dict.fromkeys(languages):
             # One call aligns texts that follow the same tokens, and all items of the encoded sounds at once.
             places = [place for place, own in enumerate(languages) if own == language and texts[place]]
@@ -218,10 +214,9 @@ class WhisperEngine:
             )
             for place in places:
                 words = self.tokens.words(texts[place])
-                duration_s = len(heard.items[place]) / SAMPLE_RATE_HZ
-                timed = [_spoken(word, aligned[place], duration_s, language) for word in words]
-                spoken[place] = without_crowds(timed)
-        return spoken
+                timed = [spoken(word, aligned[place], heard.items[place], language) for word in words]
+                results[place] = without_crowds(timed)
+        return results
 
 
 class _Written(NamedTuple):
@@ -249,20 +244,3 @@ def _positions(samples: Samples, frames: int) -> int:
 
 def _later(word: Spoken, seconds: float) -> Spoken:
     return word._replace(start_s=word.start_s + seconds, end_s=word.end_s + seconds)
-
-
-def _spoken(word: TokenWord, aligned: Any, duration_s: float, language: str) -> Spoken:
-    """A word with its times: the attention enters its first token, and leaves its last one."""
-    enters_s: dict[int, float] = {}
-    for token, position in aligned.alignments:
-        enters_s.setdefault(token, position * ATTENTION_S + ATTENTION_EARLY_S)
-    start_s = enters_s.get(word.start, duration_s)
-    end_s = enters_s.get(word.end, duration_s)
-    probability = float(np.mean(aligned.text_token_probs[word.start : word.end]))
-    return Spoken(
-        word.text,
-        min(start_s, duration_s),
-        min(max(start_s, end_s), duration_s),
-        min(1.0, max(0.0, probability)),
-        language,
-    )
