@@ -232,7 +232,7 @@ def _listed(entry: Entry) -> ModelInfo:
         licence=entry.licence,
         terms=entry.terms,
         must_accept=entry.must_accept,
-        chunks_ms=(),
+        chunks_ms=entry.chunks_ms,
         size_bytes=sum(sizes) if all(sizes) else entry.size_bytes,
         files=tuple(ModelFile(name, file.bytes, file.sha256) for name, file in files.items()),
         folder="" if root is None else str(root / entry.name),

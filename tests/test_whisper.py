@@ -11,6 +11,7 @@ import torch
 import torchaudio
 
 import avsr
+from avsr.catalogue.entries import find_entry
 from avsr.decoding.search import Search, Spoken
 from avsr.errors import ConfigError, ModelError
 from avsr.families.whisper.checks import is_without_speech, without_crowds, without_loop
@@ -181,6 +182,8 @@ def whisper() -> avsr.Recognizer:
 def test_the_card(whisper: avsr.Recognizer) -> None:
     card = whisper.card
     assert (card.family, card.modalities, card.domain, card.languages) == ("whisper", ("a",), "open", ("en",))
+    entry = find_entry("whisper-tiny.en")
+    assert (card.chunks_ms, card.languages, card.modalities) == (entry.chunks_ms, entry.languages, entry.modalities)
     assert card.window_s == 30 and card.cut_at_pauses and card.tasks == ("transcribe",)
 
 

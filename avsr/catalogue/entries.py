@@ -94,6 +94,8 @@ class Entry:
     """SPDX identifier of the licence of the weights, or what its authors say."""
     files: dict[str, File]
     """By name, all that are needed."""
+    chunks_ms: tuple[int, ...] = ()
+    """The chunks of sound in which it works live; empty: it does not, or that is not known before it is opened."""
     opens: str = ""
     """The file that is opened; empty: the folder."""
     hub: Hub | None = None
