@@ -89,9 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--threads",
         type=positive_integer,
-        default=1,
         metavar="N",
-        help="threads of the network; default 1: with a small model more threads only slow down face finding",
+        help="threads of the network; default: all cores for Whisper, else 1, because with a small model more threads"
+        " only slow down face finding",
     )
     add_device(parser)
     add_quiet(parser)
@@ -132,8 +132,10 @@ def _load(arguments: argparse.Namespace, show: _Lines) -> Recognizer:
     import avsr
     from avsr.processes import limit_threads
 
+    if arguments.threads is not None:
+        limit_threads(arguments.threads)  # before the model opens: Whisper takes its threads then
     recognizer = avsr.load(model_name(arguments, show.note), device=arguments.device)
-    limit_threads(arguments.threads)
+    limit_threads(arguments.threads or 1)
     if recognizer.card.notice is not None:
         show.note(recognizer.card.notice)
     return recognizer
