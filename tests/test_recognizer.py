@@ -129,6 +129,16 @@ def test_a_sound_file(recognizer: Recognizer, tmp_path: Path) -> None:
     assert all(a.end <= b.start + 1e-9 for a, b in zip(transcript.words, transcript.words[1:], strict=False))
 
 
+def test_a_number_of_a_face_without_a_picture_has_no_effect_and_that_is_said(tmp_path: Path) -> None:
+    recognizer = speaking()
+    line = "there is no picture: face 3 has no effect"
+    assert line in recognizer.transcribe(random_samples(1.0), face=3).warnings
+    assert not any("no effect" in line for line in recognizer.transcribe(random_samples(1.0), face="largest").warnings)
+    wall = write_video(tmp_path / "wall.mp4", 0.6, sound=True)
+    line = "modality a leaves the picture unread: face 0 has no effect"
+    assert line in recognizer.transcribe(wall, modality="a", face=0).warnings
+
+
 def test_what_a_file_lacks_is_said(recognizer: Recognizer, tmp_path: Path) -> None:
     sound = write_wav(tmp_path / "a.wav", random_samples(1.0))
     with pytest.raises(MediaError, match="a.wav: has no video: expected video for modality v; use modality a"):

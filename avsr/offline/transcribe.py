@@ -51,7 +51,7 @@ def transcribe(
     face = str(face)
     with open_source(source) as recording:
         use = _what_to_use(model.card, recording, modality)
-        warnings = list(use.warnings)
+        warnings = [*use.warnings, *_unused_face(recording, face, use)]
         record = Record()
         joiner = joiner_of(model, search or Search())
         cut = windows(
@@ -114,6 +114,14 @@ def _what_to_use(card: Card, recording: Source, modality: ModalityChoice) -> _Us
     if not sound and not lips:
         raise MediaError(f"{name}: has no sound", remedy=f"use a model that reads lips; {card.name} only hears")
     return _Use(sound, picture, lips)
+
+
+def _unused_face(recording: Source, face: str, use: _Use) -> list[str]:
+    """A line, if a number of a face was given and no picture is read."""
+    if use.picture or not face.isdigit():
+        return []
+    why = "modality a leaves the picture unread" if recording.has_picture else "there is no picture"
+    return [f"{why}: face {face} has no effect"]
 
 
 def _check_face(record: Record, recording: Source, face: str, use: _Use) -> None:

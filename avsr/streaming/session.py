@@ -205,6 +205,11 @@ class Session:
         return self._lips.recent
 
     @property
+    def faces_seen(self) -> list[int]:
+        """The numbers of all faces that were seen so far; 0 for lip crops of the caller."""
+        return sorted(self._lips.faces_seen)
+
+    @property
     def counters(self) -> dict[str, int]:
         """How many pictures and samples came, and how each was used.
 
