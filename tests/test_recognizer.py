@@ -7,6 +7,7 @@ import io
 import os
 import wave
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -342,6 +343,26 @@ def test_a_search_that_the_model_does_not_have_is_refused(tmp_path: Path) -> Non
         recognizer.transcribe(random_samples(1.0), search=Search("beam"))
     with pytest.raises(ConfigError, match=message):
         recognizer.stream(search=Search("beam"))
+
+
+@pytest.mark.parametrize(
+    ("search", "line"),
+    [
+        (Search(beam=0), "wrong beam of the search: got 0, expected a whole number from 1 on"),
+        (Search(beam=2.5), "wrong beam of the search: got 2.5"),
+        (Search(temperature=1.5), "wrong temperature of the search: got 1.5, expected 0 to 1"),
+        (Search(temperature=float("nan")), "wrong temperature of the search: got nan"),
+        (Search(task="sing"), "unknown task of the search: got 'sing', expected transcribe or translate"),
+        (Search(language=3), "wrong language of the search: got 3"),
+        ("ko", "search is no avsr.Search: got 'ko'; write avsr.Search\\(language=\"ko\"\\)"),
+        ({}, "search is no avsr.Search: got {}"),
+    ],
+)
+def test_wrong_searches_are_refused_in_one_line(search: Any, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        speaking().transcribe(random_samples(0.5), search=search)
+    with pytest.raises(ConfigError, match=line):
+        own_recognizer(live_network(), tiny_tokenizer()).stream(search=search)
 
 
 def test_repr_says_what_it_is() -> None:

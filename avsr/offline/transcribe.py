@@ -53,7 +53,7 @@ def transcribe(
         use = _what_to_use(model.card, recording, modality)
         warnings = [*use.warnings, *_unused_face(recording, face, use)]
         record = Record()
-        joiner = joiner_of(model, search or Search())
+        joiner = joiner_of(model, Search() if search is None else search)
         cut = windows(
             recording,
             sound=use.sound,

@@ -118,7 +118,7 @@ class Session:
         self.video = "av" in model.card.modalities if video is None else video
         self._reads_lips = self.video and model.card.modalities != ("a",)
         model.card.require("av" if self._reads_lips else "a")
-        search = search or Search(beam=1)
+        search = Search(beam=1) if search is None else search
         model.card.require_search(search)
         if chunk_ms is None:
             chunk_ms = model.card.chunk_for(look_ahead_ms)
