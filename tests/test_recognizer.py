@@ -401,8 +401,10 @@ def test_a_model_that_only_hears(tmp_path: Path) -> None:
     assert hears.transcribe(path).modality == "a"
     with pytest.raises(ModelError, match="model tiny only hears"):
         hears.transcribe(path, modality="av")
-    with pytest.raises(MediaError, match="use a model that reads lips"):
-        hears.transcribe(write_video(tmp_path / "silent.mp4", 0.6, sound=False))
+    silent = write_video(tmp_path / "silent.mp4", 0.6, sound=False)
+    for modality in ("auto", "a"):
+        with pytest.raises(MediaError, match="has no sound.*; use a model whose modalities have v.*; tiny only hears"):
+            hears.transcribe(silent, modality=modality)
 
 
 @pytest.mark.parametrize("seconds", [0.3, 15.0, 17.9, 18.1, 34.0, 52.3])

@@ -97,7 +97,7 @@ def _what_to_use(card: Card, recording: Source, modality: ModalityChoice) -> _Us
     if modality != "auto":
         card.require(modality)
     if not recording.has_sound and modality in ("a", "av"):
-        remedy = "use modality v or auto" if recording.has_picture else None
+        remedy = _without_sound(card) if recording.has_picture else None
         raise MediaError(f"{name}: has no sound", expected=f"sound for modality {modality}", remedy=remedy)
     if not recording.has_picture and modality in ("v", "av"):
         raise MediaError(f"{name}: has no video", expected=f"video for modality {modality}", remedy="use modality a")
@@ -112,8 +112,15 @@ def _what_to_use(card: Card, recording: Source, modality: ModalityChoice) -> _Us
     # A model that was trained for each alone gets the sound, which is the better one.
     lips = picture and "av" in card.modalities if sound else picture and card.modalities != ("a",)
     if not sound and not lips:
-        raise MediaError(f"{name}: has no sound", remedy=f"use a model that reads lips; {card.name} only hears")
+        raise MediaError(f"{name}: has no sound", remedy=_without_sound(card))
     return _Use(sound, picture, lips)
+
+
+def _without_sound(card: Card) -> str:
+    """The remedy for a picture without sound."""
+    if card.modalities == ("a",):
+        return f"use a model whose modalities have v in the list of avsr models; {card.name} only hears"
+    return "use modality v or auto"
 
 
 def _unused_face(recording: Source, face: str, use: _Use) -> list[str]:
