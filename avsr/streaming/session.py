@@ -501,8 +501,12 @@ class Session:
         return [Event(event="mode", start=at_s, end=at_s, emitted=self._emitted_s, text=mode[0], reason=mode[1])]
 
     def _event(self, said: Said, compute_ms: float) -> Event:
+        end_s = self._sound.end_s  # the last frame may reach past the end of the sound
         words = tuple(
-            dataclasses.replace(word, start=self._time_s(word.start), end=self._time_s(word.end)) for word in said.words
+            dataclasses.replace(
+                word, start=self._time_s(min(word.start, end_s)), end=self._time_s(min(word.end, end_s))
+            )
+            for word in said.words
         )
         now_s = self._time_s(self._frames * self._plan.frame_s)
         return Event(
