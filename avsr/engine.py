@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from avsr.arrays import Crops, LogProbs, Present, Rows, Samples
-from avsr.decoding.search import FrameSearch, Search, Spoken
+from avsr.decoding.search import FrameSearch, Search, Spoken, check_search
 from avsr.errors import ConfigError, ModelError, nearest
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, Modality
 
@@ -85,12 +85,17 @@ class Card(NamedTuple):
 
     def require_search(self, search: Search) -> None:
         """Raises ConfigError unless the model can search so, in this language and for this task."""
+        check_search(search)
         if search.kind is not None and search.kind not in self.searches:
             raise ConfigError(
                 f"model {self.name} has no such search", got=search.kind, expected=" or ".join(self.searches)
             )
         if search.task not in self.tasks:
-            raise ConfigError(f"model {self.name} cannot {search.task}", expected=" or ".join(self.tasks))
+            raise ConfigError(
+                f"model {self.name} cannot {search.task}",
+                expected=" or ".join(self.tasks),
+                remedy="use a model for many languages",
+            )
         if search.language is not None and search.language not in self.languages:
             close = nearest(search.language, self.languages)
             raise ConfigError(

@@ -56,7 +56,7 @@ class Recognizer:
         modality: "a" sound, "v" lips, "av" both, "auto" what the source offers and the model was trained for.
         face: the face to read lips from: "auto" the one that speaks, "largest", or the number of a face in the
             transcript.
-        search: how words are looked for; None for greedy search.
+        search: how words are looked for; None for the usual search of the model.
         on_progress: called with the media seconds done.
 
         Raises MediaError when the source cannot be read or lacks what the modality or the face needs, ModelError when

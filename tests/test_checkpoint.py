@@ -104,6 +104,10 @@ def test_format_version(folder: Path, version: object, message: str) -> None:
 def test_load_names_what_it_expected(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ModelError, match="no model 'grid-tny'.*did you mean grid-tiny"):
         avsr.load("grid-tny")
+    with pytest.raises(
+        ModelError, match="'tiny'; avsr models lists the names; did you mean grid-tiny or whisper-tiny.en"
+    ):
+        avsr.load("tiny")
     with pytest.raises(ModelError, match="no model ''.*check the path"):
         avsr.load("")
     with pytest.raises(ModelError, match="no model 'xxx.*check the path"):

@@ -127,6 +127,21 @@ class TestJson:
         assert main(["stream", sound, "--quiet"]) == 0
         assert capsys.readouterr().err == ""
 
+    @pytest.mark.parametrize(
+        ("words", "line"),
+        [
+            ([DEMO, "--face", "0"], ""),
+            ([DEMO, "--face", "9"], "avsr: face 9 was never seen; seen: 0\n"),
+            ([DEMO, "--face", "9", "--drop-video", "0:9"], "avsr: face 9 was never seen; no face was seen\n"),
+            ([DEMO, "--face", "9", "--modality", "a"], "avsr: no picture was read: --face 9 has no effect\n"),
+        ],
+    )
+    def test_a_face_that_never_came_is_said(
+        self, words: list[str], line: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["stream", *words]) == 0
+        assert capsys.readouterr().err == line
+
 
 class TestCaptions:
     def test_into_a_file_only_finals_are_written(self, sound: str, capsys: pytest.CaptureFixture[str]) -> None:

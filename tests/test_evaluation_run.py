@@ -413,6 +413,19 @@ class TestCommand:
         without = f"{common} --snr 0 --noise-kinds white --output-dir {tmp_path / 'without'}"
         assert main(without.split()) == 0  # the remedy in the message works
 
+    def test_a_wrong_manifest_or_split_is_said_before_anything_else(
+        self, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        common = f"--recognizer {FUNCTIONS}:loudest --output-dir {tmp_path / 'run'}"
+        assert main(f"evaluate {manifest} {common} --split nowhere".split()) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and error.endswith("; choose it with --split NAME\n")
+        notes = tmp_path / "notes.txt"
+        notes.write_text("no manifest\n")
+        assert main(f"evaluate {notes} {common}".split()) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and error.endswith("expected the manifest.jsonl that avsr prepare writes\n")
+
     @pytest.mark.parametrize(
         ("words", "code", "message"),
         [

@@ -7,6 +7,7 @@ import io
 import os
 import wave
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -127,6 +128,16 @@ def test_a_sound_file(recognizer: Recognizer, tmp_path: Path) -> None:
         assert 0 < word.confidence <= 1
         assert (word.modality, word.face) == ("a", None)
     assert all(a.end <= b.start + 1e-9 for a, b in zip(transcript.words, transcript.words[1:], strict=False))
+
+
+def test_a_number_of_a_face_without_a_picture_has_no_effect_and_that_is_said(tmp_path: Path) -> None:
+    recognizer = speaking()
+    line = "there is no picture: face 3 has no effect"
+    assert line in recognizer.transcribe(random_samples(1.0), face=3).warnings
+    assert not any("no effect" in line for line in recognizer.transcribe(random_samples(1.0), face="largest").warnings)
+    wall = write_video(tmp_path / "wall.mp4", 0.6, sound=True)
+    line = "modality a leaves the picture unread: face 0 has no effect"
+    assert line in recognizer.transcribe(wall, modality="a", face=0).warnings
 
 
 def test_what_a_file_lacks_is_said(recognizer: Recognizer, tmp_path: Path) -> None:
@@ -334,6 +345,26 @@ def test_a_search_that_the_model_does_not_have_is_refused(tmp_path: Path) -> Non
         recognizer.stream(search=Search("beam"))
 
 
+@pytest.mark.parametrize(
+    ("search", "line"),
+    [
+        (Search(beam=0), "wrong beam of the search: got 0, expected a whole number from 1 on"),
+        (Search(beam=2.5), "wrong beam of the search: got 2.5"),
+        (Search(temperature=1.5), "wrong temperature of the search: got 1.5, expected 0 to 1"),
+        (Search(temperature=float("nan")), "wrong temperature of the search: got nan"),
+        (Search(task="sing"), "unknown task of the search: got 'sing', expected transcribe or translate"),
+        (Search(language=3), "wrong language of the search: got 3"),
+        ("ko", "search is no avsr.Search: got 'ko'; write avsr.Search\\(language=\"ko\"\\)"),
+        ({}, "search is no avsr.Search: got {}"),
+    ],
+)
+def test_wrong_searches_are_refused_in_one_line(search: Any, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        speaking().transcribe(random_samples(0.5), search=search)
+    with pytest.raises(ConfigError, match=line):
+        own_recognizer(live_network(), tiny_tokenizer()).stream(search=search)
+
+
 def test_repr_says_what_it_is() -> None:
     assert repr(speaking()) == "<Recognizer tiny: own, a, v, av, domain open>"
 
@@ -370,8 +401,10 @@ def test_a_model_that_only_hears(tmp_path: Path) -> None:
     assert hears.transcribe(path).modality == "a"
     with pytest.raises(ModelError, match="model tiny only hears"):
         hears.transcribe(path, modality="av")
-    with pytest.raises(MediaError, match="use a model that reads lips"):
-        hears.transcribe(write_video(tmp_path / "silent.mp4", 0.6, sound=False))
+    silent = write_video(tmp_path / "silent.mp4", 0.6, sound=False)
+    for modality in ("auto", "a"):
+        with pytest.raises(MediaError, match="has no sound.*; use a model whose modalities have v.*; tiny only hears"):
+            hears.transcribe(silent, modality=modality)
 
 
 @pytest.mark.parametrize("seconds", [0.3, 15.0, 17.9, 18.1, 34.0, 52.3])

@@ -63,6 +63,14 @@ def finals(events: list[Event]) -> str:
     return " ".join(event.text for event in events if event.event == "final")
 
 
+@pytest.mark.parametrize("seconds", [1.01, 1.09, 1.33])
+def test_no_word_ends_after_the_sound(recognizer: Recognizer, seconds: float) -> None:
+    """The last frame of 80 ms is begun only, and the words of random sound reach its end."""
+    last = run(recognizer.stream(chunk_ms=320), random_samples(seconds, seed=3))[-2]
+    assert last.words[-1].end == last.end == pytest.approx(seconds)
+    assert last.words[-1].start < last.end
+
+
 @pytest.mark.parametrize("chunk_ms", [80, 160, 320, 640, 1600])
 @pytest.mark.parametrize("with_lips", [False, True])
 def test_a_stream_equals_one_pass_in_chunks(

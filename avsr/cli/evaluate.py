@@ -183,7 +183,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
     from avsr.evaluation.conditions import DEFAULT_PICTURES, make_grid
-    from avsr.evaluation.job import Evaluation
+    from avsr.evaluation.job import Evaluation, chosen_utterances
     from avsr.evaluation.opened import ModelSource
     from avsr.evaluation.sounds import NoiseSource, default_sounds
 
@@ -199,10 +199,6 @@ def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
     )
     defaults = default_sounds(source)
     kinds = arguments.noise_kinds
-    if kinds is None and defaults.left_out:
-        console.note(
-            f"without {', '.join(defaults.left_out)} noise: no --noise-folder KIND=FOLDER has recordings of it"
-        )
     grid = make_grid(
         _modalities(arguments.modalities) or system.open().card.modalities,
         defaults.noises if kinds is None else [kind for kind in kinds if kind != "none"],
@@ -211,7 +207,7 @@ def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
         arguments.seed or defaults.seeds or DEFAULT_SEEDS,
         clean_is_random=defaults.clean_is_random,
     )
-    return Evaluation(
+    evaluation = Evaluation(
         manifest=arguments.manifest,
         split=arguments.split,
         system=system,
@@ -222,6 +218,12 @@ def _evaluation(arguments: argparse.Namespace, console: Console) -> Evaluation:
         normalizer=arguments.normalize,
         search=search_of(arguments),
     )
+    chosen_utterances(evaluation)  # before the note, so that an error stands alone
+    if kinds is None and defaults.left_out:
+        console.note(
+            f"without {', '.join(defaults.left_out)} noise: no --noise-folder KIND=FOLDER has recordings of it"
+        )
+    return evaluation
 
 
 def _target(arguments: argparse.Namespace) -> str:

@@ -77,7 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=face,
         default="auto",
         metavar="auto|largest|ID",
-        help="whose lips to read; live, auto is the largest face. With a model that only hears: whose words they are",
+        help="whose lips to read; live, auto is the largest face. With a model that only hears, auto follows no face,"
+        " and largest or a number names the face of each word",
     )
     add(
         "--max-video-lag-ms",
@@ -165,7 +166,7 @@ def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> N
     if info.video is not None and _needs_pictures(recognizer, arguments):
         pictures = faults.of_pictures(file_pictures(path, on_warning=warn))
     with _open(recognizer, sound, pictures, arguments, show, real_time=arguments.realtime) as live:
-        _show_all(live, show)
+        _show_all(live, show, arguments.face)
 
 
 def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:
@@ -189,7 +190,7 @@ def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:
         live.session.prepare()
         stack.enter_context(microphone)  # last, so that no sound piles up while the rest starts
         show.note("listening; Ctrl-C ends")
-        _show_all(live, show)
+        _show_all(live, show, arguments.face)
 
 
 def _needs_pictures(recognizer: Recognizer, arguments: argparse.Namespace) -> bool:
@@ -224,8 +225,8 @@ def _open(
     return Live(session, sound, pictures, real_time=real_time, clock=clock, on_warning=show.note)
 
 
-def _show_all(live: Live, show: _Lines) -> None:
-    """Show every event as it comes; after Ctrl-C also the events of the sound so far."""
+def _show_all(live: Live, show: _Lines, face: str) -> None:
+    """Show every event as it comes; after Ctrl-C also the events of the sound so far. face: the value of --face."""
     try:
         try:
             for event in live.events():
@@ -240,8 +241,18 @@ def _show_all(live: Live, show: _Lines) -> None:
     if live.lag_s > MAX_QUIET_LAG_S:
         show.note(
             f"the work was {live.lag_s:.1f} s behind at the end: this machine is too slow;"
-            " use a longer --chunk-ms, or --modality a"
+            f" use a longer --chunk-ms{', or --modality a' if live.has_pictures else ''}"
         )
+    if face.isdigit() and int(face) not in live.session.faces_seen:
+        show.note(_never_seen(face, live))
+
+
+def _never_seen(face: str, live: Live) -> str:
+    """A line for a face that was asked for and never came."""
+    if not live.has_pictures:
+        return f"no picture was read: --face {face} has no effect"
+    seen = live.session.faces_seen
+    return f"face {face} was never seen; " + (f"seen: {', '.join(map(str, seen))}" if seen else "no face was seen")
 
 
 class _Lines:

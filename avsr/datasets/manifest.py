@@ -96,7 +96,8 @@ def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not JSON", got=error) from error
+            expected = "the manifest.jsonl that avsr prepare writes"
+            raise DataError(f"{where}: not JSON", got=error, expected=expected) from error
         utterance = parse_utterance(row, where)
         if utterance.id in lines_of_ids:
             raise DataError(

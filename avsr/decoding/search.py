@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from avsr.arrays import Present, Rows
+from avsr.errors import ConfigError
 
 BeamT = TypeVar("BeamT")
+
+
+Task = Literal["transcribe", "translate"]
 
 
 class Search(NamedTuple):
@@ -18,10 +22,25 @@ class Search(NamedTuple):
     """How many hypotheses a beam search keeps."""
     language: str | None = None
     """Code of the spoken language, such as "ko"; None: the model knows one language only, or finds out."""
-    task: Literal["transcribe", "translate"] = "transcribe"
+    task: Task = "transcribe"
     """"translate": the words in English, for models that can."""
     temperature: float = 0.0
     """0 for the most likely words. Higher values draw words at random, for models that can."""
+
+
+def check_search(search: object) -> None:
+    """Raises ConfigError for settings that no model can have, and for anything but a `Search`."""
+    if not isinstance(search, Search):
+        remedy = 'write avsr.Search(language="ko")'
+        raise ConfigError("search is no avsr.Search", got=f"{search!r:.80}", remedy=remedy)
+    if not isinstance(search.beam, int) or search.beam < 1:
+        raise ConfigError("wrong beam of the search", got=repr(search.beam), expected="a whole number from 1 on")
+    if not isinstance(search.temperature, int | float) or not 0 <= search.temperature <= 1:
+        raise ConfigError("wrong temperature of the search", got=repr(search.temperature), expected="0 to 1")
+    if search.task not in get_args(Task):
+        raise ConfigError("unknown task of the search", got=repr(search.task), expected=" or ".join(get_args(Task)))
+    if not isinstance(search.language, str | None):
+        raise ConfigError("wrong language of the search", got=repr(search.language), expected='a code such as "ko"')
 
 
 class Spoken(NamedTuple):

@@ -158,13 +158,14 @@ def _is_owned(target: str) -> bool:
 
 
 def _unknown(name: str, catalogue: Path | None) -> ModelError:
-    shipped_names = [path.parent.name for path in sorted(ASSETS.glob("*/config.yaml"))]
-    close = nearest(name, [*shipped_names, *read_catalogue(catalogue)])
-    return ModelError(
-        f"no model {name!r}",
-        expected=f"a shipped one ({', '.join(shipped_names)}), one of the catalogue, a hub id, {_expected()}",
-        remedy=f"did you mean {close}? (avsr models lists all)" if close else "check the path, or see avsr models",
-    )
+    known = [path.parent.name for path in sorted(ASSETS.glob("*/config.yaml"))] + list(read_catalogue(catalogue))
+    # "tiny" is a part of several names, and the most similar one need not be the one that is meant.
+    close = [model for model in known if len(name) > 2 and name.lower() in model][:3]
+    similar = nearest(name, known)
+    if not close and similar is None:
+        return ModelError(f"no model {name!r}", remedy="avsr models lists the names; check the path if it is one")
+    meant = " or ".join(close) or similar
+    return ModelError(f"no model {name!r}", remedy=f"avsr models lists the names; did you mean {meant}?")
 
 
 def _expected() -> str:

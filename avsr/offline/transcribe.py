@@ -51,9 +51,9 @@ def transcribe(
     face = str(face)
     with open_source(source) as recording:
         use = _what_to_use(model.card, recording, modality)
-        warnings = list(use.warnings)
+        warnings = [*use.warnings, *_unused_face(recording, face, use)]
         record = Record()
-        joiner = joiner_of(model, search or Search())
+        joiner = joiner_of(model, Search() if search is None else search)
         cut = windows(
             recording,
             sound=use.sound,
@@ -97,7 +97,7 @@ def _what_to_use(card: Card, recording: Source, modality: ModalityChoice) -> _Us
     if modality != "auto":
         card.require(modality)
     if not recording.has_sound and modality in ("a", "av"):
-        remedy = "use modality v or auto" if recording.has_picture else None
+        remedy = _without_sound(card) if recording.has_picture else None
         raise MediaError(f"{name}: has no sound", expected=f"sound for modality {modality}", remedy=remedy)
     if not recording.has_picture and modality in ("v", "av"):
         raise MediaError(f"{name}: has no video", expected=f"video for modality {modality}", remedy="use modality a")
@@ -112,8 +112,23 @@ def _what_to_use(card: Card, recording: Source, modality: ModalityChoice) -> _Us
     # A model that was trained for each alone gets the sound, which is the better one.
     lips = picture and "av" in card.modalities if sound else picture and card.modalities != ("a",)
     if not sound and not lips:
-        raise MediaError(f"{name}: has no sound", remedy=f"use a model that reads lips; {card.name} only hears")
+        raise MediaError(f"{name}: has no sound", remedy=_without_sound(card))
     return _Use(sound, picture, lips)
+
+
+def _without_sound(card: Card) -> str:
+    """The remedy for a picture without sound."""
+    if card.modalities == ("a",):
+        return f"use a model whose modalities have v in the list of avsr models; {card.name} only hears"
+    return "use modality v or auto"
+
+
+def _unused_face(recording: Source, face: str, use: _Use) -> list[str]:
+    """A line, if a number of a face was given and no picture is read."""
+    if use.picture or not face.isdigit():
+        return []
+    why = "modality a leaves the picture unread" if recording.has_picture else "there is no picture"
+    return [f"{why}: face {face} has no effect"]
 
 
 def _check_face(record: Record, recording: Source, face: str, use: _Use) -> None:

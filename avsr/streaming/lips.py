@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from avsr.arrays import Crops, Present
 from avsr.grid import CROP_PX, SLOT_S
 from avsr.lips.choice import face_choice
-from avsr.lips.slots import LipSlot
+from avsr.lips.slots import LipSlot, Slot
 from avsr.lips.tracker import LipTracker
 from avsr.media import VideoFrame
 from avsr.streaming.policy import LipPolicy
@@ -67,6 +67,8 @@ class LipBuffer:
         self.recent: list[LipSlot] = []
         """The slots of the last `commit` that a picture came for."""
         self.last_reason = "lost"
+        self.faces_seen: set[int] = set()
+        """The numbers of all faces that were followed so far."""
         self._choice = face_choice(face)
         self._max_lag_s, self._reads = max_lag_s, reads
         self._tracker: LipTracker | None = None
@@ -115,18 +117,23 @@ class LipBuffer:
 
     def find(self, picture: NDArray[np.uint8], time_s: float) -> list[LipSlot]:
         """Find faces in uint8 RGB [H, W, 3]. Returns the slots that are known now, for `add`."""
-        slots = self.open().push(VideoFrame(max(0.0, time_s), picture))
-        return [lips for slot in slots for lips in self._choice.push(slot)]
+        return self._choose(self.open().push(VideoFrame(max(0.0, time_s), picture)))
 
     def find_last(self) -> list[LipSlot]:
         """The last slots, when no picture follows."""
         slots = [] if self._tracker is None else self._tracker.finish(self._followed_s + self._step_s)
-        return [lips for slot in slots for lips in self._choice.push(slot)] + self._choice.finish()
+        return self._choose(slots) + self._choice.finish()
+
+    def _choose(self, slots: list[Slot]) -> list[LipSlot]:
+        """The lips of the chosen face, in the slots that are decided now."""
+        self.faces_seen.update(face for slot in slots for face in slot.lips)
+        return [lips for slot in slots for lips in self._choice.push(slot)]
 
     def give(self, index: int, crop: NDArray[np.uint8] | None) -> list[LipSlot]:
         """The slot of a lip crop uint8 [96, 96], for `add`; crop None for a picture without lips."""
         if crop is None:
             return [LipSlot(index, _NO_CROP, False, "no_face", None)]
+        self.faces_seen.add(0)
         return [LipSlot(index, crop, True, "ok", 0)]
 
     def add(self, slots: list[LipSlot], sound_s: float) -> None:

@@ -30,6 +30,8 @@ class LiveSession(Protocol):
 
     on_event: Callable[[Event], None] | None
 
+    @property
+    def faces_seen(self) -> list[int]: ...
     def prepare(self) -> None: ...
     def push_audio(self, samples: Samples, t: float | None = None, *, waiting_s: float = 0.0) -> list[Event]: ...
     def push_video(self, picture: Crops | None, t: float) -> list[Event]: ...
@@ -80,6 +82,11 @@ class Live:
     def lag_s(self) -> float:
         """In real time: how many seconds the work is behind the arrivals."""
         return 0.0 if self._pace is None else self._pace.lag_s
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether pictures come with the sound."""
+        return self._pictures is not None
 
     def warn(self, line: str) -> None:
         """Pass on a warning, from any thread."""

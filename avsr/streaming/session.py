@@ -118,7 +118,7 @@ class Session:
         self.video = "av" in model.card.modalities if video is None else video
         self._reads_lips = self.video and model.card.modalities != ("a",)
         model.card.require("av" if self._reads_lips else "a")
-        search = search or Search(beam=1)
+        search = Search(beam=1) if search is None else search
         model.card.require_search(search)
         if chunk_ms is None:
             chunk_ms = model.card.chunk_for(look_ahead_ms)
@@ -203,6 +203,11 @@ class Session:
     def recent_lips(self) -> list[LipSlot]:
         """The slots of the last chunk, oldest first."""
         return self._lips.recent
+
+    @property
+    def faces_seen(self) -> list[int]:
+        """The numbers of all faces that were seen so far; 0 for lip crops of the caller."""
+        return sorted(self._lips.faces_seen)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -496,8 +501,12 @@ class Session:
         return [Event(event="mode", start=at_s, end=at_s, emitted=self._emitted_s, text=mode[0], reason=mode[1])]
 
     def _event(self, said: Said, compute_ms: float) -> Event:
+        end_s = self._sound.end_s  # the last frame may reach past the end of the sound
         words = tuple(
-            dataclasses.replace(word, start=self._time_s(word.start), end=self._time_s(word.end)) for word in said.words
+            dataclasses.replace(
+                word, start=self._time_s(min(word.start, end_s)), end=self._time_s(min(word.end, end_s))
+            )
+            for word in said.words
         )
         now_s = self._time_s(self._frames * self._plan.frame_s)
         return Event(

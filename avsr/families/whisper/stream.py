@@ -41,8 +41,9 @@ class WhisperStream:
         if chunk_ms + look_ahead_ms not in CHUNKS_MS or chunk_ms < 1 or look_ahead_ms < 0 or chunk_ms % FRAME_MS:
             raise ConfigError(
                 f"model {name} does not have such chunks",
-                got=f"chunk_ms {chunk_ms}, look_ahead_ms {look_ahead_ms}",
-                expected=f"a multiple of {FRAME_MS}, and {', '.join(map(str, CHUNKS_MS))} as the sum of both",
+                got=f"a chunk of {chunk_ms} ms and a look-ahead of {look_ahead_ms} ms",
+                expected=f"{', '.join(map(str, CHUNKS_MS[:-1]))} or {CHUNKS_MS[-1]} ms for both together,"
+                f" and a multiple of {FRAME_MS} ms for the chunk",
             )
         step_frames = chunk_ms // FRAME_MS
         self.plan = StreamPlan(
