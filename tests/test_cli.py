@@ -595,7 +595,16 @@ class TestOtherCommands:
         assert rows[0] == ["NAME", "STATE", "MODALITIES", "LANGUAGES", "DOMAIN", "SIZE", "LICENCE", "LIVE, MS"]
         assert rows[1] == ["hears", "shipped", "a", "-", "open", "0.4 MB", "not stated", "-"]
         assert rows[2] == ["tiny", "shipped", "a v av", "en cy", "three words", "2.3 MB", "not stated", "80 320"]
-        assert ["whisper-base", "available", "a", "99 languages", "open", "147.9 MB", "MIT", "-"] in rows
+        assert [
+            "whisper-base",
+            "available",
+            "a",
+            "99 languages",
+            "open",
+            "147.9 MB",
+            "MIT",
+            "400 800 1600 3200",
+        ] in rows
         assert main(["models", "list"]) == 0
         assert capsys.readouterr().out == table
 

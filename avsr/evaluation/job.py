@@ -49,7 +49,7 @@ def chosen_utterances(evaluation: Evaluation) -> list[Utterance]:
         raise DataError(
             f"{evaluation.manifest}: no utterance of split {evaluation.split!r}",
             expected=f"one of {', '.join(splits)}" if splits else "utterances",
-            remedy=f"did you mean --split {close}?" if close else "choose it with --split NAME",
+            remedy=(f"did you mean {close}? " if close else "") + "choose it with --split NAME",
         )
     if not any(utterance.text for utterance in utterances):
         raise DataError(
