@@ -108,7 +108,7 @@ class Entry:
     must_accept: bool = False
     """Whether the terms must be accepted before the model is fetched."""
     about_mb: int = 0
-    """The size if that of a file is not known; for the list and for the check of the disk."""
+    """An estimate, for models with a file of unknown size. The list and the check of the disk use it."""
     rank: int = 0
     """The default model is the installed one of the highest rank that suits the machine; 0: never the default."""
     cores: int = 1

@@ -43,8 +43,8 @@ SPEECH_DESCRIPTION = (
     "NAME.jsonl (or that list itself), with NAME.txt beside each file, or with lists of texts as Kaldi\n"
     "(text) and LibriSpeech (*.trans.txt) have them. Texts stay as they are published.\n\n"
     "A line of a list is a JSON object: path, and if known id, speaker, split, words, word_times, language\n"
-    "and mixed. The splits are those of the list, or of folders called train, dev or test; everything else\n"
-    "is test. Lines with mixed: true get a split of their own, test_mixed. Clips whose words are not known\n"
+    "and mixed. The list names the splits, or folders called train, dev or test do; everything else is\n"
+    "test. Lines with mixed: true get a split of their own, test_mixed. Clips whose words are not known\n"
     "(words: null) become the split unlabelled.\n\n"
     "Prints the path of the manifest."
 )

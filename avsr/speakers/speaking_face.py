@@ -127,7 +127,7 @@ class SpeakerPath:
         return dict(zip(faces, scores_NG, strict=True)), dict(zip(faces, origins_NG, strict=True))
 
     def _remember(self, scores: Mapping[int, NDArray[np.float64]]) -> None:
-        """Take the scores of a slot as the present ones, and add their evidence to that of the lags."""
+        """Replace the present scores by the scores of a slot, and add its evidence to the evidence for each lag."""
         top_G = np.max(list(scores.values()), axis=0) if scores else np.zeros(len(self._lag_costs_G))
         # Only differences count. Sums over hours would lose the last bits.
         self._scores = {face: score_G - top_G for face, score_G in scores.items()}

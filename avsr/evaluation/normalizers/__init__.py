@@ -25,7 +25,7 @@ class Normalizer(NamedTuple):
 
     apply: Callable[[str], str]
     version: int
-    """Raised by whoever changes what `apply` gives for any text; a test notices."""
+    """A change of what `apply` gives for any text raises it. A test notices if it was not raised."""
     score: str
     """Name of the score that leads in tables and comparisons; see `avsr.evaluation.scores`."""
     what: str

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MODEL_NAME, CONFIG_NAME, TOKENIZER_NAME = "model.bin", "config.json", "tokenizer.json"
 MOST_TOKENIZER_BYTES = 20_000_000
-"""About eight times those of the published models."""
+"""Published models have files of an eighth of this size."""
 MOST_THREADS = 8
 """More threads do not make models of this size faster."""
 

@@ -64,7 +64,7 @@ class Tokens:
     def prompt(self, language: str, task: str, *, before: str = "", most: int = 200) -> list[int]:
         """The tokens that a text of this language follows.
 
-        before: the text before, of which the last `most` tokens are used.
+        before: the text that precedes it. most: how many of its last tokens are used.
         """
         tokens = []
         if before:
