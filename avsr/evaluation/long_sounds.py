@@ -16,8 +16,8 @@ def with_long_sounds(model: Model) -> Engine[Any, Any]:
     """An engine of the model for utterances of any length.
 
     Sounds longer than `longest_s` are cut and joined as `avsr transcribe` does it; shorter ones are recognised whole,
-    several at once. A model that is cut at pauses gets stretches of speech only, as in `avsr transcribe`. A model that reads lips too gets every utterance whole: a, v and av are then cut alike, that is
-    not at all.
+    several at once. A model that is cut at pauses gets stretches of speech only, as in `avsr transcribe`. A model that
+    reads lips too gets every utterance whole: a, v and av are then cut alike, that is not at all.
     """
     return _LongSounds(model) if model.card.modalities == ("a",) else model.engine
 

@@ -9,7 +9,7 @@ from avsr.decoding.search import Spoken
 NO_SPEECH_FROM = 0.6
 """A window counts as without speech from this probability on, if the text is unlikely too."""
 UNLIKELY_BELOW = -1.0
-"""A text is unlikely if the mean log-probability of its tokens is below this. The original code has the same values."""
+"""A text is unlikely if the mean log-probability of its tokens is below this. The original has the same values."""
 MOST_REPEATS = 4
 """A phrase may follow itself this often in speech ("no, no, no, no"). More is a loop of the decoder."""
 LONGEST_PHRASE = 24
