@@ -13,7 +13,7 @@ import avsr
 
 ROOT = Path(avsr.__file__).parent
 
-FOUNDATION = {"grid", "errors", "text"}
+FOUNDATION = {"account", "grid", "errors", "text"}
 ARRAYS = {*FOUNDATION, "arrays"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "text": set(),
     "randomness": set(),
+    "account": set(),
     "arrays": set(),
     "config": {"errors"},
     "files": {"errors"},

@@ -1,0 +1,122 @@
+"""The account of a source: what was found in it, what was used, and what became of the rest.
+
+A source is a media file, a live stream, a folder or a corpus. Readers count in its account everything that they find,
+use and leave out, and say in one line each what they chose or repaired. The account ends up in the warnings of a
+transcript, in the report of `avsr doctor`, in the counters of a stream and in the rejected lines of a corpus.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+Kind = Literal[
+    "samples", "pictures", "sound packets", "picture packets", "tracks", "faces", "files", "folders", "lines"
+]
+"""What is counted. Samples are counted once for all channels, at the rate of their track. Packets are only counted if
+nothing could be decoded from them."""
+
+LineSink = Callable[[str], None]
+"""Called with one line."""
+
+
+@dataclasses.dataclass
+class Tally:
+    """How many things of one kind a source holds."""
+
+    found: int = 0
+    used: int = 0
+    lost: Counter[str] = dataclasses.field(default_factory=Counter)
+    """By reason: how many were not used."""
+
+    @property
+    def missing(self) -> int:
+        """Things that were found, and neither used nor lost for a stated reason: 0 when a reader has done its work."""
+        return self.found - self.used - self.lost.total()
+
+
+@dataclasses.dataclass
+class _Note:
+    """A line, and how often what it says happened."""
+
+    line: str
+    times: int = 0
+    count: int = 0
+    seconds: float = 0.0
+
+
+class Account:
+    """Counts by kind, and lines for people. Several threads may use one.
+
+    on_line: called with each new line at once, without its total; None: the lines wait for `lines`.
+    """
+
+    def __init__(self, on_line: LineSink | None = None) -> None:
+        self._on_line = on_line
+        self._lock = threading.Lock()
+        self._tallies: dict[Kind, Tally] = {}
+        self._notes: dict[str, _Note] = {}
+
+    def __getitem__(self, kind: Kind) -> Tally:
+        """The tally of a kind."""
+        return self._tallies.setdefault(kind, Tally())
+
+    def found(self, kind: Kind, count: int = 1) -> None:
+        """Count what was decoded or listed."""
+        with self._lock:
+            self[kind].found += count
+
+    def used(self, kind: Kind, count: int = 1) -> None:
+        """Count what was passed on."""
+        with self._lock:
+            self[kind].used += count
+
+    def lost(self, kind: Kind, reason: str, count: int = 1, *, line: str | None = None, seconds: float = 0.0) -> None:
+        """Count what was left out.
+
+        reason: a few words, the same each time, under which the losses are added up.
+        line: what to tell people at the first such loss; None for a loss that is meant, such as the pictures before the
+            beginning of a cut film.
+        seconds: how much time it was, for the total in the line.
+        """
+        with self._lock:
+            self[kind].lost[reason] += count
+        if line is not None:
+            self.note(f"{kind}: {reason}", line, count=count, seconds=seconds)
+
+    def note(self, key: str, line: str, *, count: int = 1, seconds: float = 0.0) -> None:
+        """Tell people what was chosen or repaired. Of the lines with one key, the first is kept, with a total."""
+        with self._lock:
+            note = self._notes.get(key)
+            is_new = note is None
+            if note is None:
+                note = self._notes[key] = _Note(line)
+            note.times += 1
+            note.count += count
+            note.seconds += seconds
+        # Outside of the lock: the callback may use the account.
+        if is_new and self._on_line is not None:
+            self._on_line(line)
+
+    def lines(self) -> list[str]:
+        """All lines in the order of their first cause, with totals of what happened more than once."""
+        with self._lock:
+            return [_with_total(note) for note in self._notes.values()]
+
+    def document(self) -> dict[str, Any]:
+        """By kind: found, used, and lost by reason, as JSON takes it."""
+        with self._lock:
+            return {
+                kind: {"found": tally.found, "used": tally.used, "lost": dict(tally.lost)}
+                for kind in get_args(Kind)
+                if (tally := self._tallies.get(kind)) is not None
+            }
+
+
+def _with_total(note: _Note) -> str:
+    if note.times == 1:
+        return note.line
+    return f"{note.line}; {f'{note.seconds:.2f} s' if note.seconds else note.count} in all"
