@@ -43,9 +43,12 @@ class _Note:
     """A line, and how often what it says happened."""
 
     line: str
+    lost: Kind | None
+    """What was left out; None if nothing was."""
     times: int = 0
     count: int = 0
     seconds: float = 0.0
+    causes: set[object] = dataclasses.field(default_factory=set)
 
 
 class Account:
@@ -85,15 +88,26 @@ class Account:
         with self._lock:
             self[kind].lost[reason] += count
         if line is not None:
-            self.note(f"{kind}: {reason}", line, count=count, seconds=seconds)
+            self._add(f"{kind}: {reason}", line, count, seconds, kind=kind)
 
-    def note(self, key: str, line: str, *, count: int = 1, seconds: float = 0.0) -> None:
-        """Tell people what was chosen or repaired. Of the lines with one key, the first is kept, with a total."""
+    def note(self, key: str, line: str, *, count: int = 1, seconds: float = 0.0, cause: object = None) -> None:
+        """Tell people what was chosen or repaired. Of the lines with one key, the first is kept, with a total.
+
+        cause: counted once, however often it is noted: the readers of sound and picture pass the same joint.
+        """
+        self._add(key, line, count, seconds, cause=cause)
+
+    def _add(
+        self, key: str, line: str, count: int, seconds: float, *, cause: object = None, kind: Kind | None = None
+    ) -> None:
         with self._lock:
             note = self._notes.get(key)
             is_new = note is None
             if note is None:
-                note = self._notes[key] = _Note(line)
+                note = self._notes[key] = _Note(line, kind)
+            if cause is not None and cause in note.causes:
+                return
+            note.causes.add(cause)
             note.times += 1
             note.count += count
             note.seconds += seconds
@@ -101,10 +115,24 @@ class Account:
         if is_new and self._on_line is not None:
             self._on_line(line)
 
+    def __contains__(self, key: str) -> bool:
+        """Whether something was noted under this key."""
+        return key in self._notes
+
     def lines(self) -> list[str]:
         """All lines in the order of their first cause, with totals of what happened more than once."""
         with self._lock:
             return [_with_total(note) for note in self._notes.values()]
+
+    def losses(self, *kinds: Kind) -> list[str]:
+        """The lines about what was left out of these kinds, or of any; not the lines about choices and repairs."""
+        with self._lock:
+            return [_with_total(note) for note in self._notes.values() if note.lost in (kinds or get_args(Kind))]
+
+    def counters(self) -> dict[str, int]:
+        """How many things of each kind were left out, such as `samples_left_out`, for the counters of a stream."""
+        with self._lock:
+            return {f"{kind.replace(' ', '_')}_left_out": tally.lost.total() for kind, tally in self._tallies.items()}
 
     def document(self) -> dict[str, Any]:
         """By kind: found, used, and lost by reason, as JSON takes it."""

@@ -8,10 +8,12 @@ from typing import Literal
 
 import numpy as np
 
+from avsr.account import Account
 from avsr.arrays import Crops, LogProbs, Present, Samples
 from avsr.decoding.search import Search
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError
+from avsr.media import Tracks
 from avsr.offline.source import SourceLike
 from avsr.offline.transcribe import ModalityChoice
 from avsr.offline.transcribe import transcribe as transcribe_model
@@ -48,6 +50,7 @@ class Recognizer:
         modality: ModalityChoice = "auto",
         face: str | int = "auto",
         search: Search | None = None,
+        tracks: Tracks | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Transcript:
         """The transcript of a video or sound file, an open binary file, or samples.
@@ -57,13 +60,14 @@ class Recognizer:
         face: the face to read lips from: "auto" the one that speaks, "largest", or the number of a face in the
             transcript.
         search: how words are looked for; None for the usual search of the model.
+        tracks: which tracks of a file to read; None for its default, and of several video tracks the one with faces.
         on_progress: called with the media seconds done.
 
         Raises MediaError when the source cannot be read or lacks what the modality or the face needs, ModelError when
         the model cannot use it, ConfigError for an unknown modality or face, ValueError for an array that is no sound.
         """
         return transcribe_model(
-            self.model, source, modality=modality, face=face, search=search, on_progress=on_progress
+            self.model, source, modality=modality, face=face, search=search, tracks=tracks, on_progress=on_progress
         )
 
     def stream(
@@ -127,7 +131,7 @@ class Recognizer:
         from avsr.streaming.live import Live
         from avsr.streaming.source import open_live_source
 
-        sound, moving = open_live_source(source, pictures, on_warning=on_warning)
+        sound, moving = open_live_source(source, pictures, account=Account(on_warning))
         reads = ("av" in self.card.modalities if video is None else video) and moving is not None
         session = self.stream(chunk_ms=chunk_ms, look_ahead_ms=look_ahead_ms, video=reads, face=face, search=search)
         live = Live(session, sound, moving if reads else None, real_time=real_time, on_warning=on_warning)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from avsr import MediaError, ModelError, Search, Segment, Transcript, Word
+from avsr.media import Tracks
 
 
 class FakeRecognizer:
@@ -24,6 +25,7 @@ class FakeRecognizer:
         modality: str,
         face: str,
         search: Search,
+        tracks: Tracks,
         on_progress: Callable[[float], None] | None,
     ) -> Transcript:
         name = Path(path).name

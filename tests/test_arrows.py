@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streaming": {
         *ARRAYS, "decoding", "engine", "lips", "media", "output", "randomness", "sound", "speakers", "transcript",
     },
-    "recognizer": {*ARRAYS, "decoding", "engine", "offline", "streaming", "transcript"},
+    "recognizer": {*ARRAYS, "decoding", "engine", "media", "offline", "streaming", "transcript"},
     "datasets": {*ARRAYS, "files", "lips", "media", "processes", "randomness", "shipped"},
     "noise": {*ARRAYS, "avsr", "datasets", "files", "media", "processes", "randomness"},
     "augment": {*ARRAYS, "noise"},

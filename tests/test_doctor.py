@@ -45,7 +45,17 @@ class TestCommand:
     def test_json_is_the_documented_schema(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["doctor", str(DEMO), "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
-        assert list(found) == ["schema", "source", "streams", "video", "offset_ms", "faces", "advice", "severity"]
+        assert list(found) == [
+            "schema",
+            "source",
+            "streams",
+            "video",
+            "offset_ms",
+            "faces",
+            "account",
+            "advice",
+            "severity",
+        ]
         assert found["schema"] == 1
         assert [stream["kind"] for stream in found["streams"]] == ["video", "audio"]
         assert set(found["video"]) == {"fps", "jitter_ms", "rotation", "width", "height"}
@@ -122,13 +132,10 @@ def advice(
     offset: Offset | None = Offset(10.0, 0.9),  # noqa: B008
     faces: tuple[FaceReport, ...] = (face(),),  # noqa: B008
 ) -> list[tuple[str, str]]:
-    info = MediaInfo(
-        Path("talk.mp4"),
-        3.0,
-        AudioStreamInfo("aac", 16_000, 1, 0.0),
-        VideoStreamInfo("h264", 640, 480, 25.0, 0, 1.0, 0.0),
-    )
-    return list(diagnosis_module._advise(info, sound, timing, offset, faces, []))
+    audio = AudioStreamInfo(1, "aac", 16_000, 1, 0.0, "")
+    video = VideoStreamInfo(1, "h264", 640, 480, 25.0, 0, 1.0, 0.0, "")
+    info = MediaInfo(Path("talk.mp4"), 3.0, audio, video, (audio,), (video,))
+    return list(diagnosis_module._advise(info, sound, timing, offset, faces))
 
 
 class TestAdvice:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avsr import Search
+    from avsr.media.tracks import Tracks
 
 from avsr.cli.console import UsageError
 from avsr.errors import ModelError
@@ -215,6 +216,29 @@ class _OldName(argparse.Action):
             line = f"the output is now an option: {present} {values}"
         self._current(parser, namespace, values, option)
         setattr(namespace, self.DEST, [*getattr(namespace, self.DEST, ()), line])
+
+
+def add_tracks(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that choose tracks of a file."""
+    parser.add_argument(
+        "--audio-track",
+        type=positive_integer,
+        metavar="N",
+        help="sound track N, as avsr doctor lists them; default: the default of the file",
+    )
+    parser.add_argument(
+        "--video-track",
+        type=positive_integer,
+        metavar="N",
+        help="video track N; default: of several tracks, the one with faces",
+    )
+
+
+def tracks_of(arguments: argparse.Namespace) -> Tracks:
+    """The tracks that the command line names."""
+    from avsr.media.tracks import Tracks  # its package loads the decoders, which --help does not need
+
+    return Tracks(arguments.audio_track, arguments.video_track)
 
 
 def positive_integer(text: str) -> int:

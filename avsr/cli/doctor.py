@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsr.cli.arguments import add_quiet
+from avsr.cli.arguments import add_quiet, add_tracks, tracks_of
 from avsr.cli.console import Console, UsageError, describe, printable
 from avsr.errors import AvsrError
 from avsr.files import write_bytes
 
 if TYPE_CHECKING:
+    from avsr.media import AudioStreamInfo, VideoStreamInfo
     from avsr.offline.diagnosis import Diagnosis, FaceReport
 
 DESCRIPTION = (
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("file", metavar="FILE", help="video or sound file")
     add("--json", action="store_true", help="print one JSON object instead of lines")
     add("--sheet", type=Path, metavar="OUT.png", help="write a picture with lip crops of each face; replaces OUT.png")
+    add_tracks(parser)
     add_quiet(parser)
 
 
@@ -53,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
                 console.progress(min(1.0, done_s / total_s), f"{min(done_s, total_s):.0f}/{total_s:.0f} s")
 
         show(0.0)
-        diagnosis = diagnose(arguments.file, on_progress=show)
+        diagnosis = diagnose(arguments.file, tracks=tracks_of(arguments), on_progress=show)
         if arguments.sheet is not None:
             _write_sheet(diagnosis, arguments.sheet)
             console.note(f"wrote {arguments.sheet}")
@@ -65,20 +68,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lines(diagnosis: Diagnosis) -> list[str]:
-    audio, video, sound, timing = diagnosis.info.audio, diagnosis.info.video, diagnosis.sound, diagnosis.timing
+    info, sound, timing = diagnosis.info, diagnosis.sound, diagnosis.timing
+    audio, video = info.audio, info.video
     lines = [f"{printable(diagnosis.source)}: {diagnosis.severity}"]
     if video is not None:
         picture = f"{video.codec}, {video.width}x{video.height}"
         picture += f", turned by {video.rotation_deg} degrees" if video.rotation_deg else ""
         if timing is not None:
             picture += f", {timing.fps:.2f} pictures a second (jitter {timing.jitter_ms:.1f} ms)"
-        lines.append(f"  picture  {picture}{_start(video.start_s)}")
+        lines.append(f"  picture  {_which(video, info.video_tracks)}{picture}{_start(video.start_s)}")
     if audio is not None:
         text = f"{audio.codec}, {audio.sample_rate} Hz, {audio.channels} channel{'s' if audio.channels != 1 else ''}"
         if sound is not None:
             text += f", level {sound.level_db:.0f} dB"
             text += "" if sound.snr_db is None else f", about {sound.snr_db:.0f} dB above its quiet moments"
-        lines.append(f"  sound    {text}{_start(audio.start_s)}")
+        lines.append(f"  sound    {_which(audio, info.audio_tracks)}{text}{_start(audio.start_s)}")
+    lines += [
+        f"  not read {kind} track {track.number}: {', '.join(filter(None, (track.codec, track.title)))}"
+        for kind, tracks in (("video", info.video_tracks), ("sound", info.audio_tracks))
+        for track in tracks
+        if track not in (audio, video)
+    ]
     if diagnosis.offset is not None:
         offset = diagnosis.offset
         later = "later" if offset.ms >= 0 else "earlier"
@@ -89,6 +99,11 @@ def _lines(diagnosis: Diagnosis) -> list[str]:
         lines.append(f"  face {face.quality.id:<3} {_describe(face)}")
     lines += [f"  -> {printable(text)}" for text in diagnosis.advice]
     return lines
+
+
+def _which(track: AudioStreamInfo | VideoStreamInfo, tracks: Sequence[object]) -> str:
+    """The number of a track, if there are several."""
+    return f"track {track.number} of {len(tracks)}, " if len(tracks) > 1 else ""
 
 
 def _describe(face: FaceReport) -> str:

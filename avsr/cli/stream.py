@@ -20,17 +20,20 @@ from avsr.cli.arguments import (
     add_model,
     add_quiet,
     add_search,
+    add_tracks,
     face,
     model_name,
     non_negative_integer,
     positive_integer,
     search_of,
+    tracks_of,
 )
-from avsr.cli.console import Console, UsageError, printable, without_name
+from avsr.cli.console import Console, UsageError, printable
 from avsr.errors import AvsrError, ConfigError, MediaError
 from avsr.grid import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
+    from avsr.account import Account
     from avsr.recognizer import Recognizer
     from avsr.streaming.events import Event
     from avsr.streaming.faults import Faults
@@ -94,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="threads of the network; default: all cores for Whisper, else 1, because with a small model more threads"
         " only slow down face finding",
     )
+    add_tracks(parser)
     add_device(parser)
     add_quiet(parser)
     _add_faults(parser.add_argument_group("faults of a FILE, to see what they do"))
@@ -143,30 +147,29 @@ def _load(arguments: argparse.Namespace, show: _Lines) -> Recognizer:
 
 
 def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> None:
-    from avsr.media import probe
-    from avsr.streaming.source import file_pictures, file_sound
+    from avsr.account import Account
+    from avsr.streaming.source import open_file
 
     path = arguments.file
-    info = probe(path)
-    if info.audio is None:
-        raise MediaError(
-            f"{path}: has no sound",
-            expected="sound, which is the clock of live recognition",
-            remedy="avsr transcribe --modality v reads lips alone",
-        )
-    if info.video is None and arguments.modality == "av":
-        raise MediaError(f"{path}: has no video", expected="video for modality av", remedy="use modality a")
-    recognizer = _load(arguments, show)
+    live: Live | None = None
 
     def warn(line: str) -> None:
-        live.warn(f"{path}: warning: {without_name(line, path)}")
+        text = f"{path}: warning: {line}"
+        # While the run goes on, lines wait for the thread that prints the events.
+        show.note(text) if live is None else live.warn(text)
 
-    sound = faults.of_sound(file_sound(path, on_warning=warn))
-    pictures = None
-    if info.video is not None and _needs_pictures(recognizer, arguments):
-        pictures = faults.of_pictures(file_pictures(path, on_warning=warn))
-    with _open(recognizer, sound, pictures, arguments, show, real_time=arguments.realtime) as live:
-        _show_all(live, show, arguments.face)
+    account = Account(warn)
+    sound, pictures = open_file(path, tracks=tracks_of(arguments), account=account)
+    if pictures is None and arguments.modality == "av":
+        raise MediaError(f"{path}: has no video", expected="video for modality av", remedy="use modality a")
+    recognizer = _load(arguments, show)
+    if pictures is not None:
+        pictures = faults.of_pictures(pictures) if _needs_pictures(recognizer, arguments) else None
+    with _open(
+        recognizer, faults.of_sound(sound), pictures, arguments, show, real_time=arguments.realtime, account=account
+    ) as run:
+        live = run
+        _show_all(run, show, arguments.face)
 
 
 def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:
@@ -210,6 +213,7 @@ def _open(
     *,
     real_time: bool,
     clock: Clock | None = None,
+    account: Account | None = None,
 ) -> Live:
     from avsr.streaming.live import Live
 
@@ -222,7 +226,7 @@ def _open(
         max_video_lag_ms=arguments.max_video_lag_ms,
         origin_s=0.0 if clock is None else None,  # a device has no time 0 of its own: the first sound is taken
     )
-    return Live(session, sound, pictures, real_time=real_time, clock=clock, on_warning=show.note)
+    return Live(session, sound, pictures, real_time=real_time, clock=clock, account=account, on_warning=show.note)
 
 
 def _show_all(live: Live, show: _Lines, face: str) -> None:

@@ -21,10 +21,12 @@ from avsr.cli.arguments import (
     add_output_dir,
     add_quiet,
     add_search,
+    add_tracks,
     face,
     model_name,
     positive_integer,
     search_of,
+    tracks_of,
 )
 from avsr.cli.console import Console, UsageError, describe, explain, messages_on_stderr, printable, without_name
 from avsr.cli.sources import Sources
@@ -38,6 +40,7 @@ from avsr.transcript import Transcript
 
 if TYPE_CHECKING:
     from avsr import Search
+    from avsr.media import Tracks
     from avsr.offline.transcribe import ModalityChoice
 
 DESCRIPTION = (
@@ -73,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="auto|largest|ID",
         help="whose lips to read; auto: the speaker's; ID: a number from the JSON format",
     )
+    add_tracks(parser)
     add_device(parser)
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="precision of the arithmetic; default fp32")
     add("--workers", type=positive_integer, default=1, metavar="N", help="files at a time, each with its own model")
@@ -138,6 +142,7 @@ def open_work(
     modality: ModalityChoice,
     face: str,
     search: Search,
+    tracks: Tracks,
     with_progress: bool,
 ) -> Callable[[str, Report], Transcript]:
     """Load the model and return a function that transcribes one file with it. Raises ModelError."""
@@ -148,7 +153,9 @@ def open_work(
 
     def transcribe(path: str, on_fraction: Report) -> Transcript:
         on_progress = _as_seconds(path, on_fraction) if with_progress else None
-        return recognizer.transcribe(path, modality=modality, face=face, search=search, on_progress=on_progress)
+        return recognizer.transcribe(
+            path, modality=modality, face=face, search=search, tracks=tracks, on_progress=on_progress
+        )
 
     return transcribe
 
@@ -177,6 +184,7 @@ def _transcribe(
         modality=arguments.modality,
         face=arguments.face,
         search=search_of(arguments),
+        tracks=tracks_of(arguments),
         # Without a bar nobody sees the progress, so that processes need not send it.
         with_progress=console.has_bar,
     )

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from avsr.account import Account
 from avsr.datasets.folder import read_folder
 from avsr.datasets.grid import read_grid
 from avsr.datasets.manifest import (
@@ -42,7 +43,8 @@ from avsr.grid import SAMPLE_RATE_HZ, SLOT_S
 from avsr.lips.faces import FaceFinder
 from avsr.lips.slots import LipTrack
 from avsr.lips.tracker import extract_lips
-from avsr.media import probe, read_audio
+from avsr.lips.tracks import probe_faces
+from avsr.media import read_audio
 from avsr.media.container import check_is_file
 from avsr.processes import Crew, Report, as_avsr_error, run
 
@@ -146,13 +148,17 @@ def prepare(
 
 def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
     """Write the sound and the lips of one clip below `out`. Raises AvsrError, with the reason, if it is unusable."""
-    info = probe(clip.path)
-    damage: list[str] = []
-    samples = read_audio(clip.path, on_warning=damage.append) if info.audio is not None else None
-    lips = extract_lips(clip.path, finder=finder, on_warning=damage.append) if info.video is not None else None
+    account = Account()
+    info = probe_faces(clip.path, account=account)
+    tracks = info.tracks
+    samples = read_audio(clip.path, tracks=tracks, account=account) if info.audio is not None else None
+    lips = None
+    if info.video is not None:
+        lips = extract_lips(clip.path, finder=finder, tracks=tracks, account=account)
     # The sound or the lips of a damaged clip may end before its text does.
-    if damage:
-        raise MediaError(damage[0])
+    losses = account.losses()
+    if losses:
+        raise MediaError(losses[0])
     # A file of black crops would only take space and time.
     if lips is not None and not lips.present.any():
         lips = None

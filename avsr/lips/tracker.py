@@ -15,6 +15,7 @@ from types import TracebackType
 
 import numpy as np
 
+from avsr.account import Account
 from avsr.grid import SLOT_S
 from avsr.lips.choice import face_choice
 from avsr.lips.crops import Anchors, anchors_of, cut_crop, lip_opening, lip_reason, rotation_and_scale
@@ -23,7 +24,7 @@ from avsr.lips.faces import Face, FaceFinder
 from avsr.lips.occlusion import LOOK_EVERY_SLOTS, CoverState, cover_log_odds, follow_cover
 from avsr.lips.quality import sharpness
 from avsr.lips.slots import LipSlot, LipTrack, Slot, no_crop
-from avsr.media import VideoFrame, WarningSink, iter_frames, probe, read_ahead
+from avsr.media import Tracks, VideoFrame, iter_frames, probe, read_ahead
 
 MAX_BRIDGED_SLOTS = 3
 """A face that is away for at most this long is taken to have been there: the tracker blinked, not the speaker."""
@@ -293,20 +294,22 @@ def extract_lips(
     *,
     face: str = "auto",
     finder: FaceFinder | None = None,
-    on_warning: WarningSink | None = None,
+    tracks: Tracks | None = None,
+    account: Account | None = None,
 ) -> LipTrack:
     """The lips of a whole file, up to the end of its last picture. It takes 230 kB a second; use `slots_of` for hours.
 
     path: a video file.
     face: which face is read, as in `face_choice`.
     finder: the finder to use for many files, as in `LipTracker`.
-    on_warning: called with one line for each damage in the file.
+    tracks: the video track to read; None for the default of the file.
+    account: counts the pictures, and says what is wrong with the file.
 
     Raises MediaError if the file has no readable video, ConfigError for an unknown `face`.
     """
     choice = face_choice(face)
-    info = probe(path)
-    frames = read_ahead(iter_frames(path, on_warning=on_warning))
+    info = probe(path, tracks=tracks)
+    frames = read_ahead(iter_frames(path, tracks=tracks, account=account))
     end_s = info.duration_s or math.inf
     lips = list(choice.follow(slots_of(frames, finder=finder, end_s=end_s)))
     return LipTrack(

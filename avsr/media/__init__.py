@@ -5,11 +5,11 @@ Media time 0 is the start of the sound or of the pictures, whichever comes first
 
 from avsr.media.ahead import read_ahead
 from avsr.media.audio import iter_audio, read_audio
-from avsr.media.container import WarningSink
 from avsr.media.picture import Picture
 from avsr.media.probe import AudioStreamInfo, MediaInfo, VideoStreamInfo, probe
+from avsr.media.tracks import Tracks
 from avsr.media.types import MEDIA_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
-from avsr.media.video import MAX_SIDE_PX, VideoFrame, iter_frames
+from avsr.media.video import MAX_SIDE_PX, VideoFrame, iter_frames, sample_pictures
 
 __all__ = [
     "MAX_SIDE_PX",
@@ -19,12 +19,13 @@ __all__ = [
     "AudioStreamInfo",
     "MediaInfo",
     "Picture",
+    "Tracks",
     "VideoFrame",
     "VideoStreamInfo",
-    "WarningSink",
     "iter_audio",
     "iter_frames",
     "probe",
     "read_ahead",
     "read_audio",
+    "sample_pictures",
 ]

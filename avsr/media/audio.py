@@ -10,71 +10,130 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from avsr.account import Account
 from avsr.arrays import Samples
 from avsr.errors import MediaError
 from avsr.grid import SAMPLE_RATE_HZ
-from avsr.media.container import MAX_GAP_S, Damage, WarningSink, decode_audio, is_sane_sound, open_media
+from avsr.media.container import Damage, OpenMedia, decode_audio, is_sane_sound, open_media
+from avsr.media.timeline import MAX_GAP_S
+from avsr.media.tracks import Tracks
 
 # Some containers round time stamps to a millisecond or more. A smaller step than this is jitter, not a gap.
 _GAP_TOLERANCE_S = 0.02
+_SAID_GAP_S = 0.5
 
 # With this many planes, as in 7.1 sound in AAC, PyAV (seen in 18.1) looks for the end of the list of planes in memory
 # that does not belong to it, and crashes the process.
 _UNSAFE_PLANES = 8
 
 
-def iter_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[Samples]:
+def iter_audio(
+    path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None
+) -> Iterator[Samples]:
     """The sound of a file in consecutive blocks: float32 [S], mono, 16 kHz, at most about a second each.
 
     The first sample is at media time 0. Silence fills gaps and the time before sound that starts later; overlaps are
     cut. The result is the mean of all channels. A lossy codec may overshoot, so samples may exceed [-1, 1].
 
-    The first damage is reported to `on_warning`, and everything that can be decoded is read. Raises MediaError if no
-    sound can be read.
+    tracks: which sound track to read; None for the default of the file.
+    account: counts the samples that were decoded, used and left out, at the rate of the track.
+
+    Everything that can be decoded is read. Raises MediaError if that is nothing.
     """
-    with open_media(path) as media:
+    account = Account() if account is None else account
+    with open_media(path, tracks) as media:
         if media.audio is None:
             raise MediaError(f"{media.path}: has no sound", expected="an audio stream")
-        damage = Damage(media.path, "the sound", on_warning)
-        resampler: Resampler | None = None
-        start_s = 0.0  # media time of the first sample of the current resampler
-        for frame in decode_audio(media, media.audio, damage):
-            if not is_sane_sound(frame.layout.nb_channels, frame.sample_rate):
-                damage.report(start_s, f"{frame.layout.nb_channels} channels at {frame.sample_rate} Hz")
-                # A damaged packet can state an absurd layout in the middle of a good stream; the rest of the stream is
-                # usable.
-                continue
-            mono = _mono(frame)
-            is_first = resampler is None
-            if resampler is not None and resampler.rate != frame.sample_rate:  # some streams change it midway
-                yield from resampler.flush()
-                start_s += resampler.num_in / resampler.rate
-                resampler = None
-            if resampler is None:
-                resampler = Resampler(frame.sample_rate)
-            reached_s = start_s + resampler.num_in / resampler.rate
-            ahead_s = 0.0 if frame.time is None else frame.time - media.origin_s - reached_s
-            if abs(ahead_s) > MAX_GAP_S:  # the times after it cannot be trusted either
-                damage.report(reached_s, f"the clock jumps by {ahead_s:.0f} s")
-                break
-            if is_first or abs(ahead_s) > _GAP_TOLERANCE_S:
-                ahead = round(ahead_s * resampler.rate)
-                while ahead > 0:  # a second at a time: a gap may last minutes
-                    silence = np.zeros(min(ahead, resampler.rate), np.float32)
-                    yield from resampler.push(silence)
-                    ahead -= len(silence)
-                # Overlapping sound would move all later words.
-                mono = mono[-ahead:] if ahead < 0 else mono
-            if len(mono):
-                yield from resampler.push(mono)
-        if resampler is None:
-            raise MediaError(f"{media.path}: no sound can be decoded", remedy="check the file")
-        yield from resampler.flush()
+        tape = _Placed(media, Damage(media.path, "sound", account))
+        for frame in decode_audio(media, media.audio, tape.damage):
+            yield from tape.push(frame)
+        yield from tape.finish()
 
 
-def read_audio(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Samples:
+def read_audio(path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None) -> Samples:
     """The sound of a file in one array [S], otherwise as `iter_audio`."""
-    return np.concatenate([np.zeros(0, np.float32), *iter_audio(path, on_warning=on_warning)])
+    return np.concatenate([np.zeros(0, np.float32), *iter_audio(path, tracks=tracks, account=account)])
+
+
+class _Placed:
+    """Places decoded frames on the media clock, and counts every sample in the account."""
+
+    def __init__(self, media: OpenMedia, damage: Damage) -> None:
+        self.damage = damage
+        self._media = media
+        self._account = damage.account
+        self._resampler: Resampler | None = None
+        self._start_s = 0.0  # media time of the first sample of the resampler
+
+    def push(self, frame: av.AudioFrame) -> Iterator[Samples]:
+        """The blocks that are complete with this frame."""
+        self._account.found("samples", frame.samples)
+        if not is_sane_sound(frame.layout.nb_channels, frame.sample_rate):
+            # A damaged packet can state an absurd layout in the middle of a good stream; the rest is usable.
+            self._account.lost(
+                "samples",
+                "absurd layout",
+                frame.samples,
+                line=f"the sound is damaged at {self._reached_s:.2f} s ({frame.layout.nb_channels} channels at"
+                f" {frame.sample_rate} Hz)",
+            )
+            return
+        mono = _mono(frame)
+        is_first = self._resampler is None
+        if self._resampler is not None and self._resampler.rate != frame.sample_rate:  # some streams change it midway
+            yield from self._resampler.flush()
+            self._start_s = self._reached_s
+            self._resampler = None
+        if self._resampler is None:
+            self._resampler = Resampler(frame.sample_rate)
+        ahead_s = 0.0 if frame.time is None else frame.time - self._media.origin_s - self._reached_s
+        if is_first or abs(ahead_s) > _GAP_TOLERANCE_S:
+            ahead = round(ahead_s * self._resampler.rate)
+            if ahead_s > MAX_GAP_S:  # the clock of the packets does not go so far ahead, so this time is wrong
+                ahead = 0
+            if ahead > 0:
+                yield from self._fill(ahead, is_first=is_first)
+            elif ahead < 0:
+                mono = self._cut(mono, -ahead, is_first=is_first)
+        if len(mono):
+            self._account.used("samples", len(mono))
+            yield from self._resampler.push(mono)
+
+    def finish(self) -> Iterator[Samples]:
+        """The rest. Raises MediaError if there was no sound at all."""
+        if self._resampler is None:
+            raise MediaError(f"{self._media.path}: no sound can be decoded", remedy="check the file")
+        yield from self._resampler.flush()
+
+    @property
+    def _reached_s(self) -> float:
+        """Media time after the last sample."""
+        return self._start_s + (self._resampler.num_in / self._resampler.rate if self._resampler else 0.0)
+
+    def _fill(self, count: int, *, is_first: bool) -> Iterator[Samples]:
+        """Silence for a gap of `count` samples."""
+        assert self._resampler is not None
+        rate = self._resampler.rate
+        seconds = count / rate
+        if not is_first and seconds >= _SAID_GAP_S:
+            line = f"there is no sound for {seconds:.2f} s from {self._reached_s:.2f} s on: silence takes its place"
+            self._account.note("gap in the sound", line, seconds=seconds)
+        while count > 0:  # a second at a time: a gap may last minutes
+            silence = np.zeros(min(count, rate), np.float32)
+            yield from self._resampler.push(silence)
+            count -= len(silence)
+
+    def _cut(self, mono: Samples, count: int, *, is_first: bool) -> Samples:
+        """The sound of a frame without its first `count` samples, which would move all later words."""
+        assert self._resampler is not None
+        cut = min(count, len(mono))
+        seconds = cut / self._resampler.rate
+        if is_first:
+            self._account.lost("samples", "before the beginning", cut)
+        else:
+            line = f"{seconds:.2f} s of sound at {self._reached_s:.2f} s overlaps the sound before, and is left out"
+            self._account.lost("samples", "overlap", cut, line=line, seconds=seconds)
+        return mono[cut:]
 
 
 class Resampler:

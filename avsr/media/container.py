@@ -5,30 +5,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Disposition
+from av.packet import Packet
 from av.video.stream import VideoStream
 
+from avsr.account import Account, Kind
 from avsr.errors import MediaError
+from avsr.media.timeline import Timeline
+from avsr.media.tracks import Tracks, audio_tracks, choose_audio, choose_video, video_tracks
 
 logger = logging.getLogger(__name__)
-
-WarningSink = Callable[[str], None]
-"""Called with one line for each damage of a file that did not stop the reading."""
 
 MAX_VIDEO_SIDE_PX = 8192
 MAX_CHANNELS = 64
 SAMPLE_RATES_HZ = (1_000, 768_000)
-
-# A longer jump of the media clock counts as damage. Filled with silence and absent pictures, a few bytes of a broken or
-# hostile file would cost hours.
-MAX_GAP_S = 600.0
 
 # A stream that ends earlier than the file states, by more than this, was cut off.
 _MAX_MISSING_END_S = 0.5
@@ -64,12 +61,16 @@ class OpenMedia:
 
 
 @contextlib.contextmanager
-def open_media(path: str | PathLike[str]) -> Iterator[OpenMedia]:
+def open_media(path: str | PathLike[str], tracks: Tracks | None = None) -> Iterator[OpenMedia]:
     """A local media file, open for reading until the context ends.
 
-    Raises MediaError if it is missing, is no media, has a format that refers to other files, or is absurdly large.
+    tracks: which tracks to read; None for the default of the file.
+
+    Raises MediaError if it is missing, is no media, lacks a track that is asked for, has a format that refers to other
+    files, or is absurdly large.
     """
     path = Path(path)
+    tracks = Tracks() if tracks is None else tracks
     check_is_file(path)
     try:
         # Without "file:", ffmpeg would take a name such as "concat:..." for a protocol.
@@ -80,13 +81,8 @@ def open_media(path: str | PathLike[str]) -> Iterator[OpenMedia]:
             f"{path}: cannot be opened as media", got=_reason(error), expected="an audio or video file", remedy=_REMEDY
         ) from error
     with container:
-        # Without a codec context there is no decoder, and without a size nothing to decode. An attached picture is the
-        # cover of an album.
-        best_audio, best_video = container.streams.best("audio"), container.streams.best("video")
-        audio = best_audio if isinstance(best_audio, AudioStream) and best_audio.codec_context is not None else None
-        video = best_video if isinstance(best_video, VideoStream) and best_video.codec_context is not None else None
-        if video is not None and (video.disposition & Disposition.attached_pic or not _has_size(video)):
-            video = None
+        audio = choose_audio(path, container, tracks.audio)
+        video = choose_video(path, container, tracks.video)
         _refuse_absurd(path, audio, video)
         # Streams may start at different times: one shared origin keeps sound and lips as far apart as in the file.
         starts_s = [_container_start_s(stream) for stream in (audio, video) if stream is not None]
@@ -119,25 +115,27 @@ def check_is_file(path: Path) -> None:
 
 
 class Damage:
-    """Reports the first damage of a stream and counts all: a broken file can have thousands of damaged packets."""
+    """Counts the damage of one track in the account of its file."""
 
-    def __init__(self, path: Path, kind: str, on_warning: WarningSink | None) -> None:
-        """kind: the stream in the words of a warning, such as "the sound"."""
+    def __init__(self, path: Path, kind: Literal["sound", "picture"], account: Account) -> None:
         self._path = path
         self._kind = kind
-        self._on_warning = on_warning
+        self.account = account
         self.count = 0
 
-    def report(self, time_s: float, reason: object) -> None:
-        """Note one more damage at about `time_s` of media time. `reason` is shown in the warning."""
+    def report(self, time_s: float, reason: object, *, packets: int = 0) -> None:
+        """Note one more damage at about `time_s` of media time.
+
+        reason: shown in the line, if the damage is the first.
+        packets: how many packets could not be decoded.
+        """
         self.count += 1
-        if self.count > 1:
-            logger.debug("%s: %s at %.2f s: %s", self._path, self._kind, time_s, reason)
-            return
-        message = f"{self._path}: {self._kind} is damaged at {max(time_s, 0.0):.2f} s ({reason})"
-        logger.info("%s", message)
-        if self._on_warning is not None:
-            self._on_warning(message)
+        logger.debug("%s: %s at %.2f s: %s", self._path, self._kind, time_s, reason)
+        what = "the sound" if self._kind == "sound" else "the video"
+        line = f"{what} is damaged at {max(time_s, 0.0):.2f} s ({reason})"
+        kind: Kind = "sound packets" if self._kind == "sound" else "picture packets"
+        self.account.found(kind, packets)
+        self.account.lost(kind, "damaged", packets, line=line)
 
 
 def decode_audio(media: OpenMedia, stream: AudioStream, damage: Damage) -> Iterator[av.AudioFrame]:
@@ -150,39 +148,65 @@ def decode_video(media: OpenMedia, stream: VideoStream, damage: Damage) -> Itera
     return (frame for frame in _decode(media, stream, damage) if isinstance(frame, av.VideoFrame))
 
 
-def _decode(media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage) -> Iterator[object]:
+def _decode(
+    media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage
+) -> Iterator[av.AudioFrame | av.VideoFrame]:
     reached_s = 0.0
-    packets = media.container.demux(stream)
+    followed = [track.index for track in (*audio_tracks(media.container), *video_tracks(media.container))]
+    timeline = Timeline(media.container.format.name, media.origin_s, followed, damage.account)
+    packets = _Packets(media.container)
     # Packets are decoded one by one: one damaged packet then costs only its own pictures or sound.
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            break
-        except av.FFmpegError as error:  # the container itself is damaged here: nothing after it can be found
-            damage.report(reached_s, _reason(error))
-            return
+    for packet in timeline.place(packets):
+        if packet.stream_index != stream.index:
+            continue
         try:
             frames = packet.decode()
         except av.FFmpegError as error:  # one packet is damaged, the next may be whole
-            damage.report(reached_s, _reason(error))
+            damage.report(reached_s, _reason(error), packets=1)
             continue
         for frame in frames:
-            time_s = getattr(frame, "time", None)
-            if time_s is not None:
-                reached_s = time_s - media.origin_s
-            yield frame
-    # A file with its index at the front can be cut off without any error.
+            if isinstance(frame, av.AudioFrame | av.VideoFrame):
+                reached_s = _end_s(frame, stream, media.origin_s, reached_s)
+                yield frame
+    if packets.error is not None:
+        damage.report(reached_s, _reason(packets.error))
+        return
+    # A file with its index at the front can be cut off without any error. Its clock says nothing if it steps.
     start_s = _container_start_s(stream)
-    if start_s is not None and stream.duration:
+    if start_s is not None and stream.duration and not timeline.has_joints:
         end_s = start_s + stream.duration * float(stream.time_base or 0) - media.origin_s
         # A damage that was reported already explains a missing end.
         if end_s - reached_s > _MAX_MISSING_END_S and not damage.count:
             damage.report(reached_s, f"it stops there, but the file states {end_s:.2f} s")
 
 
-def _has_size(video: VideoStream) -> bool:
-    return video.codec_context.width > 0 and video.codec_context.height > 0
+class _Packets(Iterator[Packet]):
+    """The packets of a container, up to the place where it is damaged so that nothing after it can be found."""
+
+    def __init__(self, container: InputContainer) -> None:
+        self._packets = container.demux()
+        self.error: av.FFmpegError | None = None
+        """The damage at the end, None if the file was read to its end."""
+
+    def __next__(self) -> Packet:
+        try:
+            return next(self._packets)
+        except av.FFmpegError as error:
+            self.error = error
+            raise StopIteration from None
+
+
+def _end_s(
+    frame: av.AudioFrame | av.VideoFrame, stream: AudioStream | VideoStream, origin_s: float, before_s: float
+) -> float:
+    """Media time at which a frame ends; `before_s` if it has no time."""
+    if frame.time is None:
+        return before_s
+    if isinstance(frame, av.AudioFrame):
+        return frame.time - origin_s + frame.samples / max(1, frame.sample_rate)
+    # A still picture may last for seconds.
+    rate = stream.average_rate
+    return frame.time - origin_s + (1 / float(rate) if rate else 0.0)
 
 
 def is_sane_sound(channels: int, rate: int) -> bool:

@@ -1,34 +1,48 @@
-"""Describes a media file without decoding more than its first picture."""
+"""Describes a media file without decoding more than the first picture of each video track."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 import av
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
 
+from avsr.account import Account
 from avsr.errors import MediaError
 from avsr.media.container import Damage, OpenMedia, decode_video, open_media
+from avsr.media.tracks import Tracks, audio_tracks, is_decodable, video_tracks
 from avsr.media.video import average_fps, quarter_turns, sample_aspect, square_pixel_size
+
+_UNKNOWN = "an unknown codec"
 
 
 @dataclasses.dataclass(frozen=True)
 class AudioStreamInfo:
-    """The sound of a file as stored."""
+    """A sound track as stored."""
 
+    number: int
+    """Among the sound tracks, from 1 on."""
     codec: str
     sample_rate: int
     """Hz."""
     channels: int
     start_s: float
     """Media time of the first sample."""
+    title: str
+    """Its title and language, as the file states them; empty if it does not."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoStreamInfo:
-    """The pictures of a file, as `iter_frames` gives them."""
+    """A video track, as `iter_frames` gives it."""
 
+    number: int
+    """Among the video tracks, from 1 on. The cover of an album is none."""
     codec: str
     width: int
     """Pixels of the upright picture, which are square."""
@@ -42,67 +56,155 @@ class VideoStreamInfo:
     """Width of a stored pixel over its height."""
     start_s: float
     """Media time of the first picture."""
+    title: str
+    """As of a sound track."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MediaInfo:
-    """The streams of one media file."""
+    """The tracks of one media file."""
 
     path: Path
     duration_s: float | None
-    """As the container states it; None: it does not."""
+    """Media time of the end, as the container states it; None: it does not."""
     audio: AudioStreamInfo | None
-    """None: no sound."""
+    """The sound track that is read; None: no sound."""
     video: VideoStreamInfo | None
-    """None: no video."""
+    """The video track that is read; None: no video."""
+    audio_tracks: tuple[AudioStreamInfo, ...]
+    """All sound tracks, also the ones that are not read."""
+    video_tracks: tuple[VideoStreamInfo, ...]
+    """All video tracks. The rotation of a track that is not read is not known, and stands as 0."""
 
-
-def probe(path: str | PathLike[str]) -> MediaInfo:
-    """The streams of the file at `path`. Raises MediaError if it cannot be opened or holds neither sound nor video."""
-    with open_media(path) as media:
-        if media.audio is None and media.video is None:
-            raise MediaError(f"{media.path}: holds neither sound nor video", expected="an audio or video stream")
-        return MediaInfo(
-            path=media.path,
-            # The container's duration is in FFmpeg's global time base of microseconds, not in the time base of a
-            # stream.
-            duration_s=None if media.container.duration is None else media.container.duration / av.time_base,
-            audio=_audio_info(media),
-            video=_video_info(media),
+    @property
+    def tracks(self) -> Tracks:
+        """The tracks that are read, to pass on to the readers."""
+        return Tracks(
+            None if self.audio is None else self.audio.number, None if self.video is None else self.video.number
         )
 
 
-def _audio_info(media: OpenMedia) -> AudioStreamInfo | None:
-    if media.audio is None:
+def probe(
+    path: str | PathLike[str],
+    *,
+    tracks: Tracks | None = None,
+    account: Account | None = None,
+    video_because: str | None = None,
+) -> MediaInfo:
+    """The tracks of the file at `path`.
+
+    tracks: which of them to read; None for the default of the file.
+    account: counts the tracks, and says which are read if there are several and none was asked for.
+    video_because: why the caller chose the video track; None: it was asked for, or is the default.
+
+    Raises MediaError if the file cannot be opened, holds neither sound nor video, or lacks a track that was asked for.
+    """
+    asked = Tracks() if tracks is None else tracks
+    with open_media(path, asked) as media:
+        if media.audio is None and media.video is None:
+            raise MediaError(f"{media.path}: holds neither sound nor video", expected="an audio or video stream")
+        audio, video = audio_tracks(media.container), video_tracks(media.container)
+        if account is not None:
+            default = "the default of the file"
+            _count(account, "sound", audio, media.audio, None if asked.audio is not None else default)
+            why = video_because or (None if asked.video is not None else default)
+            _count(account, "video", video, media.video, why)
+        sounds = tuple(_audio_info(media, track, number) for number, track in enumerate(audio, start=1))
+        videos = tuple(_video_info(media, track, number) for number, track in enumerate(video, start=1))
+        return MediaInfo(
+            path=media.path,
+            duration_s=_duration_s(media),
+            audio=None if media.audio is None else sounds[audio.index(media.audio)],
+            video=None if media.video is None else videos[video.index(media.video)],
+            audio_tracks=sounds,
+            video_tracks=videos,
+        )
+
+
+def _duration_s(media: OpenMedia) -> float | None:
+    """Media time of the end, None if the file does not state it."""
+    ends_s = [
+        (track.start_time + track.duration) * float(track.time_base)
+        for track in (media.audio, media.video)
+        if track is not None and track.duration and track.start_time is not None and track.time_base
+    ]
+    if ends_s and all(track.duration for track in (media.audio, media.video) if track is not None):
+        return max(ends_s) - media.origin_s
+    # The container's duration is in FFmpeg's global time base of microseconds, not in the time base of a stream.
+    duration = media.container.duration
+    if duration is None:
         return None
-    codec = media.audio.codec_context
+    duration_s = duration / av.time_base
+    # Matroska states the time of the end; its duration counts from 0, not from the first packet.
+    return duration_s - media.origin_s if 0 < media.origin_s < duration_s else duration_s
+
+
+def _count(
+    account: Account,
+    kind: Literal["sound", "video"],
+    tracks: Sequence[AudioStream | VideoStream],
+    chosen: AudioStream | VideoStream | None,
+    why: str | None,
+) -> None:
+    """Count the tracks of one kind, and say which is read and why, if there are several. why: None if it was asked for."""
+    account.found("tracks", len(tracks))
+    account.used("tracks", chosen is not None)
+    for number, track in enumerate(tracks, start=1):
+        if track is chosen:
+            continue
+        if is_decodable(track):
+            account.lost("tracks", f"another {kind} track is read")
+        else:
+            account.lost("tracks", "no decoder", line=f"{kind} track {number} cannot be decoded: its codec is unknown")
+    if chosen is not None and len(tracks) > 1 and why is not None:
+        which = f"{tracks.index(chosen) + 1} of {len(tracks)}"
+        option = "--audio-track" if kind == "sound" else "--video-track"
+        account.note(f"{kind} track", f"{kind} track {which} is read ({why}); {option} takes another")
+
+
+def _title(track: AudioStream | VideoStream) -> str:
+    """The title and the language that the file states for a track."""
+    metadata = track.metadata
+    language = metadata.get("language", "und")
+    return ", ".join(text for text in (metadata.get("title", ""), "" if language == "und" else language) if text)
+
+
+def _audio_info(media: OpenMedia, track: AudioStream, number: int) -> AudioStreamInfo:
+    codec = track.codec_context
     return AudioStreamInfo(
-        codec=codec.name,
-        sample_rate=codec.sample_rate,
-        channels=codec.channels,
-        start_s=media.start_s(media.audio),
+        number=number,
+        codec=_UNKNOWN if codec is None else codec.name,
+        sample_rate=0 if codec is None else codec.sample_rate,
+        channels=0 if codec is None else codec.channels,
+        start_s=media.start_s(track),
+        title=_title(track),
     )
 
 
-def _video_info(media: OpenMedia) -> VideoStreamInfo | None:
-    if media.video is None:
-        return None
-    codec = media.video.codec_context
-    # Only a decoded picture has the rotation.
-    first = next(decode_video(media, media.video, Damage(media.path, "the video", None)), None)
-    # A file without any decodable picture still has a description; reading its pictures gives the error.
-    turns = 0 if first is None else quarter_turns(first)
-    aspect = sample_aspect(media.video)
-    width, height = square_pixel_size(codec.width, codec.height, aspect)
+def _video_info(media: OpenMedia, track: VideoStream, number: int) -> VideoStreamInfo:
+    codec = track.codec_context
+    turns = _turns(media, track) if track is media.video else 0
+    aspect = sample_aspect(track)
+    width, height = (0, 0) if codec is None else square_pixel_size(codec.width, codec.height, aspect)
     # The size is stored for the picture before it is turned.
     if turns % 2:
         width, height = height, width
     return VideoStreamInfo(
-        codec=codec.name,
+        number=number,
+        codec=_UNKNOWN if codec is None else codec.name,
         width=width,
         height=height,
-        average_fps=average_fps(media.video),
+        average_fps=average_fps(track),
         rotation_deg=turns * 90,
         sample_aspect_ratio=aspect,
-        start_s=media.start_s(media.video),
+        start_s=media.start_s(track),
+        title=_title(track),
     )
+
+
+def _turns(media: OpenMedia, track: VideoStream) -> int:
+    """How many turns by 90 degrees bring the pictures upright."""
+    # Only a decoded picture has the rotation.
+    first = next(decode_video(media, track, Damage(media.path, "picture", Account())), None)
+    # A file without any decodable picture still has a description; reading its pictures gives the error.
+    return 0 if first is None else quarter_turns(first)

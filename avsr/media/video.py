@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from os import PathLike
 
 import av
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation
 
+from avsr.account import Account
 from avsr.errors import MediaError
-from avsr.media.container import MAX_GAP_S, Damage, WarningSink, decode_video, open_media
+from avsr.media.container import Damage, decode_video, open_media
 from avsr.media.picture import BT_601, BT_709, Picture
+from avsr.media.tracks import Tracks
 
 MAX_SIDE_PX = 1920
 """Larger pictures are scaled down to this while they are decoded. Lip reading needs about 40 pixels of a face: at 1920
@@ -52,37 +55,62 @@ class VideoFrame:
         return self.picture.rgb
 
 
-def iter_frames(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[VideoFrame]:
+def iter_frames(
+    path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None
+) -> Iterator[VideoFrame]:
     """The pictures of a file at their own rate, which may vary. Media time strictly increases.
 
-    The first damage is reported to `on_warning`, and everything that can be decoded is read. Raises MediaError if no
-    picture can be read.
+    tracks: which video track to read; None for the default of the file.
+    account: counts the pictures that were decoded, used and left out.
+
+    Everything that can be decoded is read. Raises MediaError if that is nothing.
     """
-    with open_media(path) as media:
+    account = Account() if account is None else account
+    with open_media(path, tracks) as media:
         if media.video is None:
             raise MediaError(f"{media.path}: has no video", expected="a video stream")
-        damage = Damage(media.path, "the video", on_warning)
         # The rate only fills in missing times: real files vary it, and some state a rate that they do not have.
         step_s = 1.0 / average_fps(media.video)
         aspect = sample_aspect(media.video)
         last_s: float | None = None
-        for frame in decode_video(media, media.video, damage):
+        for frame in decode_video(media, media.video, Damage(media.path, "picture", account)):
+            account.found("pictures")
             if frame.time is not None:
                 time_s = frame.time - media.origin_s
             else:  # bare elementary streams carry no times
                 time_s = 0.0 if last_s is None else last_s + step_s
             if -0.001 < time_s < 0.0:  # rounding of the container's clock
                 time_s = 0.0
-            # Before the start lie pictures that only later ones need; a damaged clock can repeat or run back.
-            if time_s < 0.0 or (last_s is not None and time_s <= last_s):
-                continue
-            if time_s - (last_s or 0.0) > MAX_GAP_S:  # the times after it cannot be trusted either
-                damage.report(last_s or 0.0, f"the clock jumps to {time_s:.0f} s")
-                break
-            last_s = time_s
-            yield VideoFrame(time_s, _upright(frame, aspect))
+            if time_s < 0.0:  # only later pictures need it
+                account.lost("pictures", "before the beginning")
+            elif last_s is not None and time_s <= last_s:  # a damaged clock can repeat or run back
+                line = f"a picture at {time_s:.2f} s comes after one at {last_s:.2f} s, and is left out"
+                account.lost("pictures", "repeated time", line=line)
+            else:
+                account.used("pictures")
+                last_s = time_s
+                yield VideoFrame(time_s, _upright(frame, aspect))
         if last_s is None:
             raise MediaError(f"{media.path}: no picture can be decoded", remedy="check the file")
+
+
+def sample_pictures(path: str | PathLike[str], track: int, times_s: Sequence[float]) -> Iterator[Picture]:
+    """One picture at or after each of some media times, as far as they can be read.
+
+    track: number of the video track.
+    times_s: rising.
+    """
+    for time_s in times_s:
+        with open_media(path, Tracks(video=track)) as media:
+            if media.video is None:
+                return
+            damage = Damage(media.path, "picture", Account())
+            # A file without an index cannot be searched by time; its first picture stands for the others.
+            with contextlib.suppress(av.FFmpegError):
+                media.container.seek(round((time_s + media.origin_s) * av.time_base))
+            frame = next(decode_video(media, media.video, damage), None)
+            if frame is not None:
+                yield _upright(frame, sample_aspect(media.video))
 
 
 def average_fps(stream: av.VideoStream) -> float:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from avsr.account import Account
 from avsr.arrays import Samples
 from avsr.errors import MediaError
 from avsr.grid import SLOT_MS, SLOT_S, SLOT_SAMPLES
@@ -27,7 +28,8 @@ from avsr.lips.contact_sheet import SheetRecord
 from avsr.lips.faces import import_mediapipe
 from avsr.lips.quality import FaceQuality, QualityRecord
 from avsr.lips.tracker import slots_of
-from avsr.media import MediaInfo, VideoFrame, iter_audio, iter_frames, probe, read_ahead
+from avsr.lips.tracks import probe_faces
+from avsr.media import MediaInfo, Tracks, VideoFrame, iter_audio, iter_frames, read_ahead
 from avsr.speakers.offset import MAX_OFFSET_SLOTS, Offset, estimate_offset, lag_evidence
 from avsr.speakers.speaking_face import SpeakerPath, sizes_of
 from avsr.speakers.synchrony import SlotEvidence, SynchronyStream
@@ -113,28 +115,16 @@ class Diagnosis:
     """The gravest severity of the advice."""
     sheet: SheetRecord
     """Some lip crops of each face."""
+    account: Account
+    """What was decoded, used and left out."""
 
     def document(self) -> dict[str, Any]:
         """The JSON document."""
-        audio, video = self.info.audio, self.info.video
-        streams: list[dict[str, Any]] = []
-        if video is not None:
-            streams.append({"kind": "video", "codec": video.codec, "start": round(video.start_s, 3)})
-        if audio is not None:
-            stream: dict[str, Any] = {
-                "kind": "audio",
-                "codec": audio.codec,
-                "start": round(audio.start_s, 3),
-                "sample_rate": audio.sample_rate,
-                "channels": audio.channels,
-            }
-            if self.sound is not None:
-                stream |= {name: _number(value, 4) for name, value in dataclasses.asdict(self.sound).items()}
-            streams.append(stream)
+        video = self.info.video
         return {
             "schema": SCHEMA,
             "source": self.source,
-            "streams": streams,
+            "streams": self._streams(),
             "video": None
             if video is None
             else {
@@ -160,29 +150,63 @@ class Diagnosis:
                 }
                 for face in self.faces
             ],
+            "account": self.account.document(),
             "advice": list(self.advice),
             "severity": self.severity,
         }
 
+    def _streams(self) -> list[dict[str, Any]]:
+        """The tracks; the ones that are read come first, the sound with its quality."""
+        streams: list[dict[str, Any]] = []
+        for video in self.info.video_tracks:
+            is_read = video is self.info.video
+            streams.append(_stream("video", video.number, video.codec, video.start_s, video.title, is_read=is_read))
+        for audio in self.info.audio_tracks:
+            is_read = audio is self.info.audio
+            stream = _stream("audio", audio.number, audio.codec, audio.start_s, audio.title, is_read=is_read)
+            stream |= {"sample_rate": audio.sample_rate, "channels": audio.channels}
+            if is_read and self.sound is not None:
+                stream |= {name: _number(value, 4) for name, value in dataclasses.asdict(self.sound).items()}
+            streams.append(stream)
+        return sorted(streams, key=lambda stream: not stream["read"])
 
-def diagnose(path: str | PathLike[str], *, on_progress: Callable[[float], None] | None = None) -> Diagnosis:
+
+def _stream(kind: str, number: int, codec: str, start_s: float, title: str, *, is_read: bool) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "number": number,
+        "read": is_read,
+        "codec": codec,
+        "title": title,
+        "start": round(start_s, 3),
+    }
+
+
+def diagnose(
+    path: str | PathLike[str],
+    *,
+    tracks: Tracks | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> Diagnosis:
     """Examine a video or sound file.
 
     path: the file.
+    tracks: which tracks to examine; None for the ones that transcription would read.
     on_progress: called with the media seconds done so far.
 
     Raises MediaError if the file cannot be opened, or if neither its sound nor its picture can be decoded.
     """
-    info = probe(path)
+    account = Account()
+    info = probe_faces(path, tracks=tracks, account=account)
     damage: list[str] = []
-    reader = _SoundReader(path, damage.append) if info.audio is not None else None
+    reader = _SoundReader(path, info.tracks, account, damage.append) if info.audio is not None else None
     times_s: list[float] = []
     record, sheet, stream = QualityRecord(), SheetRecord(), SynchronyStream()
     evidence: list[SlotEvidence] = []
     sizes: list[dict[int, float]] = []
     if info.video is not None:
         import_mediapipe()
-        frames = read_ahead(_timed(iter_frames(path, on_warning=damage.append), times_s))
+        frames = read_ahead(_timed(iter_frames(path, tracks=info.tracks, account=account), times_s))
         with contextlib.closing(frames):  # stops its thread also if the work ends in an error or Ctrl-C
             try:
                 for slot in slots_of(frames, end_s=info.duration_s or math.inf):
@@ -197,7 +221,7 @@ def diagnose(path: str | PathLike[str], *, on_progress: Callable[[float], None] 
             except MediaError as error:
                 if reader is None:
                     raise
-                damage.append(str(error))  # the sound may still be good
+                damage.append(_without_path(error, path))  # the sound may still be good
     evidence += stream.finish()
     if reader is not None:
         while not reader.ended:  # the sound may be longer than the picture
@@ -206,14 +230,16 @@ def diagnose(path: str | PathLike[str], *, on_progress: Callable[[float], None] 
                 on_progress(reader.num_slots * SLOT_S)
     sound = None if reader is None else reader.quality()
     if sound is None and not times_s:
-        raise MediaError(damage[-1] if damage else f"{path}: nothing can be decoded")
+        raise MediaError(f"{path}: {damage[-1] if damage else 'nothing can be decoded'}")
     offset, speaking = _offset_and_speaking(evidence, sizes)
     faces = tuple(
         FaceReport(quality, None if speaking is None else speaking.get(quality.id, 0.0)) for quality in record.faces()
     )
     timing = _timing(times_s)
     advice = sorted(
-        _advise(info, sound, timing, offset, faces, damage), key=lambda item: _SEVERITIES.index(item[0]), reverse=True
+        [*_advise_account(account, damage), *_advise(info, sound, timing, offset, faces)],
+        key=lambda item: _SEVERITIES.index(item[0]),
+        reverse=True,
     )
     return Diagnosis(
         source=str(path),
@@ -225,15 +251,19 @@ def diagnose(path: str | PathLike[str], *, on_progress: Callable[[float], None] 
         advice=tuple(text for _, text in advice),
         severity=advice[0][0] if advice else "ok",
         sheet=sheet,
+        account=account,
     )
 
 
 class _SoundReader:
     """The sound of a file, slot by slot, and its quality. Sound that cannot be decoded ends there, with a warning."""
 
-    def __init__(self, path: str | PathLike[str], on_warning: Callable[[str], None]) -> None:
-        self._blocks = iter_audio(path, on_warning=on_warning)
+    def __init__(
+        self, path: str | PathLike[str], tracks: Tracks, account: Account, on_warning: Callable[[str], None]
+    ) -> None:
+        self._blocks = iter_audio(path, tracks=tracks, account=account)
         self._on_warning = on_warning
+        self._path = path
         self._held = np.zeros(0, np.float32)  # decoded, but not in a slot yet
         self._powers: list[float] = []
         self._num_clipped = 0
@@ -247,7 +277,7 @@ class _SoundReader:
             try:
                 block = next(self._blocks, None)
             except MediaError as error:
-                self._on_warning(str(error))
+                self._on_warning(_without_path(error, self._path))
                 block = None
             if block is None:
                 self.ended = True
@@ -278,6 +308,11 @@ class _SoundReader:
             clipped=self._num_clipped / self._num_samples,
             silent=float((level_db < -60).mean()),
         )
+
+
+def _without_path(error: Exception, path: str | PathLike[str]) -> str:
+    """The message of an error about a file without the file's name in front."""
+    return str(error).removeprefix(f"{Path(path)}: ")
 
 
 def _timed(frames: Iterator[VideoFrame], times_s: list[float]) -> Iterator[VideoFrame]:
@@ -353,18 +388,25 @@ def _best_lag_evidence(evidence: list[SlotEvidence]) -> NDArray[np.float64]:
 Advice = Iterator[tuple[Severity, str]]
 
 
+def _advise_account(account: Account, damage: list[str]) -> Advice:
+    """What was left out, chosen or repaired. damage: errors that ended the sound or the picture."""
+    lost = account.losses("sound packets", "picture packets")
+    for line in [*lost, *damage]:
+        yield "bad", f"{line}; repair or export the file again"
+    for line in account.lines():
+        if line not in lost:
+            # The choice of a track is no fault of the file.
+            yield "ok" if "track" in line else "warn", line
+
+
 def _advise(
     info: MediaInfo,
     sound: SoundQuality | None,
     timing: PictureTiming | None,
     offset: Offset | None,
     faces: tuple[FaceReport, ...],
-    damage: list[str],
 ) -> Advice:
     """What to do about the file, in any order; nothing for a good one."""
-    name = f"{Path(info.path)}: "
-    for line in damage:
-        yield "bad", f"{line.removeprefix(name)}; repair or export the file again"
     if info.audio is None:
         yield "warn", "no sound: only lips can be read (--modality v)"
     if info.video is None:

@@ -15,10 +15,12 @@ from typing import IO, Any
 
 import numpy as np
 
+from avsr.account import Account
 from avsr.arrays import Samples, check_samples
 from avsr.errors import MediaError
 from avsr.grid import SAMPLE_RATE_HZ
-from avsr.media import WarningSink, iter_audio, probe
+from avsr.lips.tracks import probe_faces
+from avsr.media import Tracks, iter_audio
 
 SourceLike = str | PathLike[str] | IO[bytes] | Samples
 """A path, an open binary file, or samples: float32 [S] in [-1, 1], mono, 16 kHz."""
@@ -40,22 +42,24 @@ class Source:
     """None if the container does not say."""
     fps: float | None
     """Pictures a second; None without a picture."""
+    tracks: Tracks = Tracks()
+    """The tracks that are read."""
+    account: Account = dataclasses.field(default_factory=Account)
+    """What was found in the recording, used, and left out."""
 
-    def blocks(self, on_warning: WarningSink | None) -> Iterator[Samples]:
-        """The sound in blocks. on_warning: called with a line for each thing that is wrong with the file."""
+    def blocks(self, account: Account | None) -> Iterator[Samples]:
+        """The sound in blocks. account: counts the samples; None for a second reader of the same sound."""
         if self.samples is not None:
             return iter([self.samples])
         assert self.path is not None
-        return iter_audio(self.path, on_warning=on_warning)
-
-    def renamed(self, line: str) -> str:
-        """A line about the file at `path`, with the name of the recording instead: the file may be a copy."""
-        return line if self.path is None else line.replace(self.path, self.name)
+        return iter_audio(self.path, tracks=self.tracks, account=account)
 
 
 @contextlib.contextmanager
-def open_source(source: SourceLike) -> Iterator[Source]:
+def open_source(source: SourceLike, tracks: Tracks | None = None) -> Iterator[Source]:
     """The recording that `source` stands for, as long as the block runs.
+
+    tracks: the tracks of a file that were asked for. Of several video tracks, the one with faces is read by default.
 
     Raises MediaError for a file that cannot be read, ValueError for an array that is no sound, TypeError for anything
     else.
@@ -66,7 +70,7 @@ def open_source(source: SourceLike) -> Iterator[Source]:
         path = os.fsdecode(source)
         if not path:
             raise MediaError("no file", got=repr(path), expected="the path of a video or sound file")
-        yield _from_file(path, path)
+        yield _from_file(path, path, tracks)
     elif hasattr(source, "read"):
         # Containers are read back and forth, which a pipe or a download cannot do. A copy on the disk can.
         with tempfile.TemporaryDirectory(prefix="avsr-") as folder:
@@ -76,7 +80,7 @@ def open_source(source: SourceLike) -> Iterator[Source]:
             name = getattr(source, "name", None)
             name = name if isinstance(name, str) else "the open file"
             try:
-                yield _from_file(str(copy), name)
+                yield _from_file(str(copy), name, tracks)
             except MediaError as error:  # also from the block, which reads the copy
                 if str(copy) not in str(error):
                     raise
@@ -94,8 +98,9 @@ def _in_memory(samples: Samples) -> Source:
     return Source("samples", None, sound, has_sound=True, has_picture=False, duration_s=duration_s, fps=None)
 
 
-def _from_file(path: str, name: str) -> Source:
-    info = probe(path)
+def _from_file(path: str, name: str, tracks: Tracks | None) -> Source:
+    account = Account()
+    info = probe_faces(path, tracks=tracks, account=account)
     return Source(
         name,
         path,
@@ -104,6 +109,8 @@ def _from_file(path: str, name: str) -> Source:
         has_picture=info.video is not None,
         duration_s=None if info.duration_s is None or not math.isfinite(info.duration_s) else info.duration_s,
         fps=None if info.video is None else info.video.average_fps,
+        tracks=info.tracks,
+        account=account,
     )
 
 

@@ -11,6 +11,7 @@ from avsr.decoding.search import Search, Spoken
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError, MediaError
 from avsr.grid import Modality
+from avsr.media import Tracks
 from avsr.offline.joining import joiner as joiner_of
 from avsr.offline.record import Record
 from avsr.offline.source import Source, SourceLike, open_source
@@ -31,6 +32,7 @@ def transcribe(
     modality: ModalityChoice = "auto",
     face: str | int = "auto",
     search: Search | None = None,
+    tracks: Tracks | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Transcript:
     """The transcript of a recording.
@@ -39,6 +41,7 @@ def transcribe(
     modality: "a" sound, "v" lips, "av" both, "auto" what the recording offers and the model was trained for.
     face: the face to read lips from: "auto" the one that speaks, "largest", or the number of a face in the transcript.
     search: None for the usual search of the model.
+    tracks: which tracks of a file to read; None for the default, and of several video tracks the one with faces.
     on_progress: called with the media seconds done.
 
     The faces of a picture are followed for models that only hear too, unless the modality is "a": they tell who speaks.
@@ -49,7 +52,7 @@ def transcribe(
     if modality not in ("auto", "av", "a", "v"):
         raise ConfigError("unknown modality", got=modality, expected="auto, av, a or v")
     face = str(face)
-    with open_source(source) as recording:
+    with open_source(source, tracks) as recording:
         use = _what_to_use(model.card, recording, modality)
         warnings = [*use.warnings, *_unused_face(recording, face, use)]
         record = Record()
@@ -64,7 +67,6 @@ def transcribe(
             lips=use.lips,
             at_pauses=model.card.cut_at_pauses and use.sound,
             on_slot=record.note_faces,
-            on_warning=lambda line: warnings.append(recording.renamed(line)),
         )
         with contextlib.closing(cut):  # stops its threads also when the work ends in an error or Ctrl-C
             for window in cut:
@@ -75,6 +77,7 @@ def transcribe(
         # Only the whole recording shows that a face never came.
         _check_face(record, recording, face, use)
         words = joiner.words()
+        warnings += recording.account.lines()
         warnings += _warnings(model.card, record, use, words)
         return _transcript(model.card, recording, use, record, words, warnings)
 
@@ -173,8 +176,8 @@ def _transcript(
     words: Sequence[Spoken],
     warnings: Sequence[str],
 ) -> Transcript:
-    # Some containers state no duration.
-    duration_s = recording.duration_s or record.end_s
+    # Some containers state no duration, and the clock of joined recordings says nothing about their length.
+    duration_s = record.end_s if "joint" in recording.account else recording.duration_s or record.end_s
     # The transcript states the real modality: sound may be silent, and a picture may show no face.
     used: Modality = ("av" if record.is_audible else "v") if use.lips and record.num_lips else "a"
     summary = None

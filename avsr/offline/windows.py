@@ -35,9 +35,10 @@ def windows(
     lips: bool = True,
     at_pauses: bool = False,
     on_slot: Callable[[Slot], None] | None = None,
-    on_warning: Callable[[str], None] | None = None,
 ) -> Generator[Window, None, None]:
     """The windows of a recording in order. Decoding, face finding and the caller's work run side by side.
+
+    The account of the recording counts what is read, and says what is wrong with the file.
 
     sound, picture: which streams to read; the recording must have them.
     face: the face to read lips from, as `face_choice` takes it; with sound, "auto" is the face that speaks.
@@ -46,16 +47,15 @@ def windows(
     lips: whether windows hold the crops of the lips. False: the picture only tells who is seen, and when.
     at_pauses: windows of at most `core_s` begin and end in pauses; some of them hold no speech. It needs the sound.
     on_slot: called, in another thread, with the lips of all faces, slot by slot.
-    on_warning: called with a line for each thing that is wrong with the file.
 
     Raises MediaError when a stream holds nothing readable, ConfigError for another `face`.
     """
     choice: FaceChoice = face_choice(face)
-    audio_blocks = source.blocks(on_warning) if sound else iter(())
+    audio_blocks = source.blocks(source.account) if sound else iter(())
     # The choice reads the sound a second time, in another thread and a second or two away; that costs 5 ms a second.
     audio_of_choice: Iterator[Samples] = iter(())
     if face == "auto" and sound and picture:
-        audio_of_choice = source.blocks(None)  # the other reader reports damage
+        audio_of_choice = source.blocks(None)  # the other reader counts
         choice = SpeakingFace(audio_of_choice)
     slots: Iterator[LipSlot] = iter(())
     if picture:
@@ -63,8 +63,8 @@ def windows(
         import_mediapipe()
         # Two threads use most of two cores. Two processes for parts of a file did 1.25 times as much, and starting one
         # takes 4 s.
-        pictures = iter_frames(source.path, on_warning=on_warning)
-        frames = read_ahead(pictures if lips else _while_readable(pictures, on_warning))
+        pictures = iter_frames(source.path, tracks=source.tracks, account=source.account)
+        frames = read_ahead(pictures if lips else _while_readable(pictures, source))
         everybody = _watched(slots_of(frames, end_s=source.duration_s or 0.0), on_slot)
         slots = read_ahead(choice.follow(everybody), round(core_s / SLOT_S) if at_pauses else SLOTS_IN_FLIGHT)
     core = MAX_FRAMES if math.isinf(core_s) else max(1, round(1000 * core_s / FRAME_MS))
@@ -98,13 +98,12 @@ def _cut(tape: Tape, core_frames: int, margin_frames: int) -> Iterator[Window]:
         tape.drop(core - margin_frames)
 
 
-def _while_readable(frames: Iterator[VideoFrame], on_warning: Callable[[str], None] | None) -> Iterator[VideoFrame]:
+def _while_readable(frames: Iterator[VideoFrame], source: Source) -> Iterator[VideoFrame]:
     """The pictures, if any can be read: words that come from the sound do not need them."""
     try:
         yield from frames
     except MediaError as error:
-        if on_warning is not None:
-            on_warning(str(error))
+        source.account.note("no pictures", str(error).removeprefix(f"{source.path}: "))
 
 
 def _watched(slots: Iterator[Slot], on_slot: Callable[[Slot], None] | None) -> Iterator[Slot]:

@@ -14,11 +14,13 @@ session can still be finished.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from avsr.account import Account
 from avsr.arrays import Crops, Samples
 from avsr.errors import AvsrError
 from avsr.streaming.events import Event
@@ -47,6 +49,7 @@ class Live:
     pictures: the same for pictures; None for sound alone.
     real_time: each item is pushed when it arrives by the clock; False pushes all as fast as possible.
     clock: the clock of the arrival times; None for one that starts with `events`.
+    account: of the file that the sound comes from; what was left out of it is added to the counters.
     on_warning: called with a line for each problem that does not stop the run, such as pictures that break off. It is
         called from the thread that reads the events.
     """
@@ -59,6 +62,7 @@ class Live:
         *,
         real_time: bool = False,
         clock: Clock | None = None,
+        account: Account | None = None,
         on_warning: Callable[[str], None] | None = None,
     ) -> None:
         self._queue: queue.SimpleQueue[Event | str | Exception | None] = queue.SimpleQueue()
@@ -67,6 +71,7 @@ class Live:
         session.on_event = self._queue.put
         self._sound, self._pictures = sound, pictures
         self._real_time, self._clock, self._on_warning = real_time, clock, on_warning
+        self._account = account
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._pace: Pace | None = None
@@ -142,6 +147,8 @@ class Live:
 
     def _pass_on(self, item: Event | str) -> list[Event]:
         if isinstance(item, Event):
+            if item.counters is not None and self._account is not None:
+                return [dataclasses.replace(item, counters=item.counters | self._account.counters())]
             return [item]
         if self._on_warning is not None:
             self._on_warning(item)

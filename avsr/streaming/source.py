@@ -19,10 +19,12 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from avsr.account import Account
 from avsr.arrays import Samples
 from avsr.errors import MediaError
 from avsr.grid import SAMPLE_RATE_HZ
-from avsr.media import WarningSink, iter_audio, iter_frames, probe
+from avsr.lips.tracks import probe_faces
+from avsr.media import Tracks, iter_audio, iter_frames
 
 BLOCK_S = 0.02
 BLOCK_SAMPLES = round(BLOCK_S * SAMPLE_RATE_HZ)
@@ -50,9 +52,11 @@ class LivePicture(NamedTuple):
 Item = TypeVar("Item", LiveSound, LivePicture)
 
 
-def file_sound(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[LiveSound]:
+def file_sound(
+    path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None
+) -> Iterator[LiveSound]:
     """The sound of a file in blocks of 20 ms, the last one shorter. Raises MediaError if the file has no sound."""
-    return blocks(iter_audio(path, on_warning=on_warning))
+    return blocks(iter_audio(path, tracks=tracks, account=account))
 
 
 def blocks(sound: Iterable[Samples]) -> Iterator[LiveSound]:
@@ -76,22 +80,27 @@ def blocks(sound: Iterable[Samples]) -> Iterator[LiveSound]:
         yield block(rest)
 
 
-def file_pictures(path: str | PathLike[str], *, on_warning: WarningSink | None = None) -> Iterator[LivePicture]:
+def file_pictures(
+    path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None
+) -> Iterator[LivePicture]:
     """The pictures of a file. Raises MediaError if the file has no video."""
-    return (LivePicture(frame.time_s, frame.time_s, frame.rgb) for frame in iter_frames(path, on_warning=on_warning))
+    frames = iter_frames(path, tracks=tracks, account=account)
+    return (LivePicture(frame.time_s, frame.time_s, frame.rgb) for frame in frames)
 
 
 def open_live_source(
     source: str | PathLike[str] | Samples | Iterable[LiveSound | None],
     pictures: Iterable[LivePicture | None] | None = None,
     *,
-    on_warning: WarningSink | None = None,
+    tracks: Tracks | None = None,
+    account: Account | None = None,
 ) -> tuple[Iterable[LiveSound | None], Iterable[LivePicture | None] | None]:
     """The sound and the pictures of a source; pictures None for sound alone.
 
     source: a file, samples float32 [S] at 16 kHz, or an iterator of live sound.
     pictures: live pictures; None for the pictures of the file, if it has any.
-    on_warning: called with one line for each damage in the file.
+    tracks: which tracks of a file to read; None for its default, and of several video tracks the one with faces.
+    account: counts what is read, and says what is wrong with the file.
 
     Raises MediaError for a file without sound, because the sound is the clock of a stream.
     """
@@ -99,16 +108,24 @@ def open_live_source(
         return blocks([source]), pictures
     if not isinstance(source, str | PathLike):
         return source, pictures
-    info = probe(source)
+    sound, moving = open_file(source, tracks=tracks, account=account)
+    return sound, moving if pictures is None else pictures
+
+
+def open_file(
+    path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None
+) -> tuple[Iterator[LiveSound], Iterator[LivePicture] | None]:
+    """The sound and the pictures of a file, as `open_live_source` gives them."""
+    info = probe_faces(path, tracks=tracks, account=account)
     if info.audio is None:
         raise MediaError(
-            f"{source}: has no sound",
-            expected="sound, whose clock live recognition goes by",
-            remedy="use transcribe with modality v",
+            f"{path}: has no sound",
+            expected="sound, which is the clock of live recognition",
+            remedy="avsr transcribe --modality v reads lips alone",
         )
-    if pictures is None and info.video is not None:
-        pictures = file_pictures(source, on_warning=on_warning)
-    return file_sound(source, on_warning=on_warning), pictures
+    sound = file_sound(path, tracks=info.tracks, account=account)
+    pictures = None if info.video is None else file_pictures(path, tracks=info.tracks, account=account)
+    return sound, pictures
 
 
 def in_order(sound: Iterable[LiveSound], pictures: Iterable[LivePicture]) -> Iterator[LiveSound | LivePicture]:

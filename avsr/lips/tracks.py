@@ -1,0 +1,48 @@
+"""The choice of the video track that shows faces: a lecture may hold slides and the lecturer as two tracks."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from avsr.account import Account
+from avsr.lips.faces import FaceFinder
+from avsr.media import MediaInfo, Picture, Tracks, VideoFrame, probe, sample_pictures
+
+NUM_SAMPLES = 6
+"""In this many pictures of each track, spread over the file, faces are looked for."""
+
+
+def probe_faces(
+    path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None
+) -> MediaInfo:
+    """The tracks of a file, as `probe` gives them. Of several video tracks, the one with most faces is read.
+
+    tracks: the tracks that were asked for; their choice is not touched.
+    account: says which track is read, and why.
+    """
+    asked = Tracks() if tracks is None else tracks
+    info = probe(path, tracks=asked)
+    why = None
+    usable = [track.number for track in info.video_tracks if track.width > 0]
+    if asked.video is None and info.video is not None and len(usable) > 1:
+        counts = _count_faces(path, usable, info.duration_s)
+        best = max(usable, key=lambda number: (counts[number], number == info.tracks.video))
+        if counts[best] > 0:
+            why = f"faces in {counts[best]} of {NUM_SAMPLES} pictures"
+            asked = asked._replace(video=best)
+    return probe(path, tracks=asked, account=account, video_because=why)
+
+
+def _count_faces(path: str | PathLike[str], numbers: list[int], duration_s: float | None) -> dict[int, int]:
+    """By track: in how many of the sample pictures a face is found."""
+    times_s = [(duration_s or 0.0) * (index + 0.5) / NUM_SAMPLES for index in range(NUM_SAMPLES)]
+    with FaceFinder() as finder:
+        return {
+            number: sum(_shows_face(finder, picture) for picture in sample_pictures(path, number, times_s))
+            for number in numbers
+        }
+
+
+def _shows_face(finder: FaceFinder, picture: Picture) -> bool:
+    finder.reset()
+    return bool(finder.follow(VideoFrame(0.0, picture)))

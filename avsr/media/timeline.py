@@ -1,0 +1,201 @@
+"""One clock for the packets of a file, which may be several recordings joined end to end.
+
+Every recording has a clock of its own, so the clock of a joined file steps at each joint. All tracks of a recording get
+one common offset, and sound and picture stay together. A recording begins where the longest track of the one before it
+ended: players show it there, and nothing overlaps.
+
+Packets come in the order of the file. All tracks are followed, whichever of them is read. So two readers of one file
+find the same joints.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from av.packet import Packet
+
+from avsr.account import Account
+
+MAX_GAP_S = 600.0
+"""A clock that goes further ahead is at a joint, not at a gap. Filled with silence, a few bytes of a broken or hostile
+file would cost hours."""
+
+MAX_BROADCAST_GAP_S = 10.0
+"""The same for MPEG transport and programme streams and Ogg, which are made to be joined: players go on there without a
+pause (FFmpeg, option `dts_delta_threshold`)."""
+
+_BACK_S = 0.5  # a clock that steps back by more is at a joint; less is jitter, or an overlap
+_BROADCAST_BACK_S = 0.1
+_BROADCAST = {"mpegts", "mpeg", "ogg"}
+
+# The tracks cross a joint some packets apart: this many are looked at to find where each crosses.
+_LOOK_AHEAD_PACKETS = 512
+_RECENT_PARTS = 8
+
+
+class _Part(NamedTuple):
+    """One recording of the file."""
+
+    start_s: float
+    """Its first time, on its own clock."""
+    offset_s: float
+    """What to add to its own clock."""
+
+
+class _Clock(NamedTuple):
+    """Where a track is."""
+
+    part: int
+    last_s: float
+    """Decoding time of its last packet, on the clock of its part."""
+    end_s: float
+    """End of its last packet."""
+    is_new: bool = False
+    """Whether no packet has come yet."""
+
+
+class Timeline:
+    """Places the packets of one file on one clock that goes on over joints.
+
+    format_name: of the container, as FFmpeg calls it.
+    origin_s: time of the container's clock at media time 0.
+    tracks: indices of the streams that are followed.
+    """
+
+    def __init__(self, format_name: str, origin_s: float, tracks: Collection[int], account: Account) -> None:
+        is_broadcast = bool(_BROADCAST & set(format_name.split(",")))
+        self._max_gap_s = MAX_BROADCAST_GAP_S if is_broadcast else MAX_GAP_S
+        self._back_s = _BROADCAST_BACK_S if is_broadcast else _BACK_S
+        self._origin_s = origin_s
+        self._account = account
+        self._clocks = {index: _Clock(0, origin_s, origin_s, is_new=True) for index in tracks}
+        self._parts = [_Part(origin_s, 0.0)]
+        self._reached_s = origin_s  # end of the longest track, on the common clock
+        self._crossings: dict[int, Packet] = {}  # by track: the first packet of the newest part, if it is known ahead
+
+    @property
+    def has_joints(self) -> bool:
+        """Whether the file has turned out to be several recordings."""
+        return len(self._parts) > 1
+
+    def place(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        """The packets of the followed tracks, in the same order, with their times on the common clock."""
+        waiting: deque[Packet] = deque()
+        while True:
+            packet = waiting.popleft() if waiting else next(packets, None)
+            if packet is None:
+                return
+            clock = self._clocks.get(packet.stream_index)
+            if clock is None:
+                continue
+            if packet is self._crossings.get(packet.stream_index):
+                del self._crossings[packet.stream_index]
+                clock = self._enter(packet, len(self._parts) - 1)
+            elif self._steps(packet, clock):
+                part = self._part_of_others(packet, clock)
+                if part is not None:
+                    clock = self._enter(packet, part)
+                else:
+                    waiting.extend(itertools.islice(packets, max(0, _LOOK_AHEAD_PACKETS - len(waiting))))
+                    crossings = self._find_crossings([packet, *waiting])
+                    if packet.stream_index in crossings:
+                        self._open_part(crossings)
+                        waiting.appendleft(packet)
+                        continue
+                    self._forget_times(packet)
+            self._clocks[packet.stream_index] = _after(packet, clock)
+            yield self._shifted(packet)
+
+    def _steps(self, packet: Packet, clock: _Clock) -> bool:
+        """Whether a packet does not go on from the last one of its track."""
+        time_s = _time_s(packet)
+        if time_s is None:
+            return False
+        if clock.is_new:  # tracks may begin some time apart
+            return abs(time_s - clock.end_s) > self._max_gap_s
+        return time_s < clock.last_s - self._back_s or time_s > clock.end_s + self._max_gap_s
+
+    def _part_of_others(self, packet: Packet, clock: _Clock) -> int | None:
+        """The part that another track has entered before and that this packet belongs to, None without one."""
+        time_s = _time_s(packet)
+        for number in range(max(clock.part + 1, len(self._parts) - _RECENT_PARTS), len(self._parts)):
+            if time_s is not None and -1.0 <= time_s - self._parts[number].start_s <= self._max_gap_s:
+                return number
+        return None
+
+    def _find_crossings(self, packets: Sequence[Packet]) -> dict[int, Packet]:
+        """By track: the first packet behind the joint, among packets in the order of the file.
+
+        A step counts if the next packet of the track does not go back to the old clock: one wrong time stamp is no
+        joint.
+        """
+        crossings: dict[int, Packet] = {}
+        for index, clock in self._clocks.items():
+            of_track = [packet for packet in packets if packet.stream_index == index and _time_s(packet) is not None]
+            for packet, following in itertools.zip_longest(of_track, of_track[1:]):
+                if not self._steps(packet, clock):
+                    clock = _after(packet, clock)
+                elif following is None or self._steps(following, clock):
+                    crossings[index] = packet
+                    break
+            self._reached_s = max(self._reached_s, clock.end_s + self._parts[clock.part].offset_s)
+        return crossings
+
+    def _open_part(self, crossings: dict[int, Packet]) -> None:
+        start_s = min(_start_s(packet) for packet in crossings.values())
+        offset_s = self._reached_s - start_s
+        step_s = start_s + self._parts[-1].offset_s - self._reached_s
+        self._parts.append(_Part(start_s, offset_s))
+        self._crossings = crossings
+        at_s = self._reached_s - self._origin_s
+        how = f"steps back by {-step_s:.2f} s" if step_s < 0 else f"jumps ahead by {step_s:.2f} s"
+        line = f"the clock {how} at {at_s:.2f} s: the file is taken as recordings joined end to end, and goes on there"
+        self._account.note("joint", line, cause=len(self._parts))
+
+    def _enter(self, packet: Packet, part: int) -> _Clock:
+        time_s = _time_s(packet) or 0.0
+        return _Clock(part, time_s, time_s)
+
+    def _forget_times(self, packet: Packet) -> None:
+        """A single wrong time stamp: the packet is taken to follow the one before."""
+        time_s = (_time_s(packet) or 0.0) - self._origin_s
+        packet.pts = packet.dts = None
+        line = f"a time stamp of {time_s:.2f} s fits neither before nor after, and is not used"
+        self._account.note("time stamp", line, cause=(packet.stream_index, time_s))
+
+    def _shifted(self, packet: Packet) -> Packet:
+        """The packet on the common clock."""
+        clock = self._clocks[packet.stream_index]
+        offset_s = self._parts[clock.part].offset_s
+        self._reached_s = max(self._reached_s, clock.end_s + offset_s)
+        if packet.pts is not None and packet.dts is not None and abs(_start_s(packet) - clock.last_s) > self._max_gap_s:
+            packet.pts = None  # nothing is shown so long after it was decoded; the packet follows the one before
+        if offset_s and packet.time_base:
+            ticks = round(offset_s / float(packet.time_base))
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+        return packet
+
+
+def _time_s(packet: Packet) -> float | None:
+    """Decoding time, which rises even where pictures are stored out of order."""
+    ticks = packet.pts if packet.dts is None else packet.dts
+    return None if ticks is None or not packet.time_base else ticks * float(packet.time_base)
+
+
+def _start_s(packet: Packet) -> float:
+    """When it is shown."""
+    ticks = packet.dts if packet.pts is None else packet.pts
+    return 0.0 if ticks is None or not packet.time_base else ticks * float(packet.time_base)
+
+
+def _after(packet: Packet, clock: _Clock) -> _Clock:
+    """The clock of a track after one of its packets."""
+    time_s = _time_s(packet)
+    if time_s is None:
+        return clock
+    duration_s = (packet.duration or 0) * float(packet.time_base or 0)
+    return _Clock(clock.part, time_s, max(clock.end_s, _start_s(packet) + duration_s))
