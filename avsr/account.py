@@ -48,7 +48,6 @@ class _Note:
     times: int = 0
     count: int = 0
     seconds: float = 0.0
-    causes: set[object] = dataclasses.field(default_factory=set)
 
 
 class Account:
@@ -62,6 +61,7 @@ class Account:
         self._lock = threading.Lock()
         self._tallies: dict[Kind, Tally] = {}
         self._notes: dict[str, _Note] = {}
+        self._causes: set[tuple[str, object]] = set()
 
     def __getitem__(self, kind: Kind) -> Tally:
         """The tally of a kind."""
@@ -77,37 +77,57 @@ class Account:
         with self._lock:
             self[kind].used += count
 
-    def lost(self, kind: Kind, reason: str, count: int = 1, *, line: str | None = None, seconds: float = 0.0) -> None:
+    def lost(
+        self,
+        kind: Kind,
+        reason: str,
+        count: int = 1,
+        *,
+        line: str | None = None,
+        seconds: float = 0.0,
+        cause: object = None,
+        is_found: bool = True,
+    ) -> None:
         """Count what was left out.
 
         reason: a few words, the same each time, under which the losses are added up.
         line: what to tell people at the first such loss; None for a loss that is meant, such as the pictures before the
             beginning of a cut film.
         seconds: how much time it was, for the total in the line.
+        cause: as in `note`.
+        is_found: False to count it as found too.
         """
+        key = f"{kind}: {reason}"
+        if self._is_known(key, cause):
+            return
         with self._lock:
             self[kind].lost[reason] += count
+            self[kind].found += 0 if is_found else count
         if line is not None:
-            self._add(f"{kind}: {reason}", line, count, seconds, kind=kind)
+            self._add(key, line, count, seconds, kind)
 
     def note(self, key: str, line: str, *, count: int = 1, seconds: float = 0.0, cause: object = None) -> None:
         """Tell people what was chosen or repaired. Of the lines with one key, the first is kept, with a total.
 
-        cause: counted once, however often it is noted: the readers of sound and picture pass the same joint.
+        cause: what happens with one cause counts once: the readers of sound and picture pass the same joint.
         """
-        self._add(key, line, count, seconds, cause=cause)
+        if not self._is_known(key, cause):
+            self._add(key, line, count, seconds, None)
 
-    def _add(
-        self, key: str, line: str, count: int, seconds: float, *, cause: object = None, kind: Kind | None = None
-    ) -> None:
+    def _is_known(self, key: str, cause: object) -> bool:
+        if cause is None:
+            return False
+        with self._lock:
+            is_known = (key, cause) in self._causes
+            self._causes.add((key, cause))
+        return is_known
+
+    def _add(self, key: str, line: str, count: int, seconds: float, kind: Kind | None) -> None:
         with self._lock:
             note = self._notes.get(key)
             is_new = note is None
             if note is None:
                 note = self._notes[key] = _Note(line, kind)
-            if cause is not None and cause in note.causes:
-                return
-            note.causes.add(cause)
             note.times += 1
             note.count += count
             note.seconds += seconds

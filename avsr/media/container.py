@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from avsr.account import Account, Kind
 from avsr.errors import MediaError
+from avsr.media.rest import second_recording
 from avsr.media.timeline import Timeline
 from avsr.media.tracks import Tracks, audio_tracks, choose_audio, choose_video, video_tracks
 
@@ -134,8 +135,7 @@ class Damage:
         what = "the sound" if self._kind == "sound" else "the video"
         line = f"{what} is damaged at {max(time_s, 0.0):.2f} s ({reason})"
         kind: Kind = "sound packets" if self._kind == "sound" else "picture packets"
-        self.account.found(kind, packets)
-        self.account.lost(kind, "damaged", packets, line=line)
+        self.account.lost(kind, "damaged", packets, line=line, is_found=False)
 
 
 def decode_audio(media: OpenMedia, stream: AudioStream, damage: Damage) -> Iterator[av.AudioFrame]:
@@ -152,9 +152,10 @@ def _decode(
     media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage
 ) -> Iterator[av.AudioFrame | av.VideoFrame]:
     reached_s = 0.0
-    followed = [track.index for track in (*audio_tracks(media.container), *video_tracks(media.container))]
-    timeline = Timeline(media.container.format.name, media.origin_s, followed, damage.account)
-    packets = _Packets(media.container)
+    followed = [*audio_tracks(media.container), *video_tracks(media.container)]
+    indices = [track.index for track in followed]
+    timeline = Timeline(media.container.format.name, media.origin_s, indices, damage.account)
+    packets = _Packets(media.container.demux(followed))
     # Packets are decoded one by one: one damaged packet then costs only its own pictures or sound.
     for packet in timeline.place(packets):
         if packet.stream_index != stream.index:
@@ -171,6 +172,10 @@ def _decode(
     if packets.error is not None:
         damage.report(reached_s, _reason(packets.error))
         return
+    second = second_recording(media.path, packets.end_bytes)
+    if second is not None:
+        line = f"another recording begins at byte {second} of the file and is not read: split the file there"
+        damage.account.lost("files", "behind the first recording", line=line, cause=second, is_found=False)
     # A file with its index at the front can be cut off without any error. Its clock says nothing if it steps.
     start_s = _container_start_s(stream)
     if start_s is not None and stream.duration and not timeline.has_joints:
@@ -183,16 +188,25 @@ def _decode(
 class _Packets(Iterator[Packet]):
     """The packets of a container, up to the place where it is damaged so that nothing after it can be found."""
 
-    def __init__(self, container: InputContainer) -> None:
-        self._packets = container.demux()
+    def __init__(self, packets: Iterator[Packet]) -> None:
+        self._packets = packets
         self.error: av.FFmpegError | None = None
         """The damage at the end, None if the file was read to its end."""
+        self.end_bytes = 0
+        """The byte behind the last packet."""
 
     def __next__(self) -> Packet:
         try:
-            return next(self._packets)
+            packet = next(self._packets)
+            if packet.pos is not None:
+                self.end_bytes = max(self.end_bytes, packet.pos + packet.size)
+            return packet
         except av.FFmpegError as error:
             self.error = error
+            raise StopIteration from None
+        except IndexError:
+            # A track that begins in the middle of a file is unknown to PyAV (seen in 18.1), which fails on it behind
+            # the last packet.
             raise StopIteration from None
 
 

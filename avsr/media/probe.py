@@ -146,7 +146,7 @@ def _count(
     chosen: AudioStream | VideoStream | None,
     why: str | None,
 ) -> None:
-    """Count the tracks of one kind, and say which is read and why, if there are several. why: None if it was asked for."""
+    """Count the tracks of one kind, and say which is read, if there are several. why: None if it was asked for."""
     account.found("tracks", len(tracks))
     account.used("tracks", chosen is not None)
     for number, track in enumerate(tracks, start=1):

@@ -101,7 +101,7 @@ class Timeline:
                 else:
                     waiting.extend(itertools.islice(packets, max(0, _LOOK_AHEAD_PACKETS - len(waiting))))
                     crossings = self._find_crossings([packet, *waiting])
-                    if packet.stream_index in crossings:
+                    if crossings.get(packet.stream_index) is packet:
                         self._open_part(crossings)
                         waiting.appendleft(packet)
                         continue
@@ -120,9 +120,11 @@ class Timeline:
 
     def _part_of_others(self, packet: Packet, clock: _Clock) -> int | None:
         """The part that another track has entered before and that this packet belongs to, None without one."""
-        time_s = _time_s(packet)
+        time_s = _time_s(packet) or 0.0
         for number in range(max(clock.part + 1, len(self._parts) - _RECENT_PARTS), len(self._parts)):
-            if time_s is not None and -1.0 <= time_s - self._parts[number].start_s <= self._max_gap_s:
+            part, later = self._parts[number], self._parts[number + 1 : number + 2]
+            end_s = later[0].start_s + later[0].offset_s if later else self._reached_s
+            if part.start_s - 1.0 <= time_s <= end_s - part.offset_s + self._max_gap_s:
                 return number
         return None
 

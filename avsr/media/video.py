@@ -98,19 +98,26 @@ def sample_pictures(path: str | PathLike[str], track: int, times_s: Sequence[flo
     """One picture at or after each of some media times, as far as they can be read.
 
     track: number of the video track.
-    times_s: rising.
     """
     for time_s in times_s:
-        with open_media(path, Tracks(video=track)) as media:
-            if media.video is None:
-                return
-            damage = Damage(media.path, "picture", Account())
-            # A file without an index cannot be searched by time; its first picture stands for the others.
+        # Without an index FFmpeg may land behind the last key picture; the first of the film then stands for it.
+        for start_s in (time_s, None):
+            picture = _picture_at(path, track, start_s)
+            if picture is not None:
+                yield picture
+                break
+
+
+def _picture_at(path: str | PathLike[str], track: int, time_s: float | None) -> Picture | None:
+    """The first picture that can be read from a media time on, or from the beginning on without one."""
+    with open_media(path, Tracks(video=track)) as media:
+        if media.video is None:
+            return None
+        if time_s is not None:
             with contextlib.suppress(av.FFmpegError):
                 media.container.seek(round((time_s + media.origin_s) * av.time_base))
-            frame = next(decode_video(media, media.video, damage), None)
-            if frame is not None:
-                yield _upright(frame, sample_aspect(media.video))
+        frame = next(decode_video(media, media.video, Damage(media.path, "picture", Account())), None)
+        return None if frame is None else _upright(frame, sample_aspect(media.video))
 
 
 def average_fps(stream: av.VideoStream) -> float:
