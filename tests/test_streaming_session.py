@@ -364,3 +364,58 @@ def test_wrong_arrays_are_refused(recognizer: Recognizer, push: object) -> None:
     with pytest.raises(ValueError, match="got .* expected"):
         push(session)  # type: ignore[operator]
     assert adds_up(session.counters)
+
+
+@pytest.mark.parametrize("restart_s", [0.0, -100.0])
+def test_a_clock_that_steps_back_for_good_loses_nothing(
+    recognizer: Recognizer, samples: np.ndarray, crops: np.ndarray, restart_s: float
+) -> None:
+    """A recorder that began again in the middle: the same words as without the step."""
+    joint = 80 * 320  # 1.6 s, a multiple of the blocks and of the slots
+    events: list[Event] = []
+    session = recognizer.stream(chunk_ms=320)
+    shift_s = 0.0
+    for start in range(0, len(samples), BLOCK):
+        time_s = start / 16_000
+        shift_s = restart_s - joint / 16_000 if start >= joint else 0.0
+        events += session.push_audio(samples[start : start + BLOCK], time_s + shift_s)
+    events += session.finish()
+    whole = run(recognizer.stream(chunk_ms=320), samples)
+    assert finals(events) == finals(whole)
+    counters = events[-1].counters
+    assert counters is not None
+    assert (counters["joints"], counters["samples_late"], counters["samples_lost"]) == (1, 0, 0)
+
+
+def test_single_blocks_from_the_past_are_late_and_no_joint(recognizer: Recognizer, samples: np.ndarray) -> None:
+    session = recognizer.stream(chunk_ms=320, video=False)
+    events: list[Event] = []
+    for start in range(0, len(samples), BLOCK):
+        events += session.push_audio(samples[start : start + BLOCK], start / 16_000)
+        if start == 100 * BLOCK:  # sent again after 1.5 s
+            late = samples[:BLOCK]
+            events += session.push_audio(late, 0.0) + session.push_audio(late, BLOCK / 16_000)
+    events += session.finish()
+    counters = events[-1].counters
+    assert counters is not None
+    assert (counters["joints"], counters["samples_late"]) == (0, 2 * BLOCK)
+    assert counters["samples"] == len(samples) + 2 * BLOCK
+    assert finals(events) == finals(run(recognizer.stream(chunk_ms=320, video=False), samples))
+
+
+def test_pictures_follow_the_sound_over_a_joint(recognizer: Recognizer, samples: np.ndarray, crops: np.ndarray) -> None:
+    session = recognizer.stream(chunk_ms=320)
+    events: list[Event] = []
+    joint_slot = 40
+    for slot in range(len(crops)):
+        shift_s = -0.04 * joint_slot if slot >= joint_slot else 0.0
+        sound = samples[640 * slot : 640 * (slot + 1)]
+        events += session.push_audio(sound, 0.04 * slot + shift_s) + session.push_video(
+            crops[slot], 0.04 * slot + shift_s
+        )
+    events += session.finish()
+    counters = events[-1].counters
+    assert counters is not None and adds_up(counters)
+    # Pictures that come before the joint is sure, half a second after it, are late.
+    assert counters["late"] + counters["duplicate"] <= 14
+    assert counters["used"] >= len(crops) - 20  # after lost slots, lips are taken up again with some care

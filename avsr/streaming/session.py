@@ -36,6 +36,7 @@ from avsr.sound.silence import REACH_FRAMES, audible_frames
 from avsr.streaming.clock import ClockAligner
 from avsr.streaming.events import Event, Mode, Step
 from avsr.streaming.inputs import check_samples, check_time, is_crop
+from avsr.streaming.joints import ClockJoints
 from avsr.streaming.lips import LipBuffer, Taken, arrays_of
 from avsr.streaming.sound import SoundBuffer
 from avsr.streaming.utterance import Said, Source, Utterance
@@ -131,6 +132,7 @@ class Session:
         self._on_log_probs, self._on_chunk = on_log_probs, on_chunk
 
         self._sound = SoundBuffer()
+        self._joints = ClockJoints()
         self._lips = LipBuffer(str(face), self._max_lag_s, reads=self.video)
         self._utterance = Utterance(decoder, self._plan.frame_s, pause_ms / 1000)
         self._state: Any = self._engine.initial_state()
@@ -222,6 +224,7 @@ class Session:
         samples: received.
         samples_lost: replaced by silence, because they never came.
         samples_late: dropped, because their time had passed.
+        joints: how often the clock of the sound stepped back for good. The stream then goes on without a pause.
         steps_skipped: updates of the words that were left out, because the work was behind the sound.
         """
         with self._lock:
@@ -236,6 +239,7 @@ class Session:
                 "samples": sound.received,
                 "samples_lost": sound.lost,
                 "samples_late": sound.late,
+                "joints": self._joints.count,
                 "steps_skipped": self._steps_skipped,
             }
 
@@ -252,7 +256,8 @@ class Session:
 
         samples: float32 [S] in [-1, 1] at 16 kHz, mono.
         t: time of the first sample in seconds; None if it follows the last sample. A step of more than 40 ms ahead is a
-            gap, which is filled with silence and counted as lost. An overlap of more than 40 ms is cut off.
+            gap, which is filled with silence and counted as lost. An overlap of more than 40 ms is cut off. Where the
+            clock steps back by more than 1 s for good, the sound and the pictures go on at the end of the stream.
         arrived: time of arrival in seconds, for clocks "arrival", on the same clock as for pictures; None for now.
         waiting_s: length of the sound that waits to be pushed after this. A model that can take several chunks in one
             step does so while a chunk or more waits.
@@ -265,6 +270,7 @@ class Session:
         with self._lock:
             self._require_open()
             self._waiting_s = waiting_s
+            t = None if t is None else t + self._joints.offset_s
             if t is not None and self._aligner is not None:
                 # A block arrives when its last sample has been recorded, so the time of its end is compared with the
                 # arrival.
@@ -281,7 +287,8 @@ class Session:
                 events += self._advance()
                 self._origin_s += ahead_s - SKIPPED_GAP_S
                 ahead_s = 0.0
-            self._sound.receive(samples, ahead_s)
+            for block, block_ahead_s in self._joints.place(samples, ahead_s):
+                self._sound.receive(block, block_ahead_s)
             return self._emit(events + self._advance())
 
     def push_video(self, picture: Crops | None, t: float, *, arrived: float | None = None) -> list[Event]:
@@ -299,6 +306,7 @@ class Session:
         with self._video_lock:
             with self._lock:
                 self._require_open()
+                t += self._joints.offset_s
                 if self._aligner is not None:
                     t = self._aligner.align(t, time.monotonic() if arrived is None else arrived)
                 if self._origin_s is None:
@@ -323,6 +331,8 @@ class Session:
         with self._video_lock, self._lock:
             if self._ended:
                 return []
+            for block, ahead_s in self._joints.late():
+                self._sound.receive(block, ahead_s)
             slots = self._lips.find_last()
             self._lips.add(slots, self._sound.end_s)
             lip_frames = -(-self._lips.final_slots * SLOT_MS // self._plan.frame_ms) if self.video else 0

@@ -708,6 +708,7 @@ const COUNTED = {
   samples: "Sound received",
   samples_lost: "Sound that never came",
   samples_late: "Sound that came too late",
+  joints: "Times the clock of the sound began again",
   samples_dropped: "Sound dropped by a busy server",
   steps_skipped: "Updates left out by a busy server",
   chunks: "Chunks recognised",
