@@ -426,3 +426,39 @@ def test_read_ahead_is_bounded_and_can_be_left() -> None:
     assert [next(ahead), next(ahead)] == [0, 1]
     ahead.close()
     assert len(made) <= 6
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+@pytest.mark.parametrize("times_s", [[0.0], [0.0, 1.0, 2.0]])
+def test_a_still_picture_lasts_and_is_no_damage(tmp_path: Path, suffix: str, times_s: list[float]) -> None:
+    path = tmp_path / f"still{suffix}"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=1)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono")
+        for time_s in times_s:
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 99, np.uint8), format="rgb24")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts, frame.time_base = round(time_s), Fraction(1, 1)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        data = np.zeros((1, round(3.5 * SAMPLE_RATE_HZ)), np.float32)
+        frame = av.AudioFrame.from_ndarray(data, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE_HZ, 0, Fraction(1, SAMPLE_RATE_HZ)
+        container.mux([*sound.encode(frame), *sound.encode()])
+    account = Account()
+    assert len(list(iter_frames(path, account=account))) == len(times_s)
+    assert len(read_audio(path, account=account)) / SAMPLE_RATE_HZ == pytest.approx(3.5, abs=0.1)
+    assert account.lines() == []
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_a_file_whose_clock_begins_late_lasts_as_long_as_its_media(tmp_path: Path, suffix: str) -> None:
+    path = write_video(
+        tmp_path / f"late{suffix}",
+        [5 + 0.04 * number for number in range(50)],
+        codec="libx264" if suffix == ".ts" else "mpeg4",
+    )
+    assert probe(path).duration_s == pytest.approx(2.0, abs=0.1)
+    times_s = [frame.time_s for frame in iter_frames(path)]
+    assert (times_s[0], times_s[-1]) == pytest.approx((0.0, 1.96), abs=0.01)

@@ -180,8 +180,10 @@ def _decode(
     start_s = _container_start_s(stream)
     if start_s is not None and stream.duration and not timeline.has_joints:
         end_s = start_s + stream.duration * float(stream.time_base or 0) - media.origin_s
+        # Matroska states the duration of the longest track for all of them.
+        seen_s = max(reached_s, timeline.reached_s) if "matroska" in media.container.format.name else reached_s
         # A damage that was reported already explains a missing end.
-        if end_s - reached_s > _MAX_MISSING_END_S and not damage.count:
+        if end_s - seen_s > _MAX_MISSING_END_S and not damage.count:
             damage.report(reached_s, f"it stops there, but the file states {end_s:.2f} s")
 
 
@@ -219,8 +221,9 @@ def _end_s(
     if isinstance(frame, av.AudioFrame):
         return frame.time - origin_s + frame.samples / max(1, frame.sample_rate)
     # A still picture may last for seconds.
+    shown_s = (frame.duration or 0) * float(frame.time_base or 0)
     rate = stream.average_rate
-    return frame.time - origin_s + (1 / float(rate) if rate else 0.0)
+    return frame.time - origin_s + max(shown_s, 1 / float(rate) if rate else 0.0)
 
 
 def is_sane_sound(channels: int, rate: int) -> bool:

@@ -81,6 +81,11 @@ class Timeline:
         """Whether the file has turned out to be several recordings."""
         return len(self._parts) > 1
 
+    @property
+    def reached_s(self) -> float:
+        """Media time at which the longest track ends so far."""
+        return self._reached_s - self._origin_s
+
     def place(self, packets: Iterator[Packet]) -> Iterator[Packet]:
         """The packets of the followed tracks, in the same order, with their times on the common clock."""
         waiting: deque[Packet] = deque()
