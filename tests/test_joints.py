@@ -188,7 +188,7 @@ def place(packets: Sequence[tuple[int, float]], account: Account, form: str = "m
         def __setattr__(self, name: str, value: object) -> None:
             setattr(self.packet, name, value)
 
-    timeline = Timeline(form, 0.0, (0, 1), account)
+    timeline = Timeline(form, 0.0, {0: 1e-3, 1: 1e-3}, account)
     placed = timeline.place(iter([Numbered(packet) for _, packet in made]))  # type: ignore[list-item]
     return [(packet.stream_index, -1.0 if packet.pts is None else packet.pts / 1000) for packet in placed]
 

@@ -151,10 +151,10 @@ def decode_video(media: OpenMedia, stream: VideoStream, damage: Damage) -> Itera
 def _decode(
     media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage
 ) -> Iterator[av.AudioFrame | av.VideoFrame]:
-    reached_s = 0.0
+    last: av.AudioFrame | av.VideoFrame | None = None
     followed = [*audio_tracks(media.container), *video_tracks(media.container)]
-    indices = [track.index for track in followed]
-    timeline = Timeline(media.container.format.name, media.origin_s, indices, damage.account)
+    ticks_s = {track.index: float(track.time_base or 1) for track in followed}
+    timeline = Timeline(media.container.format.name, media.origin_s, ticks_s, damage.account)
     packets = _Packets(media.container.demux(followed))
     # Packets are decoded one by one: one damaged packet then costs only its own pictures or sound.
     for packet in timeline.place(packets):
@@ -163,12 +163,13 @@ def _decode(
         try:
             frames = packet.decode()
         except av.FFmpegError as error:  # one packet is damaged, the next may be whole
-            damage.report(reached_s, _reason(error), packets=1)
+            damage.report(_end_s(last, stream, media.origin_s), _reason(error), packets=1)
             continue
         for frame in frames:
             if isinstance(frame, av.AudioFrame | av.VideoFrame):
-                reached_s = _end_s(frame, stream, media.origin_s, reached_s)
+                last = frame
                 yield frame
+    reached_s = _end_s(last, stream, media.origin_s)
     if packets.error is not None:
         damage.report(reached_s, _reason(packets.error))
         return
@@ -212,12 +213,10 @@ class _Packets(Iterator[Packet]):
             raise StopIteration from None
 
 
-def _end_s(
-    frame: av.AudioFrame | av.VideoFrame, stream: AudioStream | VideoStream, origin_s: float, before_s: float
-) -> float:
-    """Media time at which a frame ends; `before_s` if it has no time."""
-    if frame.time is None:
-        return before_s
+def _end_s(frame: av.AudioFrame | av.VideoFrame | None, stream: AudioStream | VideoStream, origin_s: float) -> float:
+    """Media time at which a frame ends; 0 without one, or if it has no time."""
+    if frame is None or frame.time is None:
+        return 0.0
     if isinstance(frame, av.AudioFrame):
         return frame.time - origin_s + frame.samples / max(1, frame.sample_rate)
     # A still picture may last for seconds.

@@ -10,9 +10,10 @@ find the same joints.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from av.packet import Packet
@@ -45,16 +46,43 @@ class _Part(NamedTuple):
     """What to add to its own clock."""
 
 
-class _Clock(NamedTuple):
+@dataclasses.dataclass(slots=True)
+class _Clock:
     """Where a track is."""
 
-    part: int
+    tick_s: float
+    """Unit of its time stamps."""
     last_s: float
     """Decoding time of its last packet, on the clock of its part."""
     end_s: float
     """End of its last packet."""
-    is_new: bool = False
+    part: int = 0
+    is_new: bool = True
     """Whether no packet has come yet."""
+
+    def follow(self, packet: Packet) -> None:
+        """Go on to the end of a packet."""
+        time_s = self.time_s(packet)
+        if time_s is None:
+            return
+        self.last_s, self.is_new = time_s, False
+        end_s = self.start_s(packet) + (packet.duration or 0) * self.tick_s
+        if end_s > self.end_s:
+            self.end_s = end_s
+
+    def time_s(self, packet: Packet) -> float | None:
+        """Decoding time, which rises even where pictures are stored out of order."""
+        ticks = packet.dts
+        if ticks is None:
+            ticks = packet.pts
+        return None if ticks is None else ticks * self.tick_s
+
+    def start_s(self, packet: Packet) -> float:
+        """When it is shown."""
+        ticks = packet.pts
+        if ticks is None:
+            ticks = packet.dts
+        return 0.0 if ticks is None else ticks * self.tick_s
 
 
 class Timeline:
@@ -62,19 +90,19 @@ class Timeline:
 
     format_name: of the container, as FFmpeg calls it.
     origin_s: time of the container's clock at media time 0.
-    tracks: indices of the streams that are followed.
+    ticks_s: unit of the time stamps of each followed track, by the index of its stream.
     """
 
-    def __init__(self, format_name: str, origin_s: float, tracks: Collection[int], account: Account) -> None:
+    def __init__(self, format_name: str, origin_s: float, ticks_s: Mapping[int, float], account: Account) -> None:
         is_broadcast = bool(_BROADCAST & set(format_name.split(",")))
         self._max_gap_s = MAX_BROADCAST_GAP_S if is_broadcast else MAX_GAP_S
         self._back_s = _BROADCAST_BACK_S if is_broadcast else _BACK_S
         self._origin_s = origin_s
         self._account = account
-        self._clocks = {index: _Clock(0, origin_s, origin_s, is_new=True) for index in tracks}
+        self._clocks = {index: _Clock(tick_s, origin_s, origin_s) for index, tick_s in ticks_s.items()}
         self._parts = [_Part(origin_s, 0.0)]
-        self._reached_s = origin_s  # end of the longest track, on the common clock
         self._crossings: dict[int, Packet] = {}  # by track: the first packet of the newest part, if it is known ahead
+        self._ended_s = origin_s  # the end of the longest track in the parts that were left, on the common clock
 
     @property
     def has_joints(self) -> bool:
@@ -84,7 +112,8 @@ class Timeline:
     @property
     def reached_s(self) -> float:
         """Media time at which the longest track ends so far."""
-        return self._reached_s - self._origin_s
+        ends_s = [clock.end_s + self._parts[clock.part].offset_s for clock in self._clocks.values()]
+        return max(self._ended_s, *ends_s) - self._origin_s
 
     def place(self, packets: Iterator[Packet]) -> Iterator[Packet]:
         """The packets of the followed tracks, in the same order, with their times on the common clock."""
@@ -98,25 +127,25 @@ class Timeline:
                 continue
             if packet is self._crossings.get(packet.stream_index):
                 del self._crossings[packet.stream_index]
-                clock = self._enter(packet, len(self._parts) - 1)
+                self._enter(clock, packet, len(self._parts) - 1)
             elif self._steps(packet, clock):
                 part = self._part_of_others(packet, clock)
                 if part is not None:
-                    clock = self._enter(packet, part)
+                    self._enter(clock, packet, part)
                 else:
                     waiting.extend(itertools.islice(packets, max(0, _LOOK_AHEAD_PACKETS - len(waiting))))
-                    crossings = self._find_crossings([packet, *waiting])
+                    crossings, ended_s = self._find_crossings([packet, *waiting])
                     if crossings.get(packet.stream_index) is packet:
-                        self._open_part(crossings)
+                        self._open_part(crossings, ended_s)
                         waiting.appendleft(packet)
                         continue
-                    self._forget_times(packet)
-            self._clocks[packet.stream_index] = _after(packet, clock)
-            yield self._shifted(packet)
+                    self._forget_times(packet, clock)
+            clock.follow(packet)
+            yield packet if clock.part == 0 and not self._is_shown_late(packet, clock) else self._shifted(packet, clock)
 
     def _steps(self, packet: Packet, clock: _Clock) -> bool:
         """Whether a packet does not go on from the last one of its track."""
-        time_s = _time_s(packet)
+        time_s = clock.time_s(packet)
         if time_s is None:
             return False
         if clock.is_new:  # tracks may begin some time apart
@@ -125,84 +154,67 @@ class Timeline:
 
     def _part_of_others(self, packet: Packet, clock: _Clock) -> int | None:
         """The part that another track has entered before and that this packet belongs to, None without one."""
-        time_s = _time_s(packet) or 0.0
+        time_s = clock.time_s(packet) or 0.0
         for number in range(max(clock.part + 1, len(self._parts) - _RECENT_PARTS), len(self._parts)):
             part, later = self._parts[number], self._parts[number + 1 : number + 2]
-            end_s = later[0].start_s + later[0].offset_s if later else self._reached_s
+            end_s = later[0].start_s + later[0].offset_s if later else self.reached_s + self._origin_s
             if part.start_s - 1.0 <= time_s <= end_s - part.offset_s + self._max_gap_s:
                 return number
         return None
 
-    def _find_crossings(self, packets: Sequence[Packet]) -> dict[int, Packet]:
-        """By track: the first packet behind the joint, among packets in the order of the file.
+    def _find_crossings(self, packets: Sequence[Packet]) -> tuple[dict[int, Packet], float]:
+        """By track: the first packet behind the joint, among packets in the order of the file; and when the longest
+        track ends before it, on the common clock.
 
         A step counts if the next packet of the track does not go back to the old clock: one wrong time stamp is no
         joint.
         """
         crossings: dict[int, Packet] = {}
-        for index, clock in self._clocks.items():
-            of_track = [packet for packet in packets if packet.stream_index == index and _time_s(packet) is not None]
+        ended_s = self.reached_s + self._origin_s
+        for index, now in self._clocks.items():
+            clock = dataclasses.replace(now)
+            of_track = [
+                packet for packet in packets if packet.stream_index == index and clock.time_s(packet) is not None
+            ]
             for packet, following in itertools.zip_longest(of_track, of_track[1:]):
                 if not self._steps(packet, clock):
-                    clock = _after(packet, clock)
+                    clock.follow(packet)
                 elif following is None or self._steps(following, clock):
                     crossings[index] = packet
                     break
-            self._reached_s = max(self._reached_s, clock.end_s + self._parts[clock.part].offset_s)
-        return crossings
+            ended_s = max(ended_s, clock.end_s + self._parts[clock.part].offset_s)
+        return crossings, ended_s
 
-    def _open_part(self, crossings: dict[int, Packet]) -> None:
-        start_s = min(_start_s(packet) for packet in crossings.values())
-        offset_s = self._reached_s - start_s
-        step_s = start_s + self._parts[-1].offset_s - self._reached_s
-        self._parts.append(_Part(start_s, offset_s))
-        self._crossings = crossings
-        at_s = self._reached_s - self._origin_s
+    def _open_part(self, crossings: dict[int, Packet], ended_s: float) -> None:
+        start_s = min(self._clocks[index].start_s(packet) for index, packet in crossings.items())
+        step_s = start_s + self._parts[-1].offset_s - ended_s
+        self._parts.append(_Part(start_s, ended_s - start_s))
+        self._crossings, self._ended_s = crossings, ended_s
+        at_s = ended_s - self._origin_s
         how = f"steps back by {-step_s:.2f} s" if step_s < 0 else f"jumps ahead by {step_s:.2f} s"
         line = f"the clock {how} at {at_s:.2f} s: the file is taken as recordings joined end to end, and goes on there"
         self._account.note("joint", line, cause=len(self._parts))
 
-    def _enter(self, packet: Packet, part: int) -> _Clock:
-        time_s = _time_s(packet) or 0.0
-        return _Clock(part, time_s, time_s)
+    def _enter(self, clock: _Clock, packet: Packet, part: int) -> None:
+        clock.part = part
+        clock.last_s = clock.end_s = clock.time_s(packet) or 0.0
 
-    def _forget_times(self, packet: Packet) -> None:
+    def _forget_times(self, packet: Packet, clock: _Clock) -> None:
         """A single wrong time stamp: the packet is taken to follow the one before."""
-        time_s = (_time_s(packet) or 0.0) - self._origin_s
+        time_s = (clock.time_s(packet) or 0.0) - self._origin_s
         packet.pts = packet.dts = None
         line = f"a time stamp of {time_s:.2f} s fits neither before nor after, and is not used"
         self._account.note("time stamp", line, cause=(packet.stream_index, time_s))
 
-    def _shifted(self, packet: Packet) -> Packet:
+    def _is_shown_late(self, packet: Packet, clock: _Clock) -> bool:
+        """Whether it is shown absurdly long after it was decoded."""
+        return abs(clock.start_s(packet) - clock.last_s) > self._max_gap_s and packet.pts is not None
+
+    def _shifted(self, packet: Packet, clock: _Clock) -> Packet:
         """The packet on the common clock."""
-        clock = self._clocks[packet.stream_index]
-        offset_s = self._parts[clock.part].offset_s
-        self._reached_s = max(self._reached_s, clock.end_s + offset_s)
-        if packet.pts is not None and packet.dts is not None and abs(_start_s(packet) - clock.last_s) > self._max_gap_s:
-            packet.pts = None  # nothing is shown so long after it was decoded; the packet follows the one before
-        if offset_s and packet.time_base:
-            ticks = round(offset_s / float(packet.time_base))
-            packet.pts = None if packet.pts is None else packet.pts + ticks
-            packet.dts = None if packet.dts is None else packet.dts + ticks
+        if self._is_shown_late(packet, clock):
+            packet.pts = None  # it then follows the packet before
+        ticks = round(self._parts[clock.part].offset_s / clock.tick_s)
+        packet.pts = None if packet.pts is None else packet.pts + ticks
+        packet.dts = None if packet.dts is None else packet.dts + ticks
         return packet
-
-
-def _time_s(packet: Packet) -> float | None:
-    """Decoding time, which rises even where pictures are stored out of order."""
-    ticks = packet.pts if packet.dts is None else packet.dts
-    return None if ticks is None or not packet.time_base else ticks * float(packet.time_base)
-
-
-def _start_s(packet: Packet) -> float:
-    """When it is shown."""
-    ticks = packet.dts if packet.pts is None else packet.pts
-    return 0.0 if ticks is None or not packet.time_base else ticks * float(packet.time_base)
-
-
-def _after(packet: Packet, clock: _Clock) -> _Clock:
-    """The clock of a track after one of its packets."""
-    time_s = _time_s(packet)
-    if time_s is None:
-        return clock
-    duration_s = (packet.duration or 0) * float(packet.time_base or 0)
-    return _Clock(clock.part, time_s, max(clock.end_s, _start_s(packet) + duration_s))
