@@ -19,7 +19,7 @@ import avsr
 from avsr.cli.main import main
 from avsr.datasets.manifest import Utterance, read_manifest, save_samples, write_manifest
 from avsr.decoding.tokenizer import WordTokenizer
-from avsr.errors import ConfigError, DataError
+from avsr.errors import ConfigError, DataError, MediaError
 from avsr.evaluation.conditions import DEFAULT_SEEDS
 from avsr.evaluation.sounds import NoiseSource, make_plan, planned_sounds
 from avsr.noise.filters import coloured_noise
@@ -477,7 +477,10 @@ def imports(folder: str) -> dict[str, set[str]]:
 
 
 def test_noise_imports_lower_parts_only_and_no_circle() -> None:
-    noise, allowed = imports("noise"), {"grid", "arrays", "errors", "files", "randomness", "media", "processes"}
+    noise, allowed = (
+        imports("noise"),
+        {"account", "grid", "arrays", "errors", "files", "randomness", "media", "processes"},
+    )
     for module, names in noise.items():
         others = {name for name in names if not name.startswith("avsr.noise.")} - {"avsr.datasets.manifest"}
         assert {name.split(".")[1] for name in others} <= allowed, module
@@ -552,3 +555,12 @@ def test_every_protocol_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["noise", "plan", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in PROTOCOLS)
+
+
+def test_a_recording_that_can_be_read_in_part_only_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rain.wav"
+    save_samples(path, np.random.default_rng(0).uniform(-0.5, 0.5, 16_000).astype(np.float32))
+    data = path.read_bytes()
+    path.write_bytes(data + data)
+    with pytest.raises(MediaError, match=r"rain\.wav: another recording begins at byte 32044 .* take it out of the"):
+        read_pcm(path)

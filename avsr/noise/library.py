@@ -11,9 +11,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from avsr.account import Account
 from avsr.arrays import Samples
 from avsr.datasets.manifest import Utterance, load_samples, read_manifest
-from avsr.errors import DataError
+from avsr.errors import DataError, MediaError
 from avsr.media import read_audio
 from avsr.noise.filters import NoiseColour, coloured_noise
 from avsr.noise.folders import SOUND_FOLDER, Part, find_noises, sound_files
@@ -134,7 +135,17 @@ def sound_hash(samples: Pcm) -> str:
 
 def read_pcm(path: Path) -> Pcm:
     """The sound of a media file in 16 bits at 16 kHz. Raises MediaError."""
-    return pcm_of(read_audio(path))
+    return pcm_of(read_whole(path))
+
+
+def read_whole(path: Path) -> Samples:
+    """The sound of a recording. Raises MediaError if a part of it cannot be used: a noise plan counts on its length."""
+    account = Account()
+    samples = read_audio(path, account=account)
+    losses = account.losses()
+    if losses:
+        raise MediaError(f"{path}: {losses[0]}", remedy="replace this recording, or take it out of the folder")
+    return samples
 
 
 def pcm_of(samples: Samples) -> Pcm:
@@ -178,7 +189,7 @@ def read_noise_folder(folder: Path) -> dict[str, Samples]:
     paths = sound_files(folder)
     if not paths:
         raise DataError(f"{folder}: no noise", expected=SOUND_FOLDER)
-    noises = {str(path.relative_to(folder)): read_audio(path) for path in paths}
+    noises = {str(path.relative_to(folder)): read_whole(path) for path in paths}
     return {name: samples for name, samples in noises.items() if np.any(samples)}
 
 
