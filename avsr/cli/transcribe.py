@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import os
-import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avsr.cli.arguments import (
@@ -29,6 +25,7 @@ from avsr.cli.arguments import (
     tracks_of,
 )
 from avsr.cli.console import Console, UsageError, describe, explain, messages_on_stderr, printable, without_name
+from avsr.cli.files_to_do import Job, check_writable, find_files, plan, without_finished
 from avsr.cli.sources import Sources
 from avsr.cli.suggestions import FORMATS as FORMAT_MEANINGS
 from avsr.cli.suggestions import suggest
@@ -83,24 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_quiet(parser)
 
 
-@dataclasses.dataclass(frozen=True)
-class _File:
-    """A file to transcribe."""
-
-    path: str
-    relative: Path
-    """Where its results belong below --output-dir, with the suffix of the input."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """One file to transcribe."""
-
-    path: str
-    outputs: tuple[Path, ...] = ()
-    """The files to write; empty: the text goes to standard output."""
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe all inputs; 0 if every input has its result, 1 if some failed."""
     to_stdout = arguments.output_dir is None
@@ -115,18 +94,18 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--format {arguments.format[0]} of several inputs needs --output-dir")
 
     with Console(quiet=arguments.quiet) as console:
-        files, num_missing = _find_files(arguments.inputs, recursive=arguments.recursive, console=console)
+        files, num_missing = find_files(arguments.inputs, recursive=arguments.recursive, console=console)
         num_kept = num_refused = 0
         sources = None
         if to_stdout:
-            jobs = [_Job(file.path) for file in files]
+            jobs = [Job(file.path) for file in files]
         else:
-            jobs = _plan(files, arguments.output_dir, arguments.format)
+            jobs = plan(files, arguments.output_dir, arguments.format)
             sources = Sources(arguments.output_dir)
             if not arguments.overwrite:
-                jobs, num_kept, num_refused = _without_finished(jobs, sources, console)
+                jobs, num_kept, num_refused = without_finished(jobs, sources, console)
             if jobs:
-                _check_writable(arguments.output_dir)
+                check_writable(arguments.output_dir)
         num_failed = _transcribe(jobs, arguments, console, sources, one_file=one_file) if jobs else 0
         num_failed_in_all = num_failed + num_missing + num_refused
         if not to_stdout and not one_file:
@@ -169,7 +148,7 @@ def _as_seconds(path: str, on_fraction: Callable[[float], None]) -> Callable[[fl
 
 
 def _transcribe(
-    jobs: Sequence[_Job], arguments: argparse.Namespace, console: Console, sources: Sources | None, *, one_file: bool
+    jobs: Sequence[Job], arguments: argparse.Namespace, console: Console, sources: Sources | None, *, one_file: bool
 ) -> int:
     """Do all jobs and return how many failed.
 
@@ -242,7 +221,7 @@ def _as_result(transcript: Transcript, path: str, format_name: str, *, one_file:
     return f"{printable(path)}\t{' '.join(transcript.text.split())}\n"
 
 
-def _write(transcript: Transcript, job: _Job, sources: Sources, console: Console, *, overwrite: bool) -> bool:
+def _write(transcript: Transcript, job: Job, sources: Sources, console: Console, *, overwrite: bool) -> bool:
     """Write the files of a job. Returns False, after an error on the console, if one of them cannot be written."""
     for output in job.outputs:
         try:
@@ -259,19 +238,6 @@ def _write(transcript: Transcript, job: _Job, sources: Sources, console: Console
     return True
 
 
-def _check_writable(folder: Path) -> None:
-    """Make `folder` and try to write into it, before any work is done. Raises AvsrError if that fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trial = folder / f".{os.urandom(6).hex()}.partial"
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise AvsrError(
-            f"--output-dir {folder}: cannot be written", got=error.strerror, remedy="give another folder"
-        ) from error
-
-
 def _in_order(outcomes: Iterable[tuple[int, Transcript | AvsrError]]) -> Iterator[tuple[int, Transcript | AvsrError]]:
     """The same outcomes in the order of their index; an outcome that comes early waits for the ones before it."""
     held = {}
@@ -281,106 +247,6 @@ def _in_order(outcomes: Iterable[tuple[int, Transcript | AvsrError]]) -> Iterato
         while next_index in held:
             yield next_index, held.pop(next_index)
             next_index += 1
-
-
-def _find_files(inputs: Sequence[str], *, recursive: bool, console: Console) -> tuple[list[_File], int]:
-    """All files that the inputs name, in their order and each once; and the number of inputs without any file."""
-    files: dict[str, _File] = {}
-    num_failed = 0
-
-    def fail(line: str) -> None:
-        nonlocal num_failed
-        num_failed += 1
-        console.error(line)
-
-    for name in inputs:
-        if os.path.isdir(name):
-            failed_before = num_failed
-            found = list(_media_files(name, recursive=recursive, on_error=lambda error: fail(describe(error))))
-            # A folder that cannot be read has its error already.
-            if not found and num_failed == failed_before:
-                hint = "name the files" if recursive else "name the files, or add --recursive for subfolders"
-                fail(f"{name}: no video or sound files in this folder; {hint}")
-        elif os.path.exists(name):
-            found = [_File(name, Path(Path(name).name))]
-        elif re.match("[a-z]+://", name):
-            fail(f"{name}: is an address, and only files on this machine are read; download it, and name the file")
-            continue
-        elif name == "-":
-            fail("-: standard input is not read; write it to a file, and name that")
-            continue
-        else:
-            fail(f"{name}: no such file or folder; check the path")
-            continue
-        for file in found:
-            # A file may be named twice, for example by its path and by its folder.
-            files.setdefault(os.path.abspath(file.path), file)
-    return list(files.values()), num_failed
-
-
-def _media_files(folder: str, *, recursive: bool, on_error: Callable[[OSError], None]) -> Iterator[_File]:
-    from avsr.media.types import MEDIA_SUFFIXES  # its package loads the decoders, which --help does not need
-
-    for parent, folders, names in os.walk(folder, onerror=on_error):
-        # os.walk enters the folders of this very list, in its order.
-        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
-        for name in sorted(names):
-            # Hidden files are no videos, whatever their suffix: macOS stores attributes of talk.mp4 in ._talk.mp4.
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES:
-                path = os.path.join(parent, name)
-                yield _File(path, Path(os.path.relpath(path, folder)))
-
-
-def _plan(files: Sequence[_File], folder: Path, formats: Sequence[str]) -> list[_Job]:
-    """A job for each file, with the files to write. Raises UsageError if two inputs would get the same output file."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output-dir {folder} is a file, not a folder")
-    num_with_stem = Counter(file.relative.with_suffix("") for file in files)
-    owners: dict[Path, str] = {}
-    jobs = []
-    for file in files:
-        stem = file.relative.with_suffix("")
-        if num_with_stem[stem] > 1:
-            stem = file.relative  # talk.mp4 and talk.wav beside each other become talk.mp4.txt and talk.wav.txt
-        outputs = tuple(folder / f"{stem}.{format_name}" for format_name in formats)
-        for output in outputs:
-            other = owners.setdefault(output, file.path)
-            if other != file.path:
-                raise UsageError(
-                    f"{other} and {file.path} would both be written to {output}; name a folder that holds both, with"
-                    " --recursive, to keep them apart, or transcribe them one at a time"
-                )
-        jobs.append(_Job(file.path, outputs))
-    return jobs
-
-
-def _without_finished(jobs: Sequence[_Job], sources: Sources, console: Console) -> tuple[list[_Job], int, int]:
-    """The jobs with the files that they still have to write; the number of finished jobs; the number of refused jobs.
-
-    A job is refused if one of its files exists already and was made from another input.
-    """
-    remaining = []
-    num_kept = num_refused = 0
-    for job in jobs:
-        there = [output for output in job.outputs if output.exists()]
-        # A file of that name may be of another input; keeping it would leave this input without a text.
-        others = [(output, sources.other_source(output, job.path)) for output in there]
-        output, other = next(((output, other) for output, other in others if other is not None), (None, None))
-        if other is not None:
-            num_refused += 1
-            console.error(
-                f"{job.path}: {output} is there already, made from {other}; give another --output-dir, --overwrite to"
-                " replace it, or name both inputs in one command to keep them apart"
-            )
-            continue
-        for output in there:
-            console.note(f"kept {output}, which was there already; --overwrite replaces it")
-        missing = tuple(output for output in job.outputs if output not in there)
-        if missing:
-            remaining.append(_Job(job.path, missing))
-        else:
-            num_kept += 1
-    return remaining, num_kept, num_refused
 
 
 def _formats(text: str) -> tuple[str, ...]:
