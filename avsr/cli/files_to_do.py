@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from avsr.cli.console import Console, UsageError, describe
+from avsr.account import Account
+from avsr.cli.arguments import local_path
+from avsr.cli.console import Console, UsageError
 from avsr.cli.sources import Sources
 from avsr.errors import AvsrError
+
+if TYPE_CHECKING:
+    from avsr.media.folders import Lister
+
+FAILED = "failed"
+"""In the account, the reason of files that were to be transcribed and have no result."""
+
+_NAME_BYTES = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +30,7 @@ class File:
     """A file to transcribe."""
 
     path: str
-    relative: Path
+    relative: str
     """Where its results belong below --output-dir, with the suffix of the input."""
 
 
@@ -28,70 +39,91 @@ class Job:
     """One file to transcribe."""
 
     path: str
+    stem: str = ""
+    """Path of the results below --output-dir, without suffix."""
     outputs: tuple[Path, ...] = ()
     """The files to write; empty: the text goes to standard output."""
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all files to write are there."""
+        return bool(self.outputs) and all(map(os.path.exists, self.outputs))
 
-def find_files(inputs: Sequence[str], *, recursive: bool, console: Console) -> tuple[list[File], int]:
-    """All files that the inputs name, in their order and each once; and the number of inputs without any file."""
+
+def find_files(inputs: Sequence[str], *, recursive: bool, account: Account, console: Console) -> tuple[list[File], int]:
+    """All files that the inputs name, in their order and each once; and the number of folders that failed.
+
+    account: gets all files and folders that were found, and what is left out as lost; inputs that are no files as
+        files that failed.
+    """
+    from avsr.media.folders import Lister  # its package loads the decoders, which --help does not need
+
+    lister = Lister(account, recursive=recursive)
     files: dict[str, File] = {}
-    num_failed = 0
-
-    def fail(line: str) -> None:
-        nonlocal num_failed
-        num_failed += 1
-        console.error(line)
-
+    num_failed_folders = 0
     for name in inputs:
-        if os.path.isdir(name):
-            failed_before = num_failed
-            found = list(_media_files(name, recursive=recursive, on_error=lambda error: fail(describe(error))))
-            # A folder that cannot be read has its error already.
-            if not found and num_failed == failed_before:
-                hint = "name the files" if recursive else "name the files, or add --recursive for subfolders"
-                fail(f"{name}: no video or sound files in this folder; {hint}")
-        elif os.path.exists(name):
-            found = [File(name, Path(Path(name).name))]
-        elif re.match("[a-z]+://", name):
-            fail(f"{name}: is an address, and only files on this machine are read; download it, and name the file")
+        try:
+            path = _existing(name)
+        except AvsrError as error:
+            if lister.add(name):
+                account.lost("files", FAILED)
+            console.error(f"{name}: {error}")
             continue
-        elif name == "-":
-            fail("-: standard input is not read; write it to a file, and name that")
-            continue
+        if os.path.isdir(path):
+            found, is_whole = _files_in(path, lister, console, recursive=recursive)
+            num_failed_folders += not is_whole
         else:
-            fail(f"{name}: no such file or folder; check the path")
-            continue
+            found = [File(path, os.path.basename(path))]
+            lister.add(path)
         for file in found:
             # A file may be named twice, for example by its path and by its folder.
             files.setdefault(os.path.abspath(file.path), file)
-    return list(files.values()), num_failed
+    return list(files.values()), num_failed_folders
 
 
-def _media_files(folder: str, *, recursive: bool, on_error: Callable[[OSError], None]) -> Iterator[File]:
-    from avsr.media.types import MEDIA_SUFFIXES  # its package loads the decoders, which --help does not need
+def _existing(name: str) -> str:
+    """The path of an input. Raises AvsrError if there is no such file or folder."""
+    if name == "-":
+        raise AvsrError("standard input is not read", remedy="write it to a file, and name that")
+    path = local_path(name)
+    if not os.path.exists(path):
+        raise AvsrError("no such file or folder", remedy="check the path")
+    return path
 
-    for parent, folders, names in os.walk(folder, onerror=on_error):
-        # os.walk enters the folders of this very list, in its order.
-        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
-        for name in sorted(names):
-            # Hidden files are no videos, whatever their suffix: macOS stores attributes of talk.mp4 in ._talk.mp4.
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES:
-                path = os.path.join(parent, name)
-                yield File(path, Path(os.path.relpath(path, folder)))
+
+def _files_in(folder: str, lister: Lister, console: Console, *, recursive: bool) -> tuple[list[File], bool]:
+    """The media files of a folder, and whether the folder and its subfolders could be read and hold any."""
+    from avsr.media.folders import NO_MEDIA, SUBFOLDER, UNREADABLE
+
+    listing = lister.list_folder(folder)
+    unreadable = [entry for entry in listing.left_out if (entry.kind, entry.reason) == ("folders", UNREADABLE)]
+    for entry in unreadable:
+        console.error(f"{entry.path}: {entry.detail}")
+        listing.left_out.remove(entry)  # it has its line
+    for path in listing.others:
+        lister.leave_out(listing, path, NO_MEDIA)
+    is_empty = not listing.media and not unreadable and not listing.was_listed
+    line = listing.line()
+    # Of a folder with nothing but texts, the line of the error says enough.
+    if line is not None and not (is_empty and all(entry.reason == NO_MEDIA for entry in listing.left_out)):
+        hint = "; --recursive enters subfolders" if any(e.reason == SUBFOLDER for e in listing.left_out) else ""
+        console.note(f"{line}{hint}; --debug names each")
+    if is_empty:
+        hint = "name the files" if recursive else "name the files, or add --recursive for subfolders"
+        console.error(f"{folder}: no video or sound files in this folder; {hint}")
+        return [], False
+    return [File(path, os.path.relpath(path, folder)) for path in listing.media], not unreadable
 
 
 def plan(files: Sequence[File], folder: Path, formats: Sequence[str]) -> list[Job]:
     """A job for each file, with the files to write. Raises UsageError if two inputs would get the same output file."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output-dir {folder} is a file, not a folder")
-    num_with_stem = Counter(file.relative.with_suffix("") for file in files)
+    max_bytes = _max_name_bytes(folder)
     owners: dict[Path, str] = {}
     jobs = []
-    for file in files:
-        stem = file.relative.with_suffix("")
-        if num_with_stem[stem] > 1:
-            stem = file.relative  # talk.mp4 and talk.wav beside each other become talk.mp4.txt and talk.wav.txt
-        outputs = tuple(folder / f"{stem}.{format_name}" for format_name in formats)
+    for file, stem in zip(files, _stems(files), strict=True):
+        outputs = tuple(folder / _fitting(stem, f".{format_name}", max_bytes) for format_name in formats)
         for output in outputs:
             other = owners.setdefault(output, file.path)
             if other != file.path:
@@ -99,37 +131,86 @@ def plan(files: Sequence[File], folder: Path, formats: Sequence[str]) -> list[Jo
                     f"{other} and {file.path} would both be written to {output}; name a folder that holds both, with"
                     " --recursive, to keep them apart, or transcribe them one at a time"
                 )
-        jobs.append(Job(file.path, outputs))
+        jobs.append(Job(file.path, stem, outputs))
     return jobs
 
 
-def without_finished(jobs: Sequence[Job], sources: Sources, console: Console) -> tuple[list[Job], int, int]:
-    """The jobs with the files that they still have to write; the number of finished jobs; the number of refused jobs.
+def _stems(files: Sequence[File]) -> list[str]:
+    """Where the results of each file belong below --output-dir, without the suffix of the format."""
+    from avsr.media.types import media_stem
 
-    A job is refused if one of its files exists already and was made from another input.
+    stems = {file.path: media_stem(file.relative) for file in files}
+    while True:
+        counts = Counter(stems.values())
+        # talk.mp4 and talk.wav beside each other become talk.mp4.txt and talk.wav.txt. That takes the name of
+        # talk.mp4.mp4, which becomes talk.mp4.mp4.txt in the next round.
+        longer = {
+            file.path: file.relative
+            for file in files
+            if counts[stems[file.path]] > 1 and stems[file.path] != file.relative
+        }
+        if not longer:
+            return [stems[file.path] for file in files]
+        stems |= longer
+
+
+def _max_name_bytes(folder: Path) -> int:
+    """How long a name in `folder`, which may be missing, can be."""
+    for parent in (folder, *folder.absolute().parents):
+        try:
+            return os.pathconf(parent, "PC_NAME_MAX")
+        except (OSError, ValueError):
+            continue
+    return _NAME_BYTES
+
+
+def _fitting(stem: str, suffix: str, max_bytes: int) -> str:
+    """`stem` with `suffix`. If the name would be too long, its end becomes "~" and a hash."""
+    parent, name = os.path.split(stem)
+    if len(os.fsencode(name + suffix)) > max_bytes:
+        suffix = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{suffix}"
+        while len(os.fsencode(name + suffix)) > max_bytes:
+            name = name[:-1]
+    return os.path.join(parent, name + suffix)
+
+
+def without_finished(
+    jobs: Sequence[Job], sources: Sources, account: Account, console: Console
+) -> tuple[list[Job], int]:
+    """The jobs with the files that they still have to write, and the number of finished jobs.
+
+    A job fails if one of its files exists already and was made from another input.
     """
     remaining = []
-    num_kept = num_refused = 0
+    num_kept = 0
     for job in jobs:
-        there = [output for output in job.outputs if output.exists()]
+        there = [output for output in job.outputs if os.path.exists(output)]
         # A file of that name may be of another input; keeping it would leave this input without a text.
-        others = [(output, sources.other_source(output, job.path)) for output in there]
-        output, other = next(((output, other) for output, other in others if other is not None), (None, None))
-        if other is not None:
-            num_refused += 1
-            console.error(
-                f"{job.path}: {output} is there already, made from {other}; give another --output-dir, --overwrite to"
-                " replace it, or name both inputs in one command to keep them apart"
-            )
+        foreign = next((line for output in there if (line := made_from_another(output, job, sources))), None)
+        if foreign:
+            account.lost("files", FAILED)
+            console.error(foreign)
             continue
         for output in there:
             console.note(f"kept {output}, which was there already; --overwrite replaces it")
         missing = tuple(output for output in job.outputs if output not in there)
         if missing:
-            remaining.append(Job(job.path, missing))
+            remaining.append(dataclasses.replace(job, outputs=missing))
         else:
+            account.used("files")
             num_kept += 1
-    return remaining, num_kept, num_refused
+    return remaining, num_kept
+
+
+def made_from_another(output: Path, job: Job, sources: Sources) -> str | None:
+    """One line if `output`, which is there, was made from another input than that of `job`."""
+    other = sources.other_source(output, job.path)
+    if other is None:
+        return None
+    return (
+        f"{job.path}: {output} is there already, made from {other}; give another --output-dir, --overwrite to"
+        " replace it, or name both inputs in one command to keep them apart"
+    )
 
 
 def check_writable(folder: Path) -> None:

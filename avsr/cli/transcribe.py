@@ -8,8 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from avsr.account import Account
 from avsr.cli.arguments import (
     add_device,
     add_language,
@@ -24,8 +26,9 @@ from avsr.cli.arguments import (
     search_of,
     tracks_of,
 )
+from avsr.cli.claims import Claims
 from avsr.cli.console import Console, UsageError, describe, explain, messages_on_stderr, printable, without_name
-from avsr.cli.files_to_do import Job, check_writable, find_files, plan, without_finished
+from avsr.cli.files_to_do import FAILED, Job, check_writable, find_files, plan, without_finished
 from avsr.cli.sources import Sources
 from avsr.cli.suggestions import FORMATS as FORMAT_MEANINGS
 from avsr.cli.suggestions import suggest
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from avsr import Search
     from avsr.media import Tracks
     from avsr.offline.transcribe import ModalityChoice
+
+    Outcome = Transcript | AvsrError | None
 
 DESCRIPTION = (
     "Transcribe video and sound files. The text goes to standard output or, with --output-dir, into files.\n"
@@ -94,23 +99,57 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--format {arguments.format[0]} of several inputs needs --output-dir")
 
     with Console(quiet=arguments.quiet) as console:
-        files, num_missing = find_files(arguments.inputs, recursive=arguments.recursive, console=console)
-        num_kept = num_refused = 0
-        sources = None
-        if to_stdout:
-            jobs = [Job(file.path) for file in files]
-        else:
+        account = Account()
+        files, num_failed_folders = find_files(
+            arguments.inputs, recursive=arguments.recursive, account=account, console=console
+        )
+        if to_stdout and files:
+            _transcribe([Job(file.path) for file in files], arguments, console, account, None, one_file=one_file)
+        if not to_stdout:
             jobs = plan(files, arguments.output_dir, arguments.format)
-            sources = Sources(arguments.output_dir)
-            if not arguments.overwrite:
-                jobs, num_kept, num_refused = without_finished(jobs, sources, console)
-            if jobs:
-                check_writable(arguments.output_dir)
-        num_failed = _transcribe(jobs, arguments, console, sources, one_file=one_file) if jobs else 0
-        num_failed_in_all = num_failed + num_missing + num_refused
-        if not to_stdout and not one_file:
-            console.note(f"{len(jobs) - num_failed} transcribed, {num_kept} kept, {num_failed_in_all} failed")
-    return 1 if num_failed_in_all else 0
+            num_kept = _fill_folder(jobs, arguments, console, account, one_file=one_file)
+            if not one_file:
+                console.note(_summary(account, num_kept, num_failed_folders))
+    return 1 if account["files"].lost[FAILED] or num_failed_folders else 0
+
+
+def _fill_folder(
+    jobs: Sequence[Job], arguments: argparse.Namespace, console: Console, account: Account, *, one_file: bool
+) -> int:
+    """Do all jobs that --output-dir has no results of. Returns the number of the others."""
+    folder: Path = arguments.output_dir
+    sources = Sources(folder)
+    num_kept = 0
+    while jobs:
+        if not arguments.overwrite:
+            jobs, num_finished = without_finished(jobs, sources, account, console)
+            num_kept += num_finished
+        if jobs:
+            check_writable(folder)
+            jobs = _transcribe(jobs, arguments, console, account, sources, one_file=one_file)
+        for job in jobs:
+            _wait_for_other_run(job, folder, console)
+        sources.read()
+    return num_kept
+
+
+def _wait_for_other_run(job: Job, folder: Path, console: Console) -> None:
+    claims = Claims(folder)
+    if not claims.take(job.stem):
+        console.note(f"{job.path}: waiting for another run, which is working on it")
+        claims.take(job.stem, wait=True)
+    claims.give_up()
+
+
+def _summary(account: Account, num_kept: int, num_failed_folders: int) -> str:
+    """One line that names every file once."""
+    files = account["files"]
+    failed = files.lost[FAILED]
+    left_out = files.lost.total() - failed
+    line = f"{files.used - num_kept} transcribed, {num_kept} kept, {failed} failed"
+    line += f", {left_out} left out" if left_out else ""
+    plural = "" if num_failed_folders == 1 else "s"
+    return line + (f"; {num_failed_folders} folder{plural} failed" if num_failed_folders else "")
 
 
 def open_work(
@@ -123,14 +162,24 @@ def open_work(
     search: Search,
     tracks: Tracks,
     with_progress: bool,
-) -> Callable[[str, Report], Transcript]:
-    """Load the model and return a function that transcribes one file with it. Raises ModelError."""
+    shared_folder: Path | None,
+) -> Callable[[Job, Report], Transcript | None]:
+    """Load the model and return a function that transcribes one file with it. Raises ModelError.
+
+    shared_folder: the folder of the results, in which other runs may be at work; None if that does not matter. The
+        function returns None if another run is working on the file, or has transcribed it.
+    """
     import avsr
 
     dtype = "bfloat16" if precision == "bf16" else None
     recognizer = avsr.load(model, device=device, dtype=dtype)
 
-    def transcribe(path: str, on_fraction: Report) -> Transcript:
+    claims = None if shared_folder is None else Claims(shared_folder)
+
+    def transcribe(job: Job, on_fraction: Report) -> Transcript | None:
+        if claims is not None and (not claims.take(job.stem) or job.is_finished):
+            return None
+        path = job.path
         on_progress = _as_seconds(path, on_fraction) if with_progress else None
         return recognizer.transcribe(
             path, modality=modality, face=face, search=search, tracks=tracks, on_progress=on_progress
@@ -148,10 +197,17 @@ def _as_seconds(path: str, on_fraction: Callable[[float], None]) -> Callable[[fl
 
 
 def _transcribe(
-    jobs: Sequence[Job], arguments: argparse.Namespace, console: Console, sources: Sources | None, *, one_file: bool
-) -> int:
-    """Do all jobs and return how many failed.
+    jobs: Sequence[Job],
+    arguments: argparse.Namespace,
+    console: Console,
+    account: Account,
+    sources: Sources | None,
+    *,
+    one_file: bool,
+) -> list[Job]:
+    """Do all jobs, but for those that another run is working on, which are returned.
 
+    account: gets the files that are done as used, and those that failed.
     sources: the record of the output folder; None if results go to standard output.
     one_file: the command line names a single file, not a folder or several files.
     """
@@ -166,8 +222,10 @@ def _transcribe(
         tracks=tracks_of(arguments),
         # Without a bar nobody sees the progress, so that processes need not send it.
         with_progress=console.has_bar,
+        shared_folder=arguments.output_dir if sources is not None and not arguments.overwrite else None,
     )
-    num_done = num_failed = 0
+    num_done = 0
+    left: list[Job] = []
     said: set[str] = set()
     under_way: dict[int, float] = {}
 
@@ -185,7 +243,7 @@ def _transcribe(
         # A spawned process does not inherit the handlers of the log.
         around=functools.partial(messages_on_stderr, debug=arguments.debug),
     )
-    outcomes = run_pool(opener, [job.path for job in jobs], crew, on_report=on_progress)
+    outcomes = run_pool(opener, jobs, crew, on_report=on_progress)
     show()
     with closing(outcomes):
         # Files may be written as they come, but lines on standard output follow the order of the inputs.
@@ -196,7 +254,10 @@ def _transcribe(
             job = jobs[index]
             if isinstance(outcome, AvsrError):
                 console.error(f"{job.path}: {without_name(str(outcome), job.path)}")
-                num_failed += 1
+                account.lost("files", FAILED)
+                continue
+            if outcome is None:  # another run is working on it, or has done it
+                left.append(job)
                 continue
             for warning in outcome.warnings:
                 about_model = warning.startswith(f"model {outcome.model} ")
@@ -206,9 +267,16 @@ def _transcribe(
                 console.note(f"{job.path}: warning: {without_name(warning, job.path)}")
             if sources is None:
                 console.result(_as_result(outcome, job.path, arguments.format[0], one_file=one_file))
-            elif not _write(outcome, job, sources, console, overwrite=arguments.overwrite):
-                num_failed += 1
-    return num_failed
+                account.used("files")
+                continue
+            match _write(outcome, job, sources, console, overwrite=arguments.overwrite):
+                case "written":
+                    account.used("files")
+                case "failed":
+                    account.lost("files", FAILED)
+                case "there already":
+                    left.append(job)
+    return left
 
 
 def _as_result(transcript: Transcript, path: str, format_name: str, *, one_file: bool) -> str:
@@ -221,24 +289,32 @@ def _as_result(transcript: Transcript, path: str, format_name: str, *, one_file:
     return f"{printable(path)}\t{' '.join(transcript.text.split())}\n"
 
 
-def _write(transcript: Transcript, job: Job, sources: Sources, console: Console, *, overwrite: bool) -> bool:
-    """Write the files of a job. Returns False, after an error on the console, if one of them cannot be written."""
+def _write(
+    transcript: Transcript, job: Job, sources: Sources, console: Console, *, overwrite: bool
+) -> Literal["written", "failed", "there already"]:
+    """Write the files of a job. A file that cannot be written is an error on the console and costs no other."""
+    num_failed = num_there = 0
     for output in job.outputs:
+        # Another run may have written it in the meantime.
+        if not overwrite and os.path.exists(output):
+            num_there += 1
+            continue
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             write(transcript, output, overwrite=overwrite)
             sources.record(output, job.path)
         except AvsrError as error:
             console.error(str(error))
-            return False
+            num_failed += 1
         except OSError as error:
             console.error(f"{output}: cannot be written: {describe(error)}")
-            return False
-        console.note(f"wrote {output}")
-    return True
+            num_failed += 1
+        else:
+            console.note(f"wrote {output}")
+    return "failed" if num_failed else "there already" if num_there == len(job.outputs) else "written"
 
 
-def _in_order(outcomes: Iterable[tuple[int, Transcript | AvsrError]]) -> Iterator[tuple[int, Transcript | AvsrError]]:
+def _in_order(outcomes: Iterable[tuple[int, Outcome]]) -> Iterator[tuple[int, Outcome]]:
     """The same outcomes in the order of their index; an outcome that comes early waits for the ones before it."""
     held = {}
     next_index = 0
