@@ -94,9 +94,9 @@ def media_stem(name: str) -> str:
     return name.removesuffix(suffix) if (suffix := media_suffix(name)) else name
 
 
-def is_video_name(name: str) -> bool:
-    """Whether the suffix of `name` stands for files with a picture."""
-    return re.sub(r"[\s.]*\Z", "", media_suffix(name)).lower() in VIDEO_SUFFIXES
+def is_sound_name(name: str) -> bool:
+    """Whether the suffix of `name` stands for files of sound without a picture."""
+    return re.sub(r"[\s.]*\Z", "", media_suffix(name)).lower() in SOUND_SUFFIXES
 
 
 def says_nothing(name: str) -> bool:
