@@ -42,3 +42,6 @@ class Claims:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def __del__(self) -> None:
+        self.give_up()  # a program that calls the command keeps no claim
