@@ -185,6 +185,8 @@ def test_addresses_of_local_files_are_opened(address: str, folder: Path, capsys:
     assert files_below("out") == {"a b.txt": "0.2\n"}
     assert main(["doctor", address.format(folder), "--json"]) in (0, 1)
     assert json.loads(capsys.readouterr().out)["source"] == f"{folder}/a b.wav"
+    assert main(["transcribe", f"file://{folder}", "-o", "out"]) == 0
+    assert summary(capsys.readouterr().err) == {"transcribed": 0, "kept": 1, "failed": 0}
 
 
 @pytest.mark.parametrize(

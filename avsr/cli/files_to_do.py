@@ -81,6 +81,14 @@ def find_files(inputs: Sequence[str], *, recursive: bool, account: Account, cons
     return list(files.values()), num_failed_folders
 
 
+def is_folder(name: str) -> bool:
+    """Whether an input is a folder."""
+    try:
+        return os.path.isdir(local_path(name))
+    except AvsrError:
+        return False
+
+
 def _existing(name: str) -> str:
     """The path of an input. Raises AvsrError if there is no such file or folder."""
     if name == "-":

@@ -28,7 +28,7 @@ from avsr.cli.arguments import (
 )
 from avsr.cli.claims import Claims
 from avsr.cli.console import Console, UsageError, describe, explain, messages_on_stderr, printable, without_name
-from avsr.cli.files_to_do import FAILED, Job, check_writable, find_files, plan, without_finished
+from avsr.cli.files_to_do import FAILED, Job, check_writable, find_files, is_folder, plan, without_finished
 from avsr.cli.sources import Sources
 from avsr.cli.suggestions import FORMATS as FORMAT_MEANINGS
 from avsr.cli.suggestions import suggest
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe all inputs; 0 if every input has its result, 1 if some failed."""
     to_stdout = arguments.output_dir is None
-    one_file = len(arguments.inputs) == 1 and not os.path.isdir(arguments.inputs[0])
+    one_file = len(arguments.inputs) == 1 and not is_folder(arguments.inputs[0])
     # A closed standard output fails now, and not after the first file.
     if to_stdout and sys.stdout is None:
         raise AvsrError("standard output is closed", remedy="open it, or write files with --output-dir")
