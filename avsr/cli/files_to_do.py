@@ -53,8 +53,8 @@ class Job:
 def find_files(inputs: Sequence[str], *, recursive: bool, account: Account, console: Console) -> tuple[list[File], int]:
     """All files that the inputs name, in their order and each once; and the number of folders that failed.
 
-    account: gets all files and folders that were found, and what is left out as lost; inputs that are no files as
-        files that failed.
+    account: gets all files and folders that were found, and counts left-out files and folders as lost. An input that
+        does not exist counts as a file that failed.
     """
     from avsr.media.folders import Lister  # its package loads the decoders, which --help does not need
 
@@ -211,7 +211,7 @@ def without_finished(
 
 
 def made_from_another(output: Path, job: Job, sources: Sources) -> str | None:
-    """One line if `output`, which is there, was made from another input than that of `job`."""
+    """One line if `output` was made from another input than the one of `job`; None if not."""
     other = sources.other_source(output, job.path)
     if other is None:
         return None

@@ -17,7 +17,7 @@ from avsr.media.types import media_stem, media_suffix
 MAX_TRANSCRIPT_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 20
 
-# Whatever has the name of a clip and is none becomes a rejected clip. All else that is left out is counted.
+# A left-out file with the name of a clip becomes a rejected clip for these reasons. Other left-out files are counted.
 _PROBLEMS = (BROKEN_LINK, SECOND_NAME, SPECIAL, UNREADABLE)
 
 

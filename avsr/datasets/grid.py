@@ -208,7 +208,7 @@ def _aligns(files: CorpusFiles) -> dict[tuple[str, str], Path]:
 
 
 def _speaker(inside: Path) -> str:
-    """The speaker whose folder holds a path relative to the corpus; empty if it is none."""
+    """The speaker of a file, which is the first folder of its path below the corpus; empty if that names no speaker."""
     first = inside.parts[0]
     return first if len(inside.parts) > 1 and first[:1] == "s" and first[1:].isdecimal() else ""
 

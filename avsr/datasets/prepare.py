@@ -199,7 +199,10 @@ def _check_apart(src: Path, out: Path) -> None:
 
 
 def _with_unique_ids(clips: Iterable[SourceClip]) -> list[SourceClip]:
-    """The clips, of which the unusable ones have another id if theirs is taken: a reason must not hide another one."""
+    """The clips in the order of their ids. An unusable clip gets another id if a clip before it has the same id.
+
+    Otherwise one reason would hide another in the list of rejected clips.
+    """
     clips = sorted(clips, key=lambda clip: clip.problem is not None)
     ids = {clip.id for clip in clips if clip.problem is None}
     unique = []

@@ -1,7 +1,7 @@
-"""Lists folders: the media files and the other files that they hold, each once, and what is left out and why.
+"""Lists the media files and the other files of folders, each once, and counts every left-out file by its reason.
 
-Links are followed. A folder or a media file with several names counts under the first one: names on real paths come
-before links, and otherwise the order is that of the names. So a circle of links ends, and no film is done twice.
+Links are followed. A folder or a media file with several names counts under the first name. Real paths come before
+links, and otherwise names come in alphabetical order. So a circle of links ends, and no film is done twice.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class LeftOut(NamedTuple):
 
 @dataclasses.dataclass
 class Listing:
-    """What was found in a folder. Paths begin with the folder as it was named."""
+    """The content of a folder. All paths begin with the name that the caller gave for the folder."""
 
     folder: str
     media: list[str] = dataclasses.field(default_factory=list)
@@ -74,7 +74,7 @@ class Listing:
     """Whether the same lister listed the folder, or a part of it, before."""
 
     def line(self) -> str | None:
-        """One line that counts what was left out; None if that is nothing."""
+        """One line that counts the left-out files and folders; None if nothing was left out."""
         counts = Counter((entry.kind, entry.reason) for entry in self.left_out)
         if not counts:
             return None

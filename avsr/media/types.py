@@ -76,14 +76,14 @@ _MAGIC = (
 _RIFFS = ((b"RIFF", b"WAVE"), (b"RIFF", b"AVI "), (b"RF64", b"WAVE"), (b"FORM", b"AIFF"), (b"FORM", b"AIFC"))
 # The same container as MP4, with a photograph in it.
 _PHOTOGRAPHS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"jp2 ")
-# Packets of a transport stream are 188 bytes long and begin with this byte; those of Blu-ray have 4 bytes in front.
+# Packets of a transport stream are 188 bytes long and begin with this byte. A Blu-ray puts 4 bytes before each packet.
 _SYNC, _PACKET_BYTES, _TIMED_PACKET_BYTES = 0x47, 188, 192
 
 
 def media_suffix(name: str) -> str:
     """The suffix of a media file, as it stands at the end of `name`, in any case and with blanks and dots after it.
 
-    Empty if `name` ends in no suffix of a media file: "Ep. 12 final" and "notes.pdf" have none.
+    Empty if `name` does not end in the suffix of a media file, such as "Ep. 12 final" and "notes.pdf".
     """
     match = re.search(r"(?<=[^/])(\.[0-9a-z]+)[\s.]*\Z", name, re.IGNORECASE)
     return match[0] if match and match[1].lower() in MEDIA_SUFFIXES else ""
@@ -100,7 +100,7 @@ def is_sound_name(name: str) -> bool:
 
 
 def says_nothing(name: str) -> bool:
-    """Whether the end of `name` does not tell the kind of the file: it has no suffix, or one that is none.
+    """Whether the end of `name` does not tell the kind of the file, because it has no suffix that looks like one.
 
     "talk", "Ep. 12 final" and "talk v1.2" say nothing; "notes.pdf" and "talk.mp4.part" do.
     """
