@@ -21,6 +21,7 @@ import pytest
 
 import avsr
 from avsr import families
+from avsr.account import Account
 from avsr.cli import console as console_module
 from avsr.cli import transcribe as transcribe_module
 from avsr.cli.main import main
@@ -530,6 +531,8 @@ class TestOtherCommands:
             assert callable(on_progress)
             on_progress(1, 2)
             reasons = {f"s1/{number}": "no such file" for number in range(7)}
+            account = Account()
+            account.note("left out", "left out of from: 2 hidden files")
             return types.SimpleNamespace(
                 manifest=Path("to/manifest.jsonl"),
                 splits=splits,
@@ -537,6 +540,7 @@ class TestOtherCommands:
                 rejections=reasons,
                 rejected=len(reasons),
                 new=2,
+                account=account,
             )
 
         module = types.ModuleType("avsr.datasets.prepare")
@@ -547,9 +551,10 @@ class TestOtherCommands:
         out, err = capsys.readouterr()
         assert out == "to/manifest.jsonl\n"
         lines = err.splitlines()
-        assert lines[0] == "avsr: rejected s1/0: no such file" and len(lines) == 7
+        assert lines[0] == "avsr: rejected s1/0: no such file" and len(lines) == 8
         assert lines[5] == "avsr: rejected 2 more, listed in to/rejected.jsonl"
-        assert lines[6] == "avsr: 5 clips ready (dev 1, train 4), 7 rejected; 2 done now"
+        assert lines[6] == "avsr: left out of from: 2 hidden files"
+        assert lines[7] == "avsr: 5 clips ready (dev 1, train 4), 7 rejected; 2 done now"
         splits.clear()
         assert main([*command, "--quiet"]) == 1
         assert capsys.readouterr() == (

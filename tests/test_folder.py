@@ -181,12 +181,14 @@ def test_a_transcript_without_a_video_is_rejected(tmp_path: Path) -> None:
         "a/2": None,
         "a/alone": expected.format("alone"),
         "a/sound": expected.format("sound"),
+        "a/sound.wav": "is sound without a picture; avsr prepare speech takes it",
         "a/test": None,
     }
     (tmp_path / "train.txt").write_text("a/1\na/2\na/test\na/sound\n")
     assert problems(tmp_path) == {
         "a/alone": expected.format("alone"),
         "a/sound": "is in a list, but there is no such video",
+        "a/sound.wav": "is sound without a picture; avsr prepare speech takes it",
     }
     assert all(clip.split != "dev" for clip in read_folder(tmp_path) if clip.problem is not None)
 

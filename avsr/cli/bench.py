@@ -12,7 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avsr.cli.arguments import add_device, add_look_ahead, add_model, add_quiet, model_name, positive_integer
+from avsr.cli.arguments import (
+    add_device,
+    add_look_ahead,
+    add_model,
+    add_quiet,
+    media_file,
+    model_name,
+    positive_integer,
+)
 from avsr.cli.command import Action
 from avsr.cli.console import Console, UsageError, describe
 from avsr.errors import AvsrError, DataError
@@ -53,7 +61,7 @@ def add_latency_arguments(parser: argparse.ArgumentParser) -> None:
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr bench speed`."""
     add = parser.add_argument
-    add("inputs", nargs="*", metavar="FILE", help="video or sound file")
+    add("inputs", nargs="*", type=media_file, metavar="FILE", help="video or sound file")
     _add_common(parser, threads="threads of the arithmetic; default: all cores")
     add("--seconds", type=positive_integer, default=60, metavar="N", help="length of the file; default %(default)s")
     add("--size", type=_size, metavar="WxH", help="size of the pictures; default: the file's own")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsr.cli.arguments import add_quiet, add_tracks, tracks_of
+from avsr.cli.arguments import add_quiet, add_tracks, media_file, tracks_of
 from avsr.cli.console import Console, UsageError, describe, printable
 from avsr.errors import AvsrError
 from avsr.files import write_bytes
@@ -29,7 +29,7 @@ EXAMPLE = "avsr doctor talk.mp4 --sheet faces.png"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr doctor`."""
     add = parser.add_argument
-    add("file", metavar="FILE", help="video or sound file")
+    add("file", type=media_file, metavar="FILE", help="video or sound file")
     add("--json", action="store_true", help="print one JSON object instead of lines")
     add("--sheet", type=Path, metavar="OUT.png", help="write a picture with lip crops of each face; replaces OUT.png")
     add_tracks(parser)

@@ -21,7 +21,7 @@ EXAMPLE = "avsr prepare folder ~/corpora/lrs3 --output-dir work/lrs3 --workers 8
 
 HELD_OUT = "Held-out speakers, if the corpus has no splits of its own, become the split test_unseen."
 FOLDER_DESCRIPTION = (
-    "Prepare any folder of videos with NAME.txt beside NAME.mp4 (or mkv, mov, webm, avi, mpg). The text\n"
+    "Prepare any folder of videos with NAME.txt beside NAME.mp4 (or another video format). The text\n"
     "is plain, or as in LRS2 and LRS3, whose word times are kept. The speaker is the folder that holds the\n"
     "video.\n\n"
     "Splits come from SRC/train.txt, val.txt, test.txt and pretrain.txt (LRS2), or from the name of the\n"
@@ -102,6 +102,8 @@ def run(corpus: str, arguments: argparse.Namespace) -> int:
             console.note(f"rejected {clip_id}: {reason}")
         if prepared.rejected > MAX_REASONS:
             console.note(f"rejected {prepared.rejected - MAX_REASONS} more, listed in {rejected}")
+        for line in prepared.account.lines():
+            console.note(line)
         splits = ", ".join(f"{split} {count}" for split, count in prepared.splits.items())
         console.note(
             f"{prepared.utterances} clips ready{f' ({splits})' if splits else ''}, {prepared.rejected} rejected; "

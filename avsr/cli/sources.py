@@ -27,13 +27,17 @@ class Source(NamedTuple):
 
 
 class Sources:
-    """The record of one output folder, read once. Later lines by other commands are not seen."""
+    """The record of one output folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._of: dict[str, Source] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Read the record, in case that another command has written to it."""
         try:
-            lines = (folder / RECORD_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = (self._folder / RECORD_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:  # a new folder has no record yet
             return
         for line in lines:

@@ -22,6 +22,7 @@ from avsr.cli.arguments import (
     add_search,
     add_tracks,
     face,
+    media_file,
     model_name,
     non_negative_integer,
     positive_integer,
@@ -59,7 +60,7 @@ FAULTS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `avsr stream`."""
     add = parser.add_argument
-    add("file", nargs="?", metavar="FILE", help="video or sound file to use instead of the devices")
+    add("file", nargs="?", type=media_file, metavar="FILE", help="video or sound file to use instead of the devices")
     add("--realtime", action="store_true", help="read FILE as fast as it plays; default: as fast as possible")
     add("--mic", action="store_true", help="listen to the microphone, until Ctrl-C")
     add(

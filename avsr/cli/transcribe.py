@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import os
-import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from avsr.account import Account
 from avsr.cli.arguments import (
     add_device,
     add_language,
@@ -28,7 +26,9 @@ from avsr.cli.arguments import (
     search_of,
     tracks_of,
 )
+from avsr.cli.claims import Claims
 from avsr.cli.console import Console, UsageError, describe, explain, messages_on_stderr, printable, without_name
+from avsr.cli.files_to_do import FAILED, Job, check_writable, find_files, is_folder, plan, without_finished
 from avsr.cli.sources import Sources
 from avsr.cli.suggestions import FORMATS as FORMAT_MEANINGS
 from avsr.cli.suggestions import suggest
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from avsr import Search
     from avsr.media import Tracks
     from avsr.offline.transcribe import ModalityChoice
+
+    Outcome = Transcript | AvsrError | None
 
 DESCRIPTION = (
     "Transcribe video and sound files. The text goes to standard output or, with --output-dir, into files.\n"
@@ -83,28 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_quiet(parser)
 
 
-@dataclasses.dataclass(frozen=True)
-class _File:
-    """A file to transcribe."""
-
-    path: str
-    relative: Path
-    """Where its results belong below --output-dir, with the suffix of the input."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """One file to transcribe."""
-
-    path: str
-    outputs: tuple[Path, ...] = ()
-    """The files to write; empty: the text goes to standard output."""
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe all inputs; 0 if every input has its result, 1 if some failed."""
     to_stdout = arguments.output_dir is None
-    one_file = len(arguments.inputs) == 1 and not os.path.isdir(arguments.inputs[0])
+    one_file = len(arguments.inputs) == 1 and not is_folder(arguments.inputs[0])
     # A closed standard output fails now, and not after the first file.
     if to_stdout and sys.stdout is None:
         raise AvsrError("standard output is closed", remedy="open it, or write files with --output-dir")
@@ -115,23 +99,57 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--format {arguments.format[0]} of several inputs needs --output-dir")
 
     with Console(quiet=arguments.quiet) as console:
-        files, num_missing = _find_files(arguments.inputs, recursive=arguments.recursive, console=console)
-        num_kept = num_refused = 0
-        sources = None
-        if to_stdout:
-            jobs = [_Job(file.path) for file in files]
-        else:
-            jobs = _plan(files, arguments.output_dir, arguments.format)
-            sources = Sources(arguments.output_dir)
-            if not arguments.overwrite:
-                jobs, num_kept, num_refused = _without_finished(jobs, sources, console)
-            if jobs:
-                _check_writable(arguments.output_dir)
-        num_failed = _transcribe(jobs, arguments, console, sources, one_file=one_file) if jobs else 0
-        num_failed_in_all = num_failed + num_missing + num_refused
-        if not to_stdout and not one_file:
-            console.note(f"{len(jobs) - num_failed} transcribed, {num_kept} kept, {num_failed_in_all} failed")
-    return 1 if num_failed_in_all else 0
+        account = Account()
+        files, num_failed_folders = find_files(
+            arguments.inputs, recursive=arguments.recursive, account=account, console=console
+        )
+        if to_stdout and files:
+            _transcribe([Job(file.path) for file in files], arguments, console, account, None, one_file=one_file)
+        if not to_stdout:
+            jobs = plan(files, arguments.output_dir, arguments.format)
+            num_kept = _fill_folder(jobs, arguments, console, account, one_file=one_file)
+            if not one_file:
+                console.note(_summary(account, num_kept, num_failed_folders))
+    return 1 if account["files"].lost[FAILED] or num_failed_folders else 0
+
+
+def _fill_folder(
+    jobs: Sequence[Job], arguments: argparse.Namespace, console: Console, account: Account, *, one_file: bool
+) -> int:
+    """Do all jobs that --output-dir has no results of. Returns the number of the others."""
+    folder: Path = arguments.output_dir
+    sources = Sources(folder)
+    num_kept = 0
+    while jobs:
+        if not arguments.overwrite:
+            jobs, num_finished = without_finished(jobs, sources, account, console)
+            num_kept += num_finished
+        if jobs:
+            check_writable(folder)
+            jobs = _transcribe(jobs, arguments, console, account, sources, one_file=one_file)
+        for job in jobs:
+            _wait_for_other_run(job, folder, console)
+        sources.read()
+    return num_kept
+
+
+def _wait_for_other_run(job: Job, folder: Path, console: Console) -> None:
+    claims = Claims(folder)
+    if not claims.take(job.stem):
+        console.note(f"{job.path}: waiting for another run, which is working on it")
+        claims.take(job.stem, wait=True)
+    claims.give_up()
+
+
+def _summary(account: Account, num_kept: int, num_failed_folders: int) -> str:
+    """One line that names every file once."""
+    files = account["files"]
+    failed = files.lost[FAILED]
+    left_out = files.lost.total() - failed
+    line = f"{files.used - num_kept} transcribed, {num_kept} kept, {failed} failed"
+    line += f", {left_out} left out" if left_out else ""
+    plural = "" if num_failed_folders == 1 else "s"
+    return line + (f"; {num_failed_folders} folder{plural} failed" if num_failed_folders else "")
 
 
 def open_work(
@@ -144,14 +162,24 @@ def open_work(
     search: Search,
     tracks: Tracks,
     with_progress: bool,
-) -> Callable[[str, Report], Transcript]:
-    """Load the model and return a function that transcribes one file with it. Raises ModelError."""
+    shared_folder: Path | None,
+) -> Callable[[Job, Report], Transcript | None]:
+    """Load the model and return a function that transcribes one file with it. Raises ModelError.
+
+    shared_folder: the folder of the results, in which other runs may be at work; None if that does not matter. The
+        function returns None if another run is working on the file, or has transcribed it.
+    """
     import avsr
 
     dtype = "bfloat16" if precision == "bf16" else None
     recognizer = avsr.load(model, device=device, dtype=dtype)
 
-    def transcribe(path: str, on_fraction: Report) -> Transcript:
+    claims = None if shared_folder is None else Claims(shared_folder)
+
+    def transcribe(job: Job, on_fraction: Report) -> Transcript | None:
+        if claims is not None and (not claims.take(job.stem) or job.is_finished):
+            return None
+        path = job.path
         on_progress = _as_seconds(path, on_fraction) if with_progress else None
         return recognizer.transcribe(
             path, modality=modality, face=face, search=search, tracks=tracks, on_progress=on_progress
@@ -169,10 +197,17 @@ def _as_seconds(path: str, on_fraction: Callable[[float], None]) -> Callable[[fl
 
 
 def _transcribe(
-    jobs: Sequence[_Job], arguments: argparse.Namespace, console: Console, sources: Sources | None, *, one_file: bool
-) -> int:
-    """Do all jobs and return how many failed.
+    jobs: Sequence[Job],
+    arguments: argparse.Namespace,
+    console: Console,
+    account: Account,
+    sources: Sources | None,
+    *,
+    one_file: bool,
+) -> list[Job]:
+    """Do all jobs, but for those that another run is working on, which are returned.
 
+    account: gets the files that are done as used, and those that failed.
     sources: the record of the output folder; None if results go to standard output.
     one_file: the command line names a single file, not a folder or several files.
     """
@@ -187,8 +222,10 @@ def _transcribe(
         tracks=tracks_of(arguments),
         # Without a bar nobody sees the progress, so that processes need not send it.
         with_progress=console.has_bar,
+        shared_folder=arguments.output_dir if sources is not None and not arguments.overwrite else None,
     )
-    num_done = num_failed = 0
+    num_done = 0
+    left: list[Job] = []
     said: set[str] = set()
     under_way: dict[int, float] = {}
 
@@ -206,7 +243,7 @@ def _transcribe(
         # A spawned process does not inherit the handlers of the log.
         around=functools.partial(messages_on_stderr, debug=arguments.debug),
     )
-    outcomes = run_pool(opener, [job.path for job in jobs], crew, on_report=on_progress)
+    outcomes = run_pool(opener, jobs, crew, on_report=on_progress)
     show()
     with closing(outcomes):
         # Files may be written as they come, but lines on standard output follow the order of the inputs.
@@ -217,7 +254,10 @@ def _transcribe(
             job = jobs[index]
             if isinstance(outcome, AvsrError):
                 console.error(f"{job.path}: {without_name(str(outcome), job.path)}")
-                num_failed += 1
+                account.lost("files", FAILED)
+                continue
+            if outcome is None:  # another run is working on it, or has done it
+                left.append(job)
                 continue
             for warning in outcome.warnings:
                 about_model = warning.startswith(f"model {outcome.model} ")
@@ -227,9 +267,16 @@ def _transcribe(
                 console.note(f"{job.path}: warning: {without_name(warning, job.path)}")
             if sources is None:
                 console.result(_as_result(outcome, job.path, arguments.format[0], one_file=one_file))
-            elif not _write(outcome, job, sources, console, overwrite=arguments.overwrite):
-                num_failed += 1
-    return num_failed
+                account.used("files")
+                continue
+            match _write(outcome, job, sources, console, overwrite=arguments.overwrite):
+                case "written":
+                    account.used("files")
+                case "failed":
+                    account.lost("files", FAILED)
+                case "there already":
+                    left.append(job)
+    return left
 
 
 def _as_result(transcript: Transcript, path: str, format_name: str, *, one_file: bool) -> str:
@@ -242,37 +289,32 @@ def _as_result(transcript: Transcript, path: str, format_name: str, *, one_file:
     return f"{printable(path)}\t{' '.join(transcript.text.split())}\n"
 
 
-def _write(transcript: Transcript, job: _Job, sources: Sources, console: Console, *, overwrite: bool) -> bool:
-    """Write the files of a job. Returns False, after an error on the console, if one of them cannot be written."""
+def _write(
+    transcript: Transcript, job: Job, sources: Sources, console: Console, *, overwrite: bool
+) -> Literal["written", "failed", "there already"]:
+    """Write the files of a job. A file that cannot be written is an error on the console and costs no other."""
+    num_failed = num_there = 0
     for output in job.outputs:
+        # Another run may have written it in the meantime.
+        if not overwrite and os.path.exists(output):
+            num_there += 1
+            continue
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             write(transcript, output, overwrite=overwrite)
             sources.record(output, job.path)
         except AvsrError as error:
             console.error(str(error))
-            return False
+            num_failed += 1
         except OSError as error:
             console.error(f"{output}: cannot be written: {describe(error)}")
-            return False
-        console.note(f"wrote {output}")
-    return True
+            num_failed += 1
+        else:
+            console.note(f"wrote {output}")
+    return "failed" if num_failed else "there already" if num_there == len(job.outputs) else "written"
 
 
-def _check_writable(folder: Path) -> None:
-    """Make `folder` and try to write into it, before any work is done. Raises AvsrError if that fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trial = folder / f".{os.urandom(6).hex()}.partial"
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise AvsrError(
-            f"--output-dir {folder}: cannot be written", got=error.strerror, remedy="give another folder"
-        ) from error
-
-
-def _in_order(outcomes: Iterable[tuple[int, Transcript | AvsrError]]) -> Iterator[tuple[int, Transcript | AvsrError]]:
+def _in_order(outcomes: Iterable[tuple[int, Outcome]]) -> Iterator[tuple[int, Outcome]]:
     """The same outcomes in the order of their index; an outcome that comes early waits for the ones before it."""
     held = {}
     next_index = 0
@@ -281,106 +323,6 @@ def _in_order(outcomes: Iterable[tuple[int, Transcript | AvsrError]]) -> Iterato
         while next_index in held:
             yield next_index, held.pop(next_index)
             next_index += 1
-
-
-def _find_files(inputs: Sequence[str], *, recursive: bool, console: Console) -> tuple[list[_File], int]:
-    """All files that the inputs name, in their order and each once; and the number of inputs without any file."""
-    files: dict[str, _File] = {}
-    num_failed = 0
-
-    def fail(line: str) -> None:
-        nonlocal num_failed
-        num_failed += 1
-        console.error(line)
-
-    for name in inputs:
-        if os.path.isdir(name):
-            failed_before = num_failed
-            found = list(_media_files(name, recursive=recursive, on_error=lambda error: fail(describe(error))))
-            # A folder that cannot be read has its error already.
-            if not found and num_failed == failed_before:
-                hint = "name the files" if recursive else "name the files, or add --recursive for subfolders"
-                fail(f"{name}: no video or sound files in this folder; {hint}")
-        elif os.path.exists(name):
-            found = [_File(name, Path(Path(name).name))]
-        elif re.match("[a-z]+://", name):
-            fail(f"{name}: is an address, and only files on this machine are read; download it, and name the file")
-            continue
-        elif name == "-":
-            fail("-: standard input is not read; write it to a file, and name that")
-            continue
-        else:
-            fail(f"{name}: no such file or folder; check the path")
-            continue
-        for file in found:
-            # A file may be named twice, for example by its path and by its folder.
-            files.setdefault(os.path.abspath(file.path), file)
-    return list(files.values()), num_failed
-
-
-def _media_files(folder: str, *, recursive: bool, on_error: Callable[[OSError], None]) -> Iterator[_File]:
-    from avsr.media.types import MEDIA_SUFFIXES  # its package loads the decoders, which --help does not need
-
-    for parent, folders, names in os.walk(folder, onerror=on_error):
-        # os.walk enters the folders of this very list, in its order.
-        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
-        for name in sorted(names):
-            # Hidden files are no videos, whatever their suffix: macOS stores attributes of talk.mp4 in ._talk.mp4.
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES:
-                path = os.path.join(parent, name)
-                yield _File(path, Path(os.path.relpath(path, folder)))
-
-
-def _plan(files: Sequence[_File], folder: Path, formats: Sequence[str]) -> list[_Job]:
-    """A job for each file, with the files to write. Raises UsageError if two inputs would get the same output file."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output-dir {folder} is a file, not a folder")
-    num_with_stem = Counter(file.relative.with_suffix("") for file in files)
-    owners: dict[Path, str] = {}
-    jobs = []
-    for file in files:
-        stem = file.relative.with_suffix("")
-        if num_with_stem[stem] > 1:
-            stem = file.relative  # talk.mp4 and talk.wav beside each other become talk.mp4.txt and talk.wav.txt
-        outputs = tuple(folder / f"{stem}.{format_name}" for format_name in formats)
-        for output in outputs:
-            other = owners.setdefault(output, file.path)
-            if other != file.path:
-                raise UsageError(
-                    f"{other} and {file.path} would both be written to {output}; name a folder that holds both, with"
-                    " --recursive, to keep them apart, or transcribe them one at a time"
-                )
-        jobs.append(_Job(file.path, outputs))
-    return jobs
-
-
-def _without_finished(jobs: Sequence[_Job], sources: Sources, console: Console) -> tuple[list[_Job], int, int]:
-    """The jobs with the files that they still have to write; the number of finished jobs; the number of refused jobs.
-
-    A job is refused if one of its files exists already and was made from another input.
-    """
-    remaining = []
-    num_kept = num_refused = 0
-    for job in jobs:
-        there = [output for output in job.outputs if output.exists()]
-        # A file of that name may be of another input; keeping it would leave this input without a text.
-        others = [(output, sources.other_source(output, job.path)) for output in there]
-        output, other = next(((output, other) for output, other in others if other is not None), (None, None))
-        if other is not None:
-            num_refused += 1
-            console.error(
-                f"{job.path}: {output} is there already, made from {other}; give another --output-dir, --overwrite to"
-                " replace it, or name both inputs in one command to keep them apart"
-            )
-            continue
-        for output in there:
-            console.note(f"kept {output}, which was there already; --overwrite replaces it")
-        missing = tuple(output for output in job.outputs if output not in there)
-        if missing:
-            remaining.append(_Job(job.path, missing))
-        else:
-            num_kept += 1
-    return remaining, num_kept, num_refused
 
 
 def _formats(text: str) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ a clip is
 - otherwise "train".
 
 "val", "valid" and "validation" become "dev". If there is no such split, `carve_dev` makes one. A video without a
-transcript and a transcript without a video are clips with a problem.
+transcript, a transcript without a video, a sound, a second name of a video and a folder that cannot be read are clips
+with a problem.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ import dataclasses
 import hashlib
 import math
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from avsr.datasets.files import files_below, read_transcript_file
+from avsr.account import Account
+from avsr.datasets.files import CorpusFiles, is_text, one_form, read_transcript_file
 from avsr.datasets.manifest import WordTimes
 from avsr.datasets.source import SourceClip
 from avsr.errors import DataError
-from avsr.media.types import VIDEO_SUFFIXES
+from avsr.media.folders import NO_MEDIA
+from avsr.media.types import is_sound_name, media_stem, media_suffix
 
 DEV_SHARE = 1 / 20
 
@@ -40,10 +43,13 @@ _SPLITS = {name: name for name in (*_TRAINING_SPLITS, "dev", "test")} | dict.fro
 )
 
 
-def read_folder(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceClip]:
+def read_folder(
+    src: Path, held_out: Collection[str] = (), *, account: Account | None = None, without: Path | None = None
+) -> Iterator[SourceClip]:
     """The clips of a folder, in the order of their ids. An id is the path below `src` without suffix.
 
     held_out: speakers for tests, if the folder has no splits; their clips are "test_unseen".
+    account, without: `CorpusReader` explains them.
 
     Raises DataError if the folder is missing or has no video, if a clip is in two lists, if a held-out speaker is
     unknown, or if speakers are held out and the folder has splits.
@@ -51,42 +57,84 @@ def read_folder(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceCli
     if not src.is_dir():
         problem = "is a file" if src.exists() else "no such folder"
         raise DataError(f"{src}: {problem}", expected="a folder of videos with transcripts")
-    paths: dict[str, list[Path]] = collections.defaultdict(list)
-    transcripts: dict[str, Path] = {}
-    for path in files_below(src):
-        name = path.relative_to(src).with_suffix("").as_posix()
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            paths[name].append(path)
-        elif path.suffix == ".txt":
-            transcripts[name] = path
-    if not paths:
-        raise DataError(f"{src}: no videos found", expected="NAME.txt beside NAME.mp4, or another video format")
+    files = CorpusFiles(src, account, without)
+    videos: dict[str, list[Path]] = collections.defaultdict(list)
+    sounds: dict[str, list[Path]] = collections.defaultdict(list)
+    for path in [*files.media, *(path for path in files.problems if media_suffix(path.name))]:
+        (sounds if is_sound_name(path.name) else videos)[files.key(path)].append(path)
+    if not videos:
+        raise DataError(
+            f"{src}: no videos found",
+            got=f"{len(files.media)} files of sound" if sounds else None,
+            expected="NAME.txt beside NAME.mp4, or another video format",
+            remedy="prepare sound with: avsr prepare speech" if sounds else None,
+        )
+    transcripts = _transcripts(files)
     # A list is no list if there is a video of its name: then it is that video's transcript.
-    lists = [name for name in _SPLITS if (src / f"{name}.txt").is_file() and name not in paths]
-    first_folders = {name.partition("/")[0] for name in paths if "/" in name}
+    lists = [name for name in _SPLITS if (src / f"{name}.txt").is_file() and name not in videos]
+    first_folders = {name.partition("/")[0] for name in videos if "/" in name}
     if held_out and (lists or first_folders & _SPLITS.keys()):
         raise DataError(f"{src} has splits of its own", got="held-out speakers", remedy="leave them out")
+    listed = _read_lists(src, lists, videos)
     clips = []
-    listed = _read_lists(src, lists, paths)
-    for name, (path, *doubles) in paths.items():
-        split, problem = "train", ""
+    for name, (path, *doubles) in videos.items():
+        split, problem = "train", files.problems.get(path, "")
         if lists:
             split = listed.pop(name, "")
-            problem = "" if split else f"is in none of the lists {', '.join(f'{list}.txt' for list in lists)}"
+            if not split and not problem:
+                problem = f"is in none of the lists {', '.join(f'{list}.txt' for list in lists)}"
         elif first_folders & _SPLITS.keys() and "/" in name:
             first = name.partition("/")[0]
             split = _SPLITS.get(first, first)
-        clips.append(_clip(name, split, path, src, problem))
+        clips.append(_clip(files.id(path), split, path, src, problem, transcripts.get(name, [])))
         for double in doubles:
             # An id with the suffix, because the id without it is taken.
-            problem = f"{path.name} has the same name"
+            problem = files.problems.get(double, f"{path.name} has the same name")
             clips.append(_clip(double.relative_to(src).as_posix(), split, double, src, problem))
     for name, split in listed.items():
         clips.append(_clip(name, split, src / name, src, "is in a list, but there is no such video"))
-    for name in sorted(transcripts.keys() - paths.keys() - listed.keys() - set(lists)):
-        problem = f"transcript without a video: expected {Path(name).name}.mp4, or another video format, beside it"
-        clips.append(_clip(name, "", transcripts[name], src, problem))
+    clips += _without_use(files, videos, sounds, transcripts, {*listed, *lists})
+    files.say_what_is_left_out()
     return iter(sorted(carve_dev(_hold_out(clips, held_out)), key=lambda clip: clip.id))
+
+
+def _transcripts(files: CorpusFiles) -> dict[str, list[Path]]:
+    """The texts of the folder by the key of their videos. All other files are left out."""
+    transcripts: dict[str, list[Path]] = collections.defaultdict(list)
+    for path in files.others:
+        if is_text(path):
+            transcripts[files.key(path)].append(path)
+        else:
+            files.leave_out(path, NO_MEDIA)
+    return transcripts
+
+
+def _without_use(
+    files: CorpusFiles,
+    videos: Mapping[str, list[Path]],
+    sounds: Mapping[str, list[Path]],
+    transcripts: Mapping[str, list[Path]],
+    listed: Collection[str],
+) -> Iterator[SourceClip]:
+    """A clip with a problem for each folder, sound and transcript that belongs to no video."""
+    for path, problem in files.problems.items():
+        if not media_suffix(path.name):
+            yield _clip(path.relative_to(files.src).as_posix(), "", path, files.src, f"the folder {problem}")
+    for name, paths in sounds.items():
+        for path in paths:
+            if name in videos and path not in files.problems:
+                files.leave_out(path, "sound beside a video of the same name")
+                continue
+            problem = files.problems.get(path, "is sound without a picture; avsr prepare speech takes it")
+            yield _clip(path.relative_to(files.src).as_posix(), "", path, files.src, problem)
+    for name, (path, *doubles) in transcripts.items():
+        if name not in {*videos, *listed}:
+            problem = f"transcript without a video: expected {path.stem}.mp4, or another video format, beside it"
+            yield _clip(files.id(path), "", path, files.src, problem)
+        for double in doubles:
+            yield _clip(
+                double.relative_to(files.src).as_posix(), "", double, files.src, f"{path.name} has the same name"
+            )
 
 
 def carve_dev(clips: Iterable[SourceClip]) -> list[SourceClip]:
@@ -189,10 +237,10 @@ def _read_lists(src: Path, lists: Iterable[str], known: Collection[str]) -> dict
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            entry = line.split()[0]
-            if Path(entry).suffix.lower() in VIDEO_SUFFIXES:
-                entry = entry[: entry.rindex(".")]
-            clip_id = next((folder + entry for folder in folders if folder + entry in known), entry)
+            # The first word is the clip; a name with blanks is the whole line.
+            entries = [one_form(media_stem(entry)) for entry in (line.split()[0], line.strip())]
+            ids = (folder + entry for entry in entries for folder in folders)
+            clip_id = next((clip_id for clip_id in ids if clip_id in known), entries[0])
             where = f"{path.name}:{number}"
             if splits.setdefault(clip_id, _SPLITS[name]) != _SPLITS[name]:
                 raise DataError(
@@ -214,12 +262,15 @@ def _hold_out(clips: list[SourceClip], held_out: Collection[str]) -> list[Source
     return [dataclasses.replace(clip, split="test_unseen") if clip.speaker in held_out else clip for clip in clips]
 
 
-def _clip(name: str, split: str, path: Path, src: Path, problem: str = "") -> SourceClip:
+def _clip(
+    name: str, split: str, path: Path, src: Path, problem: str = "", transcripts: Sequence[Path] = ()
+) -> SourceClip:
     text = ""
     words: WordTimes = ()
     if not problem:
         try:
-            text, words = read_transcript(path.with_suffix(".txt"))
+            beside = path.with_name(f"{media_stem(path.name)}.txt")
+            text, words = read_transcript(transcripts[0] if transcripts else beside)
         except DataError as error:
             problem = str(error)
         else:

@@ -22,11 +22,13 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from avsr.datasets.files import json_lines
+from avsr.account import Account
+from avsr.datasets.files import CorpusFiles, json_lines
 from avsr.datasets.manifest import WordTimes
 from avsr.datasets.source import SourceClip
 from avsr.errors import DataError
-from avsr.media.types import VIDEO_SUFFIXES
+from avsr.media.folders import NO_MEDIA
+from avsr.media.types import is_sound_name, media_stem
 
 _COMMANDS = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
 _COLOURS = {"b": "blue", "g": "green", "r": "red", "w": "white"}
@@ -40,23 +42,29 @@ _ALIGN_UNITS_PER_S = 25_000  # 1000 units for each video frame, at 25 frames a s
 _SILENCES = ("sil", "sp")
 
 
-def read_grid(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceClip]:
+def read_grid(
+    src: Path, held_out: Collection[str] = (), *, account: Account | None = None, without: Path | None = None
+) -> Iterator[SourceClip]:
     """The clips of a copy of GRID, in the order of their ids.
 
-    held_out: speakers for tests; `split_clips` explains it. Raises DataError if `src` is not a copy of GRID, if a
-    held-out speaker is unknown, or if speakers are held out and clips.jsonl already has the splits.
+    held_out: speakers for tests; `split_clips` explains it. account, without: `CorpusReader` explains them.
+
+    Raises DataError if `src` is not a copy of GRID, if a held-out speaker is unknown, or if speakers are held out and
+    clips.jsonl already has the splits.
     """
     if not src.exists():
         raise DataError(f"{src}: no such folder", expected="a copy of the GRID corpus")
     if not src.is_dir():
         raise DataError(f"{src}: is a file", expected="the folder of a copy of the GRID corpus")
     index = src / "clips.jsonl"
+    files = CorpusFiles(src, account, without)
     if index.is_file():
         if held_out:
             raise DataError(f"{index} says the splits", got="held-out speakers", remedy="set split in it")
-        clips = list(_indexed(src, index))
+        clips = list(_indexed(src, index, files))
     else:
-        clips = split_clips(_distributed(src), held_out)
+        clips = split_clips(_distributed(files), held_out)
+    files.say_what_is_left_out()
     if not clips:
         raise DataError(f"{src}: no GRID clips found", expected="SRC/s1/*.mpg, SRC/s2/*.mpg ..., or SRC/clips.jsonl")
     return iter(sorted(clips, key=lambda clip: clip.id))
@@ -124,7 +132,7 @@ def read_align(path: Path) -> WordTimes:
     """The words of a file of word times, without silences. Raises DataError with the number of a wrong line."""
     words = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the word times", got=error) from error
     for number, line in enumerate(lines, start=1):
@@ -141,8 +149,9 @@ def read_align(path: Path) -> WordTimes:
     return tuple(words)
 
 
-def _indexed(src: Path, index: Path) -> Iterator[SourceClip]:
+def _indexed(src: Path, index: Path, files: CorpusFiles) -> Iterator[SourceClip]:
     """The clips of a clips.jsonl. Raises DataError with the number of a wrong line."""
+    named = [index]
     for where, row in json_lines(index):
         for key in ("id", "speaker", "path"):
             if key not in row:
@@ -151,27 +160,62 @@ def _indexed(src: Path, index: Path) -> Iterator[SourceClip]:
             value = row.get(key, "")
             if not isinstance(value, str) and not (value is None and key in ("align", "words")):
                 raise DataError(f"{where}: wrong value of {key}", got=json.dumps(value), expected="a string")
+        path = src / row["path"]
         align = src / row["align"] if row.get("align") else None
-        yield _clip(
-            row["id"], row["speaker"], row.get("split", "train"), src / row["path"], align, row.get("words") or ""
-        )
+        named += [path] if align is None else [path, align]
+        yield _clip(row["id"], row["speaker"], row.get("split", "train"), path, align, row.get("words") or "")
+    files.leave_out_all_but(named, f"in no line of {index.name}")
 
 
-def _distributed(src: Path) -> Iterator[SourceClip]:
+def _distributed(files: CorpusFiles) -> Iterator[SourceClip]:
     """The clips of the layout of the distribution, without splits."""
-    for folder in sorted(src.iterdir()):
-        speaker = folder.name
-        if not (folder.is_dir() and speaker[:1] == "s" and speaker[1:].isdecimal()):
-            continue
-        aligns = {path.stem: path for path in folder.rglob("*.align")}
-        for align_folder in ("align", "alignments"):
-            aligns |= {path.stem: path for path in (src / align_folder / speaker).rglob("*.align")}
-        seen: set[str] = set()
-        for path in sorted(folder.rglob("*")):
+    aligns = _aligns(files)
+    seen: set[tuple[str, str]] = set()
+    # A film goes before the sound of the same clip.
+    for path in sorted(files.media, key=lambda path: (is_sound_name(path.name), path)):
+        speaker, name = _speaker(path.relative_to(files.src)), media_stem(path.name)
+        if not speaker:
+            files.leave_out(path, "outside of the folders of speakers")
+        elif (speaker, name) in seen:
             # The distribution has each clip in two qualities, in two folders. The first one is used.
-            if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and path.stem not in seen:
-                seen.add(path.stem)
-                yield _clip(f"{speaker}/{path.stem}", speaker, "", path, aligns.get(path.stem))
+            files.leave_out(path, "the same clip in another quality")
+        else:
+            seen.add((speaker, name))
+            yield _clip(f"{speaker}/{name}", speaker, "", path, aligns.get((speaker, name)))
+    for path, problem in files.problems.items():
+        yield _problem(path, files, problem)
+    for (speaker, name), path in aligns.items():
+        if (speaker, name) not in seen:
+            yield _problem(path, files, f"word times without a video: expected {name}.mpg, or another video format")
+
+
+def _aligns(files: CorpusFiles) -> dict[tuple[str, str], Path]:
+    """The file of word times of each speaker and clip, as speaker/*.align, align/speaker/* or alignments/speaker/*."""
+    aligns = {}
+    folders = ("", "align", "alignments")
+    found = []
+    for path in files.others:
+        first, *below = path.relative_to(files.src).parts
+        inside = Path(*below) if first in folders and below else path.relative_to(files.src)
+        speaker = _speaker(inside) if path.suffix.lower() == ".align" else ""
+        if speaker:
+            found.append((folders.index(first) if first in folders else 0, path, speaker))
+        else:
+            files.leave_out(path, NO_MEDIA)
+    for _, path, speaker in sorted(found):
+        aligns[speaker, path.stem] = path
+    return aligns
+
+
+def _speaker(inside: Path) -> str:
+    """The speaker of a file, which is the first folder of its path below the corpus; empty if that names no speaker."""
+    first = inside.parts[0]
+    return first if len(inside.parts) > 1 and first[:1] == "s" and first[1:].isdecimal() else ""
+
+
+def _problem(path: Path, files: CorpusFiles, problem: str) -> SourceClip:
+    inside = path.relative_to(files.src)
+    return SourceClip(id=inside.as_posix(), speaker=inside.parts[0], split="", path=path, text="", problem=problem)
 
 
 def _clip(name: str, speaker: str, split: str, path: Path, align: Path | None, sentence: str = "") -> SourceClip:
@@ -185,7 +229,7 @@ def _clip(name: str, speaker: str, split: str, path: Path, align: Path | None, s
     sentence = " ".join(sentence.lower().split())
     aligned = " ".join(word for word, _, _ in words)
     # The times belong to the words that they name, so their words go first.
-    text = aligned or sentence or sentence_of_name(path.stem)
+    text = aligned or sentence or sentence_of_name(media_stem(path.name))
     if aligned and sentence and aligned != sentence:
         problem = f"word times and words differ: got {aligned!r} and {sentence!r}"
     if not text and problem is None:

@@ -85,7 +85,7 @@ def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:  # editors on Windows write a byte order mark
             numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the manifest", got=error, remedy="make it with: avsr prepare") from error

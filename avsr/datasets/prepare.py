@@ -17,7 +17,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,8 @@ class Preparation:
     """Id of each unusable clip, and the reason."""
     new: int
     """Number of clips that this run prepared; the others were ready before."""
+    account: Account = dataclasses.field(default_factory=Account)
+    """The files and folders of the corpus: found, used for a clip, or left out, with a line for people."""
 
     @property
     def utterances(self) -> int:
@@ -108,11 +110,10 @@ def prepare(
     of it or if `out` cannot be written.
     """
     out = Path(out)
+    _check_apart(Path(src), out)
+    account = Account()
     # `out` may lie in the folder of the corpus. The files of an earlier preparation are not clips.
-    inside = Path(os.path.abspath(out))
-    clips = [
-        clip for clip in _reader(corpus)(Path(src), held_out) if inside not in Path(os.path.abspath(clip.path)).parents
-    ]
+    clips = _with_unique_ids(_reader(corpus)(Path(src), held_out, account=account, without=out))
     if not clips:
         raise DataError(f"{src}: no clips found", expected=f"a copy of the corpus outside of {out}")
     _check_ids(clips, src)
@@ -126,6 +127,7 @@ def prepare(
     # Temporary files have random names, so no later run overwrites the ones that a killed run left. Without this they
     # would pile up.
     remove_partial(out)
+    clips = [_with_fitting_name(clip, out) for clip in clips]
     usable = [clip for clip in clips if clip.problem is None]
     rejected = [_rejection(clip.id, clip.path, clip.problem) for clip in clips if clip.problem is not None]
     utterances: list[Utterance] = []
@@ -143,7 +145,9 @@ def prepare(
     write_manifest(out / "manifest.jsonl", sorted(utterances, key=lambda utterance: utterance.id))
     splits = collections.Counter(utterance.split for utterance in utterances)
     reasons = {row["id"]: row["reason"] for row in rejected}
-    return Preparation(out / "manifest.jsonl", dict(sorted(splits.items())), dict(sorted(reasons.items())), num_new)
+    return Preparation(
+        out / "manifest.jsonl", dict(sorted(splits.items())), dict(sorted(reasons.items())), num_new, account
+    )
 
 
 def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
@@ -185,6 +189,42 @@ def prepare_clip(clip: SourceClip, out: Path, finder: FaceFinder) -> Utterance:
         language=clip.language,
         absent=_absent_runs(lips) if lips is not None else (),
     )
+
+
+def _check_apart(src: Path, out: Path) -> None:
+    """Raise DataError if the corpus lies in the folder of the prepared files, which is no part of a corpus."""
+    corpus, prepared = Path(os.path.abspath(src)), Path(os.path.abspath(out))
+    if src.exists() and prepared in (corpus, *corpus.parents):
+        raise DataError(f"{src}: no clips found", expected=f"a copy of the corpus outside of {out}")
+
+
+def _with_unique_ids(clips: Iterable[SourceClip]) -> list[SourceClip]:
+    """The clips in the order of their ids. An unusable clip gets another id if a clip before it has the same id.
+
+    Otherwise one reason would hide another in the list of rejected clips.
+    """
+    clips = sorted(clips, key=lambda clip: clip.problem is not None)
+    ids = {clip.id for clip in clips if clip.problem is None}
+    unique = []
+    for clip in clips:
+        clip_id = clip.id
+        while clip.problem is not None and clip_id in ids:
+            clip_id += "~"
+        ids.add(clip_id)
+        unique.append(dataclasses.replace(clip, id=clip_id))
+    return sorted(unique, key=lambda clip: clip.id)
+
+
+def _with_fitting_name(clip: SourceClip, out: Path) -> SourceClip:
+    """The clip, with a problem if the names of its prepared files would be too long for the file system."""
+    path = _record_path(clip, out)  # the longest of them
+    max_bytes = os.pathconf(out, "PC_NAME_MAX"), os.pathconf(out, "PC_PATH_MAX") - 1
+    num_bytes = max(len(os.fsencode(part)) for part in path.parts), len(os.fsencode(path.absolute()))
+    for what, got, most in zip(("name", "path"), num_bytes, max_bytes, strict=True):
+        if got > most and clip.problem is None:
+            problem = f"its {what} would be too long: got {got} bytes with {path.suffix}, expected at most {most}"
+            return dataclasses.replace(clip, problem=problem)
+    return clip
 
 
 def _check_ids(clips: Sequence[SourceClip], src: str | PathLike[str]) -> None:

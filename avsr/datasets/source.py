@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
+from avsr.account import Account
 from avsr.datasets.manifest import WordTimes
 
 UNLABELLED = "unlabelled"
@@ -43,9 +44,18 @@ class CorpusReader(Protocol):
     """Reads all clips of the copy of a corpus in the folder `src`; an unusable clip has a `problem`.
 
     held_out: speakers for tests; all of their clips get a test split.
+    account: gets every file and folder of `src` that was found, used or left out, with a line about the latter.
+    without: a folder below `src` that is not part of the corpus.
 
     The same copy always gives the same clips and splits. Raises DataError if `src` is not a copy of the corpus, if a
     held-out speaker is unknown, or if the corpus has its own splits and speakers are held out.
     """
 
-    def __call__(self, src: Path, held_out: Collection[str] = ...) -> Iterable[SourceClip]: ...
+    def __call__(
+        self,
+        src: Path,
+        held_out: Collection[str] = ...,
+        *,
+        account: Account | None = ...,
+        without: Path | None = ...,
+    ) -> Iterable[SourceClip]: ...

@@ -28,12 +28,14 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from avsr.datasets.files import files_below, json_lines, numbered_lines, read_transcript_file
+from avsr.account import Account
+from avsr.datasets.files import CorpusFiles, is_text, json_lines, numbered_lines, one_form, read_transcript_file
 from avsr.datasets.folder import normalise_text
 from avsr.datasets.manifest import WordTimes
 from avsr.datasets.source import UNLABELLED, SourceClip
 from avsr.errors import DataError
-from avsr.media.types import MEDIA_SUFFIXES
+from avsr.media.folders import NO_MEDIA
+from avsr.media.types import media_stem, media_suffix
 from avsr.text import one_line
 
 DEFAULT_SPLIT = "test"
@@ -44,8 +46,12 @@ _EXPECTED = "SRC/NAME.jsonl, or media files with NAME.txt beside each, or with l
 _MAX_TIME_S = 1e6
 
 
-def read_speech(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceClip]:
+def read_speech(
+    src: Path, held_out: Collection[str] = (), *, account: Account | None = None, without: Path | None = None
+) -> Iterator[SourceClip]:
     """The clips of a folder of speech, or of a list of it, in the order of their ids.
+
+    account, without: `CorpusReader` explains them.
 
     Raises DataError if there is nothing to read, if the folder has several lists, if a line of a list is wrong, if a
     clip has two texts, or if speakers are held out: the corpus or the list names the splits.
@@ -55,7 +61,17 @@ def read_speech(src: Path, held_out: Collection[str] = ()) -> Iterator[SourceCli
             f"{src}: speech is split as the corpus says", got="held-out speakers", remedy="name the splits in a list"
         )
     index = _json_list(src)
-    clips = _found_clips(src) if index is None else [_listed_clip(index.parent, *line) for line in json_lines(index)]
+    # If the list itself is named, the files around it are no part of the corpus.
+    files = CorpusFiles(src, account, without) if src.is_dir() else None
+    if index is not None:
+        clips = [_listed_clip(index.parent, *line) for line in json_lines(index)]
+        if files is not None:
+            files.leave_out_all_but([index, *(clip.path for clip in clips)], f"in no line of {index.name}")
+    else:
+        assert files is not None, "_json_list refuses what is neither a list nor a folder"
+        clips = _found_clips(files)
+    if files is not None:
+        files.say_what_is_left_out()
     if not clips:
         raise DataError(f"{index or src}: no speech found", expected=_EXPECTED)
     return iter(sorted(clips, key=lambda clip: clip.id))
@@ -87,7 +103,7 @@ def _listed_clip(root: Path, where: str, row: Mapping[str, Any]) -> SourceClip:
         raise DataError(f"{where}: wrong value of mixed", got=json.dumps(mixed), expected="true or false")
     words = _word_times(row.get("word_times"), where)
     return SourceClip(
-        id=_string(row, "id", where) or PurePosixPath(name).with_suffix("").as_posix(),
+        id=_string(row, "id", where) or media_stem(PurePosixPath(name).as_posix()),
         speaker=_string(row, "speaker", where) or path.parent.name or path.resolve().parent.name,
         split=UNLABELLED if not text else f"{split}_mixed" if mixed else split,
         path=path,
@@ -148,40 +164,55 @@ class _Text(NamedTuple):
     problem: str | None = None
 
 
-def _found_clips(src: Path) -> list[SourceClip]:
+def _found_clips(files: CorpusFiles) -> list[SourceClip]:
     """The clips of the two layouts without JSON lines."""
     media: dict[str, list[Path]] = collections.defaultdict(list)
-    lists, texts_beside = [], {}
-    for path in files_below(src):
-        name = path.relative_to(src).with_suffix("").as_posix()
-        if path.suffix.lower() in MEDIA_SUFFIXES:
-            media[name].append(path)
-        elif path.name == "text" or path.name.endswith(".trans.txt"):
+    for path in [*files.media, *(path for path in files.problems if media_suffix(path.name))]:
+        media[files.key(path)].append(path)
+    lists: list[Path] = []
+    texts_beside: dict[str, list[Path]] = collections.defaultdict(list)
+    for path in files.others:
+        if path.name == "text" or path.name.endswith(".trans.txt"):
             lists.append(path)
-        elif path.suffix == ".txt":
-            texts_beside[name] = path
-    texts = _listed_texts(src, lists, media)
-    for name, path in texts_beside.items():
+        elif is_text(path):
+            texts_beside[files.key(path)].append(path)
+        elif path.name != "utt2spk":
+            files.leave_out(path, NO_MEDIA)
+    texts = _listed_texts(files.src, lists, media)
+    clips = []
+    for name, (path, *doubles) in texts_beside.items():
         _check_new(name, str(path), texts)
         texts[name] = _text_beside(path)
-    clips = [_found_clip(src, name, path, texts.get(name)) for name, (path, *_) in media.items()]
-    for first, *doubles in media.values():
-        for double in doubles:
-            problem = f"{first.name} has the same name"
-            # An id with the suffix, because the id without it is taken.
-            clips.append(_found_clip(src, double.relative_to(src).as_posix(), double, _Text("", "", "", problem)))
+        clips += [_unused(files, double, f"{path.name} has the same name") for double in doubles if media]
+    for name, (path, *doubles) in media.items():
+        text = texts.get(name)
+        if path in files.problems:
+            text = _Text("", "", "", files.problems[path])
+        clips.append(_found_clip(files.id(path), path, text, files.src))
+        # An id with the suffix, because the id without it is taken.
+        clips += [
+            _unused(files, double, files.problems.get(double, f"{path.name} has the same name")) for double in doubles
+        ]
     for name in texts.keys() - media.keys() if media else ():
         problem = texts[name].problem or "text without a media file"
-        clips.append(_found_clip(src, name, Path(texts[name].origin), texts[name]._replace(problem=problem)))
+        clips.append(_found_clip(name, Path(texts[name].origin), texts[name]._replace(problem=problem), files.src))
+    for path, problem in files.problems.items():
+        if not media_suffix(path.name):
+            clips.append(_unused(files, path, f"the folder {problem}"))
     return clips
 
 
-def _found_clip(src: Path, name: str, path: Path, text: _Text | None) -> SourceClip:
-    text = text or _Text("", "", "", f"no text: expected {path.stem}.txt beside it, or a line in a list of texts")
+def _unused(files: CorpusFiles, path: Path, problem: str) -> SourceClip:
+    return _found_clip(path.relative_to(files.src).as_posix(), path, _Text("", "", "", problem), files.src)
+
+
+def _found_clip(clip_id: str, path: Path, text: _Text | None, src: Path) -> SourceClip:
+    beside = f"{media_stem(path.name)}.txt"
+    text = text or _Text("", "", "", f"no text: expected {beside} beside it, or a line in a list of texts")
     return SourceClip(
-        id=name,
+        id=clip_id,
         speaker=text.speaker or path.parent.name or src.resolve().name,
-        split=_split_of(PurePosixPath(name).parent),
+        split=_split_of(PurePosixPath(clip_id).parent),
         path=path,
         text=text.text,
         problem=text.problem or (None if text.text else "transcript has no words"),
@@ -214,7 +245,9 @@ def _listed_texts(src: Path, lists: list[Path], media: Collection[str]) -> dict[
             # Only the text may change its form: the name must stay the name of the file.
             name, *text = line.split(maxsplit=1)
             speaker = name.partition("-")[0] if speakers is None else speakers.get(name, "")
-            found = [clip_id for clip_id in ids.get(name, []) if PurePosixPath(clip_id).is_relative_to(folder)]
+            found = [
+                clip_id for clip_id in ids.get(one_form(name), []) if PurePosixPath(clip_id).is_relative_to(folder)
+            ]
             problem = f"{where} names several files" if len(found) > 1 else None
             for clip_id in found or [(folder / name).as_posix()]:
                 _check_new(clip_id, where, texts)

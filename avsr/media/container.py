@@ -21,6 +21,7 @@ from avsr.errors import MediaError
 from avsr.media.rest import second_recording
 from avsr.media.timeline import Timeline
 from avsr.media.tracks import Tracks, audio_tracks, choose_audio, choose_video, video_tracks
+from avsr.media.types import FORMAT_NAMES
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +32,7 @@ SAMPLE_RATES_HZ = (1_000, 768_000)
 # A stream that ends earlier than the file states, by more than this, was cut off.
 _MAX_MISSING_END_S = 0.5
 
-# Only formats that hold the media themselves. Play lists and descriptions (hls, dash, concat, sdp, ...) open other
-# files or hosts, still images are no video, and formats without a header accept any bytes.
-_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ivf,obu,flv,asf,mxf,nut,ogg,wav,w64,"
-    "flac,mp3,aac,ac3,eac3,aiff,au,caf,amr,wv,dv,yuv4mpegpipe"
-)
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMAT_NAMES}
 
 _REMEDY = "check the file, or convert it to MP4, MKV or WAV"
 

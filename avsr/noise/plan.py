@@ -114,7 +114,7 @@ def write_plan(path: str | PathLike[str], plan: NoisePlan) -> None:
 def read_plan(path: str | PathLike[str]) -> NoisePlan:
     """Read a plan. Raises DataError, with file, line and key, if it is damaged, no plan, or of a newer version."""
     try:
-        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: cannot read the noise plan", got=error, remedy="make it with: avsr noise plan"
