@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
+
+from avsr.errors import AvsrError
 
 
 @contextlib.contextmanager
@@ -29,6 +32,19 @@ def write_whole(path: str | PathLike[str]) -> Iterator[Path]:
         # After a success the temporary file is gone already, which is an OSError too.
         with contextlib.suppress(OSError, ValueError):  # ValueError: a null byte in the name
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A new folder for temporary files, removed when the block ends. Raises AvsrError if no place for one is found."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="avsr-")
+    except OSError as error:
+        raise AvsrError(
+            "no folder for temporary files", got=error, remedy="set TMPDIR to a folder that can be written"
+        ) from None
+    with folder as name:
+        yield Path(name)
 
 
 def remove_partial(folder: str | PathLike[str], *, older_than_s: float = 3600.0) -> None:

@@ -20,6 +20,7 @@ from avsr.offline.transcribe import transcribe as transcribe_model
 from avsr.streaming.events import Event, Step
 from avsr.streaming.session import Session
 from avsr.streaming.source import LivePicture, LiveSound
+from avsr.surroundings import require_own_process
 from avsr.transcript import Transcript
 
 
@@ -64,8 +65,10 @@ class Recognizer:
         on_progress: called with the media seconds done.
 
         Raises MediaError when the source cannot be read or lacks what the modality or the face needs, ModelError when
-        the model cannot use it, ConfigError for an unknown modality or face, ValueError for an array that is no sound.
+        the model cannot use it, ConfigError for an unknown modality or face, ValueError for an array that is no sound,
+        AvsrError in a process that was forked after its parent had used a model.
         """
+        require_own_process()
         return transcribe_model(
             self.model, source, modality=modality, face=face, search=search, tracks=tracks, on_progress=on_progress
         )
@@ -156,6 +159,7 @@ class Recognizer:
         Raises ModelError for a modality that the model was not trained for, ConfigError for a model that gives words
         only, ValueError when neither side is given or their numbers or shapes are wrong.
         """
+        require_own_process()
         if self.model.frames is None:
             raise ConfigError(f"model {self.name} gives words, not log-probabilities", remedy="use transcribe")
         if not (samples is None or len(samples)) or not (crops is None or len(crops)):

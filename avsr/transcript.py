@@ -6,13 +6,15 @@ All times are media seconds (float), on the clock of the source file.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avsr.grid import Modality
 from avsr.text import join_words
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from avsr.output import Layout
 
 _FIRST_WORDS = 8
 """How many words the repr of a segment or transcript shows."""
@@ -109,27 +111,63 @@ class Transcript:
         """The words of all segments as one text, with spaces where their scripts have them."""
         return join_words(segment.text for segment in self.segments)
 
-    def to(self, format_name: str) -> str:
+    def to(
+        self,
+        format_name: str,
+        *,
+        max_line_width: int | None = None,
+        max_line_count: int | None = None,
+        highlight_words: bool | None = None,
+    ) -> str:
         """The text of one output file in the format txt, srt, vtt, tsv, json or ctm.
 
-        Raises ConfigError for an unknown format.
+        max_line_width, max_line_count: limits of subtitles in columns and lines; None for 42 and 2.
+        highlight_words: True underlines each word of subtitles while it is spoken.
+
+        Raises ConfigError for an unknown format, and for these options with a format other than srt and vtt.
         """
         from avsr.output import render
 
-        return render(self, format_name)
+        return render(self, format_name, _layout(max_line_width, max_line_count, highlight_words))
 
-    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        overwrite: bool = False,
+        max_line_width: int | None = None,
+        max_line_count: int | None = None,
+        highlight_words: bool | None = None,
+    ) -> None:
         """Write to `path` in the format of its suffix, whole or not at all.
 
-        Raises ConfigError for an unknown suffix. Raises AvsrError if the file exists and `overwrite` is False, or if it
-        cannot be written.
+        max_line_width, max_line_count, highlight_words: as in `to`.
+
+        Raises ConfigError for an unknown suffix and as `to`. Raises AvsrError if the file exists and `overwrite` is
+        False, or if it cannot be written.
         """
         from avsr.output import write
 
-        write(self, path, overwrite=overwrite)
+        layout = _layout(max_line_width, max_line_count, highlight_words)
+        write(self, path, overwrite=overwrite, layout=layout)
 
     def __repr__(self) -> str:
         return f"Transcript({self.source!r} {self.duration:.2f} s, model {self.model!r}, {_describe(self.words)})"
+
+
+def _layout(max_line_width: int | None, max_line_count: int | None, highlight_words: bool | None) -> Layout | None:
+    """The layout of subtitles with the options that are given; None if none is."""
+    given = {
+        "max_line_width": max_line_width,
+        "max_line_count": max_line_count,
+        "highlight_words": highlight_words,
+    }
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not options:
+        return None
+    from avsr.output import Layout
+
+    return Layout(**options)
 
 
 def _describe(words: tuple[Word, ...]) -> str:

@@ -14,7 +14,7 @@ import avsr
 ROOT = Path(avsr.__file__).parent
 
 FOUNDATION = {"account", "grid", "errors", "text"}
-ARRAYS = {*FOUNDATION, "arrays"}
+ARRAYS = {*FOUNDATION, "arrays", "surroundings"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "grid": set(),
@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text": set(),
     "randomness": set(),
     "account": set(),
+    "surroundings": {"errors"},
     "arrays": set(),
     "config": {"errors"},
     "files": {"errors"},
@@ -38,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {*ARRAYS, "decoding"},
     "catalogue": {"errors", "config", "files", "shipped"},
     "families": {*ARRAYS, "catalogue", "config", "decoding", "engine", "files", "lips", "nn", "shipped", "sound"},
-    "offline": {*ARRAYS, "decoding", "engine", "lips", "media", "sound", "speakers", "transcript"},
+    "offline": {*ARRAYS, "decoding", "files", "engine", "lips", "media", "sound", "speakers", "transcript"},
     "streaming": {
         *ARRAYS, "decoding", "engine", "lips", "media", "output", "randomness", "sound", "speakers", "transcript",
     },

@@ -10,7 +10,7 @@ import pytest
 
 from avsr import AvsrError, ConfigError, Segment, Transcript, VideoSummary, Word
 from avsr.output import FORMATS, render, to_json_line, write
-from avsr.output.subtitles import MAX_CUE_LINES, MAX_LINE_COLUMNS, MAX_REST_MS, MIN_CUE_MS, Cue, cues
+from avsr.output.subtitles import MAX_CUE_LINES, MAX_DELAY_MS, MAX_LINE_COLUMNS, MIN_CUE_MS, Cue, cues
 from avsr.text import columns
 
 
@@ -182,19 +182,37 @@ def spoken(*words: Word) -> list[Cue]:
 
 def test_a_short_cue_stays_long_enough_to_be_read() -> None:
     assert [(cue.start_ms, cue.end_ms) for cue in spoken(word("hm", 2.0, 2.08))] == [(2000, 2000 + MIN_CUE_MS)]
-    # 30 columns are read in 1.5 s, and a text that was spoken fast rests no longer than MAX_REST_MS.
+    # 30 columns are read in 1.5 s; of two lines, the break between them counts as a space.
     assert [(cue.start_ms, cue.end_ms) for cue in spoken(word("m" * 30, 2.0, 2.5))] == [(2000, 3500)]
     (long,) = cues(transcript(Segment(words=(word("m" * 40, 2.0, 2.1), word("m" * 40, 2.1, 2.2)))))
-    assert (long.start_ms, long.end_ms) == (2000, 2200 + MAX_REST_MS)
+    assert (long.start_ms, long.end_ms) == (2000, 2000 + 50 * (40 + 1 + 40))
     assert [(cue.start_ms, cue.end_ms) for cue in spoken(word("slow", 2.0, 9.0))] == [(2000, 9000)]
 
 
 def test_cues_never_overlap() -> None:
-    found = spoken(word("yes", 1.0, 1.08), word("no", 1.3, 1.4), word("so", 1.3, 1.3), word("oh", 1.2, 3.0))
-    assert [(cue.start_ms, cue.end_ms) for cue in found] == [(1000, 1300), (1300, 1301), (1301, 1302), (1302, 3000)]
+    found = spoken(word("yes", 1.0, 1.9), word("no", 1.9, 2.4), word("so", 4.3, 4.5))
+    assert [(cue.start_ms, cue.end_ms) for cue in found] == [(1000, 1900), (1900, 2733), (4300, 5133)]
     # Words of two people who talk at the same time.
     found = spoken(word("one", 1.0, 4.0, face=0), word("two", 2.0, 3.0, face=1))
     assert [(cue.start_ms, cue.end_ms) for cue in found] == [(1000, 2000), (2000, 3000)]
+
+
+def test_a_cue_that_would_flash_by_takes_the_next_words() -> None:
+    (cue,) = spoken(word("yes", 1.0, 1.08), word("no", 1.3, 1.4), word("so", 1.3, 1.3), word("oh", 1.2, 3.0))
+    assert (cue.start_ms, cue.end_ms, cue.lines) == (1000, 3000, ("yes no so oh",))
+    # Another face begins another line.
+    (cue,) = spoken(word("yes", 1.0, 1.08, face=0), word("no", 1.3, 1.4, face=1), word("so", 1.4, 1.5, face=1))
+    assert (cue.start_ms, cue.end_ms, cue.lines) == (1000, 1000 + MIN_CUE_MS, ("yes", "no so"))
+    # The next sentence does not fit, so that it is shared out between two cues.
+    sentence = tuple(word(f"word-{i}", 5.2 + i / 2, 5.7 + i / 2) for i in range(12))
+    found = cues(transcript(Segment(words=(word("well", 5.0, 5.1),)), Segment(words=sentence)))
+    assert [cue.start_ms for cue in found] == [5000, 9200]
+    assert [cue.lines[0].split()[0] for cue in found] == ["well", "word-8"]
+    # Two faces at one time whose words do not fit together: the second waits a little.
+    long = ("m" * 40, "n" * 40)
+    turns = [Segment(words=tuple(word(text, 1.0, 3.0, face=face) for text in long)) for face in (0, 1)]
+    found = cues(transcript(*turns))
+    assert [(cue.start_ms, cue.end_ms) for cue in found] == [(1000, 1000 + MAX_DELAY_MS), (1000 + MAX_DELAY_MS, 5450)]
 
 
 def test_another_face_starts_a_cue() -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from avsr import Search
     from avsr.media.tracks import Tracks
+    from avsr.output import Layout
 
 from avsr.cli.console import UsageError
 from avsr.errors import AvsrError, ModelError
@@ -193,6 +194,35 @@ def search_of(arguments: argparse.Namespace) -> Search:
         beam=arguments.beam,
         temperature=arguments.temperature,
     )
+
+
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """Declare --max-line-width, --max-line-count and --highlight-words. `layout_of` reads them together."""
+    add = parser.add_argument
+    add("--max-line-width", type=positive_integer, metavar="N", help="columns of a line of srt and vtt; default 42")
+    add("--max-line-count", type=positive_integer, metavar="N", help="lines of a cue of srt and vtt; default 2")
+    add(
+        "--highlight-words",
+        action="store_true",
+        help="underline each word of srt and vtt while it is spoken, in a cue for each word",
+    )
+
+
+def layout_of(arguments: argparse.Namespace) -> Layout | None:
+    """The layout of subtitles that the options of `add_layout` state; None if none is given.
+
+    Raises UsageError if no format has a layout.
+    """
+    from avsr.output import SUBTITLES, Layout
+
+    names = ("max_line_width", "max_line_count", "highlight_words")
+    given: dict[str, Any] = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
+    if not given:
+        return None
+    if not set(SUBTITLES) & set(arguments.format):
+        option = "--" + next(iter(given)).replace("_", "-")
+        raise UsageError(f"{option} is for subtitles; add --format {' or '.join(SUBTITLES)}")
+    return Layout(**given)
 
 
 def add_quiet(options: argparse._ActionsContainer) -> None:

@@ -13,11 +13,13 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 from avsr.errors import AvsrError
+from avsr.surroundings import quiet_matplotlib
 
 BAR_WIDTH = 24
 
@@ -126,7 +128,7 @@ def messages_on_stderr(*, debug: bool = False) -> Iterator[None]:
     package.addHandler(handler)
     package.setLevel(logging.DEBUG if debug else logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), nullcontext() if debug else quiet_matplotlib():
             # Whoever runs Python with -W asked for the warnings.
             if not debug and not sys.warnoptions:
                 warnings.simplefilter("ignore")
@@ -184,8 +186,22 @@ def duration(seconds: float) -> str:
 
 
 def to_stderr(text: str) -> None:
-    """Write `text` unchanged to standard error, at once."""
+    """Write `text` unchanged to standard error, at once. A message that cannot be written must not cost the results."""
     # None if the program that started this one closed it; print() would then write to standard output.
     if sys.stderr is not None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Drop the text that `stream` still holds for a place that takes none. Flushing it at exit would fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, stream.fileno())
+    except (OSError, ValueError):  # not a real file, as in tests
+        logger.debug("an output has no file descriptor")
+    finally:
+        os.close(nowhere)

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
-import os
 import signal
 import sys
 import threading
@@ -26,11 +24,12 @@ from typing import Any, NoReturn
 from avsr import __version__
 from avsr.cli.arguments import old_names
 from avsr.cli.command import Action, name_list
-from avsr.cli.console import Console, UsageError, explain, messages_on_stderr, to_stderr
+from avsr.cli.console import Console, UsageError, discard, explain, messages_on_stderr, to_stderr
 from avsr.cli.suggestions import ACTIONS as ACTION_MEANINGS
 from avsr.cli.suggestions import COMMANDS as COMMAND_MEANINGS
 from avsr.cli.suggestions import OPTIONS as OPTION_MEANINGS
 from avsr.cli.suggestions import suggest
+from avsr.surroundings import name_user, require_folder
 
 COMMANDS = {
     "transcribe": "speech in video or sound files to text with times",
@@ -53,8 +52,6 @@ COMMANDS = {
 
 EXAMPLE = "avsr transcribe talk.mp4 lectures/ --format srt,json --output-dir subtitles"
 
-logger = logging.getLogger(__name__)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
@@ -62,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: the words after `avsr`; None for the words that this process was started with.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    name_user()
     # Mistakes in the command line happen before it is parsed, so --debug is looked for among the words.
     with messages_on_stderr(debug="--debug" in words), _terminable():
         try:
@@ -76,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             Console(quiet="--quiet" in words).note("interrupted")
             return 130
         except BrokenPipeError:
-            _discard_output()
+            discard(sys.stdout)
             return 141
         except UsageError as error:
             Console().error(str(error))
@@ -183,6 +181,7 @@ def _run(words: list[str]) -> int:
     console = Console(quiet=getattr(arguments, "quiet", False))
     for line in old_names(arguments):
         console.note(line)
+    require_folder()
     return command_module(command).run(arguments) if action is None else actions[action].run(arguments)
 
 
@@ -267,14 +266,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _discard_output() -> None:
-    """Drop the text that is still buffered for a closed pipe; flushing it at exit would complain again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, sys.stdout.fileno())
-    except (OSError, ValueError):  # not a real file, as in tests
-        logger.debug("standard output has no file descriptor")
-    finally:
-        os.close(nowhere)

@@ -15,12 +15,14 @@ from avsr.account import Account
 from avsr.cli.arguments import (
     add_device,
     add_language,
+    add_layout,
     add_model,
     add_output_dir,
     add_quiet,
     add_search,
     add_tracks,
     face,
+    layout_of,
     model_name,
     positive_integer,
     search_of,
@@ -33,7 +35,7 @@ from avsr.cli.sources import Sources
 from avsr.cli.suggestions import FORMATS as FORMAT_MEANINGS
 from avsr.cli.suggestions import suggest
 from avsr.errors import AvsrError
-from avsr.output import FORMATS, render, to_json_line, write
+from avsr.output import FORMATS, SUBTITLES, render, to_json_line, write
 from avsr.processes import Crew, Report
 from avsr.processes import run as run_pool
 from avsr.transcript import Transcript
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from avsr import Search
     from avsr.media import Tracks
     from avsr.offline.transcribe import ModalityChoice
+    from avsr.output import Layout
 
     Outcome = Transcript | AvsrError | None
 
@@ -65,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help=f"{', '.join(FORMATS)}; several are joined by commas; default txt",
     )
+    add_layout(parser)
     add_output_dir(parser, "write files here, in the same subfolders as in an INPUT folder")
     add("--overwrite", action="store_true", help="replace files that DIR already has; default: keep them")
     add_model(parser)
@@ -97,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Only these formats have one line for a file, so that several files can be told apart.
     if to_stdout and not one_file and arguments.format[0] not in ("txt", "json"):
         raise UsageError(f"--format {arguments.format[0]} of several inputs needs --output-dir")
+    layout_of(arguments)  # a mistake shows now, and not after the first file
 
     with Console(quiet=arguments.quiet) as console:
         account = Account()
@@ -224,6 +229,7 @@ def _transcribe(
         with_progress=console.has_bar,
         shared_folder=arguments.output_dir if sources is not None and not arguments.overwrite else None,
     )
+    layout = layout_of(arguments)
     num_done = 0
     left: list[Job] = []
     said: set[str] = set()
@@ -266,10 +272,10 @@ def _transcribe(
                 said.add(warning)
                 console.note(f"{job.path}: warning: {without_name(warning, job.path)}")
             if sources is None:
-                console.result(_as_result(outcome, job.path, arguments.format[0], one_file=one_file))
+                console.result(_as_result(outcome, job.path, arguments.format[0], layout, one_file=one_file))
                 account.used("files")
                 continue
-            match _write(outcome, job, sources, console, overwrite=arguments.overwrite):
+            match _write(outcome, job, sources, console, layout, overwrite=arguments.overwrite):
                 case "written":
                     account.used("files")
                 case "failed":
@@ -279,18 +285,24 @@ def _transcribe(
     return left
 
 
-def _as_result(transcript: Transcript, path: str, format_name: str, *, one_file: bool) -> str:
+def _as_result(transcript: Transcript, path: str, format_name: str, layout: Layout | None, *, one_file: bool) -> str:
     """The text for standard output of one file."""
     if format_name == "json":
         return to_json_line(transcript)
     if one_file:
-        return render(transcript, format_name)
+        return render(transcript, format_name, layout)
     # One line a file: a line break in a name or a text would look like another file.
     return f"{printable(path)}\t{' '.join(transcript.text.split())}\n"
 
 
 def _write(
-    transcript: Transcript, job: Job, sources: Sources, console: Console, *, overwrite: bool
+    transcript: Transcript,
+    job: Job,
+    sources: Sources,
+    console: Console,
+    layout: Layout | None,
+    *,
+    overwrite: bool,
 ) -> Literal["written", "failed", "there already"]:
     """Write the files of a job. A file that cannot be written is an error on the console and costs no other."""
     num_failed = num_there = 0
@@ -301,7 +313,8 @@ def _write(
             continue
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            write(transcript, output, overwrite=overwrite)
+            is_subtitle = output.suffix.removeprefix(".") in SUBTITLES
+            write(transcript, output, overwrite=overwrite, layout=layout if is_subtitle else None)
             sources.record(output, job.path)
         except AvsrError as error:
             console.error(str(error))

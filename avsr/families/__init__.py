@@ -17,6 +17,7 @@ from avsr.catalogue.store import installed_folder
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError, ModelError, nearest
 from avsr.shipped import ASSETS
+from avsr.surroundings import start_computing
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 """"auto": what the model is best computed in; float32 for networks of torch, 8 bit for Whisper on a CPU."""
@@ -46,6 +47,7 @@ def _is_checkpoint(target: str) -> bool:
 
 
 def _open_checkpoint(target: str, device: str, dtype: str) -> Model:
+    start_computing()
     from avsr.families.own.family import open_model
 
     return open_model(target, device, dtype)
@@ -58,6 +60,7 @@ def _checkpoint_card(target: str) -> Card:
 
 
 def _open_nemo(target: str, device: str, dtype: str) -> Model:
+    start_computing()
     from avsr.families.own.family import open_nemo
 
     return open_nemo(target, device, dtype)
@@ -76,6 +79,7 @@ def _is_whisper(target: str) -> bool:
 
 
 def _open_whisper(target: str, device: str, dtype: str) -> Model:
+    start_computing()
     from avsr.families.whisper.family import open_model
 
     return open_model(target, device, dtype)

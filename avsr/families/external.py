@@ -17,7 +17,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tempfile
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from avsr.arrays import Crops, Present, Samples
 from avsr.decoding.search import Search, Spoken
 from avsr.engine import Card, Model
 from avsr.errors import AvsrError, ConfigError, ModelError
+from avsr.files import temporary_folder
 from avsr.grid import SAMPLE_RATE_HZ, SLOT_S, Modality
 
 WAV = "{wav}"
@@ -155,8 +155,8 @@ class _CommandEngine:
     def decode(self, audio: Sequence[Samples] | None, lips: Any | None, search: Search) -> list[list[Spoken]]:
         """The words of each item. Raises ModelError if the program cannot be run or fails."""
         items = []
-        with tempfile.TemporaryDirectory(prefix="avsr-") as folder:
-            path = Path(folder, "utterance.wav")
+        with temporary_folder() as folder:
+            path = folder / "utterance.wav"
             for samples in audio or ():
                 write_wav(path, samples)
                 text = self._run([word.replace(WAV, str(path)) for word in self._words])

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from avsr.errors import ModelError
 from avsr.media import Picture
+from avsr.surroundings import quiet_matplotlib, start_computing
 
 Points = npt.NDArray[np.float32]
 Rgb = npt.NDArray[np.uint8]
@@ -141,7 +142,8 @@ def import_mediapipe() -> None:
     A Ctrl-C during an import in the main thread can leave the import lock there, and then the other thread would wait
     for ever.
     """
-    with contextlib.suppress(ImportError):  # the finder will raise an error with a remedy
+    # ImportError: the finder will raise an error with a remedy.
+    with contextlib.suppress(ImportError), quiet_matplotlib():
         if os.environ.get(TASK_FILE_VARIABLE):
             import mediapipe.tasks.python.vision
         else:
@@ -153,12 +155,15 @@ def open_face_models(task_file: str | PathLike[str] | None = None) -> FaceModels
 
     task_file: by default the file that the environment variable AVSR_FACE_LANDMARKER names, if it is set.
 
-    Sets OpenCV to one thread, for the whole process. Raises ModelError if that file or the API of MediaPipe is missing.
+    Sets OpenCV to one thread, for the whole process. Raises ModelError if that file or the API of MediaPipe is missing,
+    AvsrError in a process that was forked after its parent had used a model.
     """
     task_file = task_file or os.environ.get(TASK_FILE_VARIABLE) or None
+    start_computing()
     # OpenCV shares even pictures of 256 pixels between threads, which costs a seventh of the whole pipeline's speed.
     cv2.setNumThreads(1)
-    return BundledModels() if task_file is None else TaskModels(task_file)
+    with quiet_matplotlib():
+        return BundledModels() if task_file is None else TaskModels(task_file)
 
 
 class BundledModels:
@@ -407,11 +412,13 @@ def quiet_stderr() -> Iterator[None]:
 
     No logging setting of MediaPipe has an effect, so the file descriptor itself is diverted.
     """
-    with _stderr_lock, tempfile.TemporaryFile() as held_back:
+    with _stderr_lock, contextlib.ExitStack() as stack:
         try:
+            held_back = stack.enter_context(tempfile.TemporaryFile())
             sys.stderr.flush()
             saved = os.dup(2)
-        except (OSError, AttributeError, ValueError):  # the process has no stderr
+        # The process has no stderr, or no place for a temporary file. Faces are found all the same.
+        except (OSError, AttributeError, ValueError):
             yield
             return
         # The C++ code writes to descriptor 2 itself, past `sys.stderr`.

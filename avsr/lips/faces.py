@@ -34,6 +34,7 @@ from avsr.lips.face_models import (
     open_face_models,
 )
 from avsr.media import Picture, VideoFrame
+from avsr.surroundings import require_own_process
 
 __all__ = ["NUM_POINTS", "Box", "Face", "FaceFinder", "Points", "import_mediapipe"]
 
@@ -143,7 +144,10 @@ class FaceFinder:
 
         A face keeps its id if it is out of sight for up to MAX_LOST_S and comes back near its place. A cut ends all
         faces. The times of the pictures must rise.
+
+        Raises AvsrError in a process that was forked after its parent had used a model.
         """
+        require_own_process()
         picture, time_s = frame.picture, frame.time_s
         if self._is_cut(picture):
             self._followed.clear()

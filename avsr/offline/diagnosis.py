@@ -33,6 +33,7 @@ from avsr.media import MediaInfo, Tracks, VideoFrame, iter_audio, iter_frames, r
 from avsr.speakers.offset import MAX_OFFSET_SLOTS, Offset, estimate_offset, lag_evidence
 from avsr.speakers.speaking_face import SpeakerPath, sizes_of
 from avsr.speakers.synchrony import SlotEvidence, SynchronyStream
+from avsr.surroundings import start_computing
 
 SCHEMA = 1
 """Version of the JSON document."""
@@ -194,8 +195,10 @@ def diagnose(
     tracks: which tracks to examine; None for the ones that transcription would read.
     on_progress: called with the media seconds done so far.
 
-    Raises MediaError if the file cannot be opened, or if neither its sound nor its picture can be decoded.
+    Raises MediaError if the file cannot be opened, or if neither its sound nor its picture can be decoded. Raises
+    AvsrError in a process that was forked after its parent had used a model.
     """
+    start_computing()
     account = Account()
     info = probe_faces(path, tracks=tracks, account=account)
     damage: list[str] = []

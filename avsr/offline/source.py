@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from avsr.account import Account
 from avsr.arrays import Samples, check_samples
 from avsr.errors import MediaError
+from avsr.files import temporary_folder
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.lips.tracks import probe_faces
 from avsr.media import Tracks, iter_audio
@@ -73,10 +74,9 @@ def open_source(source: SourceLike, tracks: Tracks | None = None) -> Iterator[So
         yield _from_file(path, path, tracks)
     elif hasattr(source, "read"):
         # Containers are read back and forth, which a pipe or a download cannot do. A copy on the disk can.
-        with tempfile.TemporaryDirectory(prefix="avsr-") as folder:
-            copy = Path(folder) / "source"
-            with copy.open("wb") as file:
-                _copy(source, file)
+        with temporary_folder() as folder:
+            copy = folder / "source"
+            _copy(source, copy)
             name = getattr(source, "name", None)
             name = name if isinstance(name, str) else "the open file"
             try:
@@ -114,8 +114,12 @@ def _from_file(path: str, name: str, tracks: Tracks | None) -> Source:
     )
 
 
-def _copy(source: Any, file: IO[bytes]) -> None:
+def _copy(source: Any, path: Path) -> None:
     try:
-        shutil.copyfileobj(source, file)
+        with path.open("wb") as file:
+            shutil.copyfileobj(source, file)
+    except OSError as error:
+        remedy = "set TMPDIR to a folder with room for it" if error.errno == errno.ENOSPC else None
+        raise MediaError("the open file cannot be copied", got=error, remedy=remedy) from None
     except TypeError:  # a file that was opened as text gives str
         raise TypeError("transcribe: got a file opened as text, expected one opened with mode 'rb'") from None

@@ -40,6 +40,7 @@ from avsr.streaming.joints import ClockJoints
 from avsr.streaming.lips import LipBuffer, Taken, arrays_of
 from avsr.streaming.sound import SoundBuffer
 from avsr.streaming.utterance import Said, Source, Utterance
+from avsr.surroundings import require_own_process
 from avsr.text import join_words
 
 MAX_SOUND_LAG_S = 1.0
@@ -98,6 +99,7 @@ class Session:
         on_log_probs: Callable[[LogProbs], None] | None = None,
         on_chunk: Callable[[Step], None] | None = None,
     ) -> None:
+        require_own_process()
         if clocks not in ("shared", "arrival"):
             raise ConfigError("unknown clocks", got=clocks, expected="shared or arrival")
         if not (0 <= max_video_lag_ms < math.inf and 0 < pause_ms < math.inf):
@@ -331,6 +333,7 @@ class Session:
         with self._video_lock, self._lock:
             if self._ended:
                 return []
+            require_own_process()
             for block, ahead_s in self._joints.late():
                 self._sound.receive(block, ahead_s)
             slots = self._lips.find_last()
@@ -358,6 +361,7 @@ class Session:
     def _require_open(self) -> None:
         if self._ended:
             raise ValueError("the session has ended: start another")
+        require_own_process()
 
     def _time_s(self, stream_s: float) -> float:
         """A time of the stream, converted to the caller's clock."""

@@ -28,6 +28,7 @@ from avsr.families.own.run_folder import EPOCHS_NAME, MODEL_NAME, RESUME_NAME, e
 from avsr.families.own.visual_encoder import ResNetTrunk
 from avsr.files import write_text
 from avsr.shipped import find_configuration, find_file
+from avsr.surroundings import start_computing
 from avsr.training.config import TrainConfig
 from avsr.training.metrics import describe
 
@@ -112,6 +113,7 @@ class Ready(NamedTuple):
 
 def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Ready:
     """The configuration, and the tokenizer, network and data that it names. Writes nothing; raises as `train` does."""
+    start_computing()
     try:
         import lightning  # noqa: F401
         import tensorboard  # noqa: F401

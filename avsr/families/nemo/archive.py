@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from avsr.errors import ModelError
 from avsr.families.torch_file import MAX_WEIGHTS_BYTES
+from avsr.files import temporary_folder
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_MEMBERS = 1000
@@ -98,8 +99,8 @@ class Archive:
         """The path of a temporary copy of one member, removed when the context ends. Raises ModelError as `read`."""
         left = self._seek(name, limit)
         # A file of its own, because torch maps weights from a file.
-        with tempfile.TemporaryDirectory(prefix="avsr-") as folder:
-            copy = Path(folder, "member")
+        with temporary_folder() as folder:
+            copy = folder / "member"
             with copy.open("wb") as file:
                 while left:
                     block = self._file.read(min(left, 1 << 20))
