@@ -30,6 +30,8 @@ from avsr.lips.quality import FaceQuality, QualityRecord
 from avsr.lips.tracker import slots_of
 from avsr.lips.tracks import probe_faces
 from avsr.media import MediaInfo, Tracks, VideoFrame, iter_audio, iter_frames, read_ahead
+from avsr.media.channels import CLIPPED
+from avsr.sound.level import VERY_QUIET, raised
 from avsr.speakers.offset import MAX_OFFSET_SLOTS, Offset, estimate_offset, lag_evidence
 from avsr.speakers.speaking_face import SpeakerPath, sizes_of
 from avsr.speakers.synchrony import SlotEvidence, SynchronyStream
@@ -240,7 +242,7 @@ def diagnose(
     )
     timing = _timing(times_s)
     advice = sorted(
-        [*_advise_account(account, damage), *_advise(info, sound, timing, offset, faces)],
+        [*_advise_account(account, damage), *_advise(info, sound, timing, offset, faces, account)],
         key=lambda item: _SEVERITIES.index(item[0]),
         reverse=True,
     )
@@ -264,7 +266,8 @@ class _SoundReader:
     def __init__(
         self, path: str | PathLike[str], tracks: Tracks, account: Account, on_warning: Callable[[str], None]
     ) -> None:
-        self._blocks = iter_audio(path, tracks=tracks, account=account)
+        # The sound is measured as recorded, and the faces are judged by what a model would get.
+        self._blocks = raised(self._measured(iter_audio(path, tracks=tracks, account=account)), account)
         self._on_warning = on_warning
         self._path = path
         self._held = np.zeros(0, np.float32)  # decoded, but not in a slot yet
@@ -287,13 +290,25 @@ class _SoundReader:
             else:
                 self._held = np.concatenate((self._held, block))
         samples, self._held = self._held[:SLOT_SAMPLES], self._held[SLOT_SAMPLES:]
-        # The silence that fills up the last slot is no quiet sound.
-        if len(samples):
-            self._powers.append(float(np.square(samples, dtype=np.float64).mean()))
-            self._num_clipped += int((np.abs(samples) >= 0.999).sum())
-            self._num_samples += len(samples)
-            self.num_slots += 1
+        self.num_slots += len(samples) > 0
         return np.pad(samples, (0, SLOT_SAMPLES - len(samples)))
+
+    def _measured(self, blocks: Iterator[Samples]) -> Iterator[Samples]:
+        """The same blocks. Their quality is measured in slots, the last one shorter."""
+        rest = np.zeros(0, np.float32)
+        for block in blocks:
+            rest = np.concatenate((rest, block))
+            for _ in range(len(rest) // SLOT_SAMPLES):
+                self._measure(rest[:SLOT_SAMPLES])
+                rest = rest[SLOT_SAMPLES:]
+            yield block
+        if len(rest):
+            self._measure(rest)
+
+    def _measure(self, samples: Samples) -> None:
+        self._powers.append(float(np.square(samples, dtype=np.float64).mean()))
+        self._num_clipped += int((np.abs(samples) >= 0.999).sum())
+        self._num_samples += len(samples)
 
     def quality(self) -> SoundQuality | None:
         """The quality of the sound so far, None if no sample was decoded."""
@@ -408,14 +423,15 @@ def _advise(
     timing: PictureTiming | None,
     offset: Offset | None,
     faces: tuple[FaceReport, ...],
+    account: Account | None = None,
 ) -> Advice:
-    """What to do about the file, in any order; nothing for a good one."""
+    """What to do about the file, in any order; nothing for a good one. account: what it says is not said again."""
     if info.audio is None:
         yield "warn", "no sound: only lips can be read (--modality v)"
     if info.video is None:
         yield "warn", "no picture: the sound is all there is (--modality a)"
     if sound is not None:
-        yield from _advise_sound(sound)
+        yield from _advise_sound(sound, account or Account())
     if info.video is None:
         return
     if timing is not None and timing.fps < _LOW_FPS:
@@ -435,12 +451,14 @@ def _advise(
         )
 
 
-def _advise_sound(sound: SoundQuality) -> Advice:
+def _advise_sound(sound: SoundQuality, account: Account) -> Advice:
+    if VERY_QUIET in account:  # it is raised
+        return
     if sound.level_db < -60:
         yield "bad", "the sound is silent: check the microphone, or that the right track is first"
     elif sound.level_db < _FAINT_DB:
         yield "warn", f"the sound is faint ({sound.level_db:.0f} dB of full scale): record it louder"
-    if sound.clipped > _CLIPPED:
+    if sound.clipped > _CLIPPED and CLIPPED not in account:
         yield "warn", f"{sound.clipped:.1%} of the sound is clipped: record it at a lower level"
     # A silent file has its own advice already.
     if sound.snr_db is not None and sound.level_db >= -60 and sound.snr_db < _NOISY_DB:

@@ -22,6 +22,7 @@ from avsr.files import temporary_folder
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.lips.tracks import probe_faces
 from avsr.media import Tracks, iter_audio
+from avsr.sound.level import raised
 
 SourceLike = str | PathLike[str] | IO[bytes] | Samples
 """A path, an open binary file, or samples: float32 [S] in [-1, 1], mono, 16 kHz."""
@@ -49,11 +50,11 @@ class Source:
     """What was found in the recording, used, and left out."""
 
     def blocks(self, account: Account | None) -> Iterator[Samples]:
-        """The sound in blocks. account: counts the samples; None for a second reader of the same sound."""
+        """The sound in blocks, at a usual level. account: counts the samples; None for a second reader of the same."""
         if self.samples is not None:
-            return iter([self.samples])
+            return raised([self.samples], account)
         assert self.path is not None
-        return iter_audio(self.path, tracks=self.tracks, account=account)
+        return raised(iter_audio(self.path, tracks=self.tracks, account=account), account)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from avsr.engine import Chunk, Model
 from avsr.errors import ConfigError
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, SLOT_S
 from avsr.lips.slots import LipSlot
+from avsr.sound.level import LiveGain
 from avsr.sound.silence import REACH_FRAMES, audible_frames
 from avsr.streaming.clock import ClockAligner
 from avsr.streaming.events import Event, Mode, Step
@@ -133,7 +134,7 @@ class Session:
         self.on_event = on_event
         self._on_log_probs, self._on_chunk = on_log_probs, on_chunk
 
-        self._sound = SoundBuffer()
+        self._sound, self._gain = SoundBuffer(), LiveGain()
         self._joints = ClockJoints()
         self._lips = LipBuffer(str(face), self._max_lag_s, reads=self.video)
         self._utterance = Utterance(decoder, self._plan.frame_s, pause_ms / 1000)
@@ -227,6 +228,7 @@ class Session:
         samples_lost: replaced by silence, because they never came.
         samples_late: dropped, because their time had passed.
         joints: how often the clock of the sound stepped back for good. The stream then goes on without a pause.
+        raised_db: by how much very quiet sound was raised at most, in dB.
         steps_skipped: updates of the words that were left out, because the work was behind the sound.
         """
         with self._lock:
@@ -242,6 +244,7 @@ class Session:
                 "samples_lost": sound.lost,
                 "samples_late": sound.late,
                 "joints": self._joints.count,
+                "raised_db": round(self._gain.most_db),
                 "steps_skipped": self._steps_skipped,
             }
 
@@ -256,7 +259,7 @@ class Session:
     ) -> list[Event]:
         """Add sound. Returns the new events.
 
-        samples: float32 [S] in [-1, 1] at 16 kHz, mono.
+        samples: float32 [S] in [-1, 1] at 16 kHz, mono. Very quiet sound is raised once a voice was heard in it.
         t: time of the first sample in seconds; None if it follows the last sample. A step of more than 40 ms ahead is a
             gap, which is filled with silence and counted as lost. An overlap of more than 40 ms is cut off. Where the
             clock steps back by more than 1 s for good, the sound and the pictures go on at the end of the stream.
@@ -272,6 +275,7 @@ class Session:
         with self._lock:
             self._require_open()
             self._waiting_s = waiting_s
+            samples = self._gain.push(samples)
             t = None if t is None else t + self._joints.offset_s
             if t is not None and self._aligner is not None:
                 # A block arrives when its last sample has been recorded, so the time of its end is compared with the

@@ -25,6 +25,7 @@ from avsr.errors import MediaError
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.lips.tracks import probe_faces
 from avsr.media import Tracks, iter_audio, iter_frames
+from avsr.sound.level import raised
 
 BLOCK_S = 0.02
 BLOCK_SAMPLES = round(BLOCK_S * SAMPLE_RATE_HZ)
@@ -55,8 +56,11 @@ Item = TypeVar("Item", LiveSound, LivePicture)
 def file_sound(
     path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None
 ) -> Iterator[LiveSound]:
-    """The sound of a file in blocks of 20 ms, the last one shorter. Raises MediaError if the file has no sound."""
-    return blocks(iter_audio(path, tracks=tracks, account=account))
+    """The sound of a file in blocks of 20 ms, the last one shorter; very quiet speech is raised.
+
+    Raises MediaError if the file has no sound.
+    """
+    return blocks(raised(iter_audio(path, tracks=tracks, account=account), account))
 
 
 def blocks(sound: Iterable[Samples]) -> Iterator[LiveSound]:
@@ -105,7 +109,7 @@ def open_live_source(
     Raises MediaError for a file without sound, because the sound is the clock of a stream.
     """
     if isinstance(source, np.ndarray):
-        return blocks([source]), pictures
+        return blocks(raised([source], account)), pictures
     if not isinstance(source, str | PathLike):
         return source, pictures
     sound, moving = open_file(source, tracks=tracks, account=account)
