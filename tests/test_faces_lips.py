@@ -56,6 +56,7 @@ class PlacedFaces:
         self.keeps = keeps
         self.shown: list[float] = []
         self.followed: frozenset[int] = frozenset()
+        self.num_beyond = 0
 
     def reset(self) -> None:
         self.shown = []

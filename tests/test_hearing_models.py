@@ -159,7 +159,7 @@ def showing(monkeypatch: pytest.MonkeyPatch, path: Path, faces: Sequence[int | N
         return Slot(index, {face: LipSlot(index, crop, True, "ok", face, opening=opening, width_px=100.0)})
 
     slots = [slot(index, face) for index, face in enumerate(faces)]
-    monkeypatch.setattr(windows_module, "slots_of", lambda frames, end_s: iter(slots))
+    monkeypatch.setattr(windows_module, "slots_of", lambda frames, **options: iter(slots))
     return path
 
 

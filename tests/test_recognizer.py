@@ -211,7 +211,7 @@ def test_lips_speak_where_the_sound_is_silent(monkeypatch: pytest.MonkeyPatch, t
     crops = np.random.default_rng(0).integers(0, 255, (50, 96, 96), np.uint8)
     monkeypatch.setattr(windows_module, "iter_frames", lambda path, **_: iter(()))
     slots = [Slot(k, {7: LipSlot(k, crop, True, "ok", 7, width_px=100.0)}) for k, crop in enumerate(crops)]
-    monkeypatch.setattr(windows_module, "slots_of", lambda frames, end_s: iter(slots))
+    monkeypatch.setattr(windows_module, "slots_of", lambda frames, **options: iter(slots))
     path = write_video(tmp_path / "a.mp4", 2.0, sound=True)
     monkeypatch.setattr(source_module, "iter_audio", lambda path, **_: iter([np.zeros(32_000, np.float32)]))
     transcript = recognizer.transcribe(path)
@@ -262,7 +262,7 @@ def test_what_a_model_was_trained_for(tmp_path: Path) -> None:
 def test_auto_keeps_to_what_a_model_was_trained_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     crop = np.zeros((96, 96), np.uint8)
     slots = [Slot(k, {7: LipSlot(k, crop, True, "ok", 7, width_px=100.0)}) for k in range(20)]
-    monkeypatch.setattr(windows_module, "slots_of", lambda frames, end_s: iter(slots))
+    monkeypatch.setattr(windows_module, "slots_of", lambda frames, **options: iter(slots))
     path = write_video(tmp_path / "a.mp4", 0.8, sound=True)
     transcript = trained_for("v", sides=True).transcribe(path)
     assert transcript.modality == "v"
@@ -441,7 +441,7 @@ def test_lips_longer_or_shorter_than_the_sound(monkeypatch: pytest.MonkeyPatch, 
 
     def cut(count: int) -> Window:
         monkeypatch.setattr(windows_module, "iter_frames", lambda path, **_: iter(()))
-        monkeypatch.setattr(windows_module, "slots_of", lambda frames, end_s: iter(slots(count)))
+        monkeypatch.setattr(windows_module, "slots_of", lambda frames, **options: iter(slots(count)))
         (window,) = windows_of(path, picture=True)
         return window
 

@@ -8,8 +8,10 @@ to time. All intervals are media time, so the picture rate does not matter.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -18,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from avsr.lips.crops import lip_opening
 from avsr.lips.face_models import (
     LEFT_EYE,
     MOUTH,
@@ -33,26 +36,32 @@ from avsr.lips.face_models import (
     mean_of,
     open_face_models,
 )
+from avsr.lips.holding import Patch, patch_of, shift_since
+from avsr.lips.parts import detect_in, parts_of, quarters_of
+from avsr.lips.turns import AT_ONCE, Waiting, whose_turn
 from avsr.media import Picture, VideoFrame
 from avsr.surroundings import require_own_process
 
 __all__ = ["NUM_POINTS", "Box", "Face", "FaceFinder", "Points", "import_mediapipe"]
 
-MAX_FACES = 6
-"""At most this many faces are followed at a time, the largest ones. Each costs 1 to 7 ms a picture."""
+MAX_FACES = 49
+"""At most this many faces are followed at a time, the largest ones: a gallery of 7 x 7. More than `turns.AT_ONCE` are
+not searched in every picture, but take turns."""
 
 MAX_LOST_S = 1.0
 """A face that is found again near its place within this time is the same face."""
 
 _SEARCH_S = 1.0  # between searches of the whole picture while a face is followed; else every picture is searched
 _PART_S = 1.5  # between searches of one part of the picture while a face is followed
+_CROWD_PART_S = 0.2  # the same in a crowd, once all parts were searched
+_PARTS_AT_ONCE = 4  # parts searched in a picture until then
+_FEW_FACES = 3  # from here on a picture may be a gallery
+_SMALL_FACE = 0.1  # of the longer side of the picture; the faces of a gallery of 4 x 4 are smaller
 _SWEEP_S = 1.0  # at least, between searches of all parts of an empty picture at once
 _CHECK_S = 1.2  # between confirmations of a followed face; a search that finds it counts as one
 _MAX_FAILED_CHECKS = 3
 # On a copy of 640 px the detector finds the same faces of a 720p picture as on the picture itself.
 _WHOLE_SIDE_PX = 640
-_PART_SIDE_PX = 400  # in a part of this side the detector still finds a face of 40 px
-_PART_OVERLAP = 1 / 3
 _NEAR_PER_BOX = 4.0  # side of a search around a face, in sizes of the face: here the detector is at its best
 _NEAR_SIDE_PX = 256
 # The detector misses some faces that fill the picture. With this margin of black it finds all of them. With more margin
@@ -93,8 +102,12 @@ class _Followed:
     """When it was last seen."""
     check_s: float
     """When the next confirmation is due."""
+    waiting: Waiting
+    """For its next turn to be looked at."""
     shift: complex = 0j
     """How far it moved in the last step, as x + iy."""
+    looked: tuple[Face, Patch] | None = None
+    """The face at its last turn, and what it looked like; None if no face had to wait then."""
     failed_checks: int = 0
     is_lost: bool = False
 
@@ -131,13 +144,21 @@ class FaceFinder:
         self._thumbnail: npt.NDArray[Any] | None = None
         self._size: tuple[int, int] | None = None
         self._parts: Iterator[Box] = iter(())
+        self._sweep: collections.deque[Box] = collections.deque()  # parts to be searched without a wait
+        self._is_quartered = self._is_swept = False  # what has been in the sweep in this shot
         self._search_s = self._part_s = self._sweep_s = -np.inf  # when each search is due
         self._num_empty = 0  # pictures since a face was last seen
+        self.num_beyond = 0  # the most faces of this video that one search found beyond MAX_FACES
 
     @property
     def followed(self) -> frozenset[int]:
         """Ids of the faces that are followed now, including faces out of sight for a moment."""
         return frozenset(self._followed)
+
+    @property
+    def num_seen(self) -> int:
+        """How many of them are in sight."""
+        return sum(not followed.is_lost for followed in self._followed.values())
 
     def follow(self, frame: VideoFrame) -> list[Face]:
         """The faces seen in the next picture of the video, by rising id.
@@ -153,9 +174,18 @@ class FaceFinder:
             self._followed.clear()
             # After a cut the next search must not wait for its turn: the faces of the new shot are unknown.
             self._search_s, self._num_empty = -np.inf, 0
-            self._parts = itertools.cycle(_parts(picture.width, picture.height))
+            self._parts = itertools.cycle(parts_of(picture.width, picture.height))
+            self._sweep.clear()
+            self._is_quartered = self._is_swept = False
+        waiting = {number: one.waiting for number, one in self._followed.items()}
+        is_crowd = self.num_seen > AT_ONCE
+        turn = set(whose_turn(waiting, time_s) if is_crowd else waiting)
         for number, followed in list(self._followed.items()):
+            if number not in turn:
+                _hold(picture, followed)
+                continue
             self._follow_one(picture, time_s, followed)
+            followed.looked = (followed.face, patch_of(picture, followed.face.points_px)) if is_crowd else None
             if self._is_over(followed, time_s):
                 del self._followed[number]
         self._lose_doubles()
@@ -173,7 +203,7 @@ class FaceFinder:
             not followed.is_lost and abs(followed.shift) < _CALM_SHIFT * followed.face.box.side
             for followed in self._followed.values()
         ]
-        if not calm or not all(calm):
+        if not calm or not all(calm) or (len(calm) > AT_ONCE and self._sweep):
             return False
         if self._is_cut(frame.picture):
             self._thumbnail = None  # so that `follow` takes it for a cut too
@@ -207,16 +237,21 @@ class FaceFinder:
             near = [there for there in near if _may_be_same(there.box, last.box) and self._is_free(there.box, last.id)]
             face = self._face_at(picture, max(near, key=lambda d: d.box.overlap(last.box)), last.id) if near else None
         followed.is_lost = face is None
+        followed.waiting.look(time_s, math.nan if face is None else lip_opening(face.points_px))
         if face is None:
             return
         followed.before, followed.face, followed.seen_s = last, face, time_s
         # The mesh alone can go on seeing a face after it has left, so the detector is asked now and then.
         if time_s >= followed.check_s:
-            followed.check_s = time_s + _CHECK_S
             near = [
                 there for there in self._detect_near(picture, face.box) if there.box.overlap(face.box) >= _MIN_OVERLAP
             ]
             followed.failed_checks = 0 if near else followed.failed_checks + 1
+            followed.check_s = time_s + (self._check_s() if near else _CHECK_S)
+
+    def _check_s(self) -> float:
+        """Time between confirmations of a face. In a crowd it grows, so that their number does not."""
+        return _CHECK_S * max(1.0, len(self._followed) / AT_ONCE)
 
     def _mesh_at(self, picture: Picture, last: Face, shift: complex) -> Face | None:
         """The face as the mesh finds it, or None.
@@ -268,33 +303,63 @@ class FaceFinder:
         is_empty = not self._is_anyone_there()
         if is_empty and time_s >= self._sweep_s:  # finds small faces at the start and after a cut
             self._sweep_s = time_s + _SWEEP_S
-            for part in _parts(picture.width, picture.height):
-                self._follow_new(picture, time_s, self._detect_in(picture, part))
+            self._is_quartered = self._is_swept = True
+            for part in parts_of(picture.width, picture.height):
+                self._follow_new(picture, time_s, detect_in(self._models, picture, part))
         elif self._num_empty % 2 == 0 and (is_empty or time_s >= self._part_s):
-            self._part_s = time_s + _PART_S
-            for part in itertools.islice(self._parts, 1):
-                self._follow_new(picture, time_s, self._detect_in(picture, part))
+            self._search_parts(picture, time_s)
+
+    def _search_parts(self, picture: Picture, time_s: float) -> None:
+        """Search the next part of the picture, or the next ones of a sweep.
+
+        The search of the whole picture misses a third of the faces in a gallery, and one of them may speak. So a shot
+        that may be a gallery is searched in quarters, and a shot with more faces than these in all its parts, without a
+        wait. Shots of one or two people do not pay for it.
+        """
+        before = frozenset(self._followed)
+        count = min(_PARTS_AT_ONCE, len(self._sweep))
+        for part in [self._sweep.popleft() for _ in range(count)] or itertools.islice(self._parts, 1):
+            self._follow_new(picture, time_s, detect_in(self._models, picture, part))
+        is_more = self.num_seen > AT_ONCE or not before.issuperset(self._followed)
+        if is_more and not self._is_swept:
+            self._is_swept = True
+            self._sweep.extend(parts_of(picture.width, picture.height))
+        elif not self._is_quartered and self._may_be_gallery(picture):
+            self._is_quartered = True
+            self._sweep.extend(quarters_of(picture.width, picture.height))
+        if not self._sweep:
+            self._part_s = time_s + (_CROWD_PART_S if self.num_seen > AT_ONCE else _PART_S)
+
+    def _may_be_gallery(self, picture: Picture) -> bool:
+        """Whether several faces are in sight, or one or two small ones."""
+        sides_px = [followed.face.box.side for followed in self._followed.values() if not followed.is_lost]
+        is_small = max(sides_px, default=math.inf) < _SMALL_FACE * max(picture.width, picture.height)
+        return len(sides_px) >= _FEW_FACES or is_small
 
     def _is_anyone_there(self) -> bool:
-        return any(not followed.is_lost for followed in self._followed.values())
+        return self.num_seen > 0
 
     def _follow_new(self, picture: Picture, time_s: float, detections: list[Detection]) -> None:
         """Follow the detected faces that are new and that the mesh confirms.
 
         If MAX_FACES are followed already, a new face takes the place of the smallest, if it has twice its area.
         """
+        num_beyond = 0
         # Large faces first: with MAX_FACES followed, small ones give way to them.
         for detection in sorted(detections, key=lambda detection: detection.box.area, reverse=True):
             known = [one for one in self._followed.values() if one.face.box.overlap(detection.box) >= _MIN_OVERLAP]
             for followed in known:
                 if not followed.is_lost:  # this search is as good as a check of its own
-                    followed.check_s, followed.failed_checks = time_s + _CHECK_S, 0
+                    followed.check_s, followed.failed_checks = time_s + self._check_s(), 0
             if known:
                 continue
-            smallest = min((followed.face for followed in self._followed.values()), key=_area, default=None)
+            smallest = min(
+                (followed.face for followed in self._followed.values()), key=lambda face: face.box.area, default=None
+            )
             is_full = len(self._followed) >= MAX_FACES
             # Twice the area, so that two faces of about the same size do not take turns.
             if is_full and smallest is not None and detection.box.area < 2 * smallest.box.area:
+                num_beyond += 1
                 continue
             face = self._face_at(picture, detection, -1)
             if face is None or not self._is_free(face.box):
@@ -302,7 +367,9 @@ class FaceFinder:
             if is_full and smallest is not None:
                 del self._followed[smallest.id]
             face = dataclasses.replace(face, id=next(self._next_id))
-            self._followed[face.id] = _Followed(face, face, time_s, check_s=time_s + _CHECK_S)
+            waiting = Waiting(time_s, lip_opening(face.points_px))
+            self._followed[face.id] = _Followed(face, face, time_s, time_s + _CHECK_S, waiting)
+        self.num_beyond = max(self.num_beyond, num_beyond)
 
     def _face_at(self, picture: Picture, detection: Detection, number: int) -> Face | None:
         """The face at a detection. None unless the mesh agrees, and the detector agrees when it is shown the face
@@ -325,87 +392,37 @@ class FaceFinder:
         """Faces in the whole picture. margin: width of black around it, in shares of its longer side."""
         width, height = picture.width, picture.height
         border = margin * max(width, height)
-        return self._detect_in(picture, Box(-border, -border, width + border, height + border), _WHOLE_SIDE_PX)
+        return detect_in(self._models, picture, Box(-border, -border, width + border, height + border), _WHOLE_SIDE_PX)
 
     def _detect_near(self, picture: Picture, box: Box) -> list[Detection]:
         """Faces at and beside the place where a face should be."""
-        return self._detect_in(picture, box.square(_NEAR_PER_BOX), _NEAR_SIDE_PX)
+        return detect_in(self._models, picture, box.square(_NEAR_PER_BOX), _NEAR_SIDE_PX)
 
     def _is_upside_down(self, picture: Picture, box: Box, score: float) -> bool:
         """Whether the detector is surer of this face if the picture is turned by 180 degrees.
 
         Both networks often take an upside-down face for an upright one with its mouth on the forehead.
         """
-        near = self._detect_in(picture, box.square(_NEAR_PER_BOX), _NEAR_SIDE_PX, turned=True)
+        near = detect_in(self._models, picture, box.square(_NEAR_PER_BOX), _NEAR_SIDE_PX, turned=True)
         return any(there.box.overlap(box) >= _MIN_OVERLAP and there.score > score for there in near)
 
-    def _detect_in(
-        self, picture: Picture, part: Box, side_px: int = _PART_SIDE_PX, *, turned: bool = False
-    ) -> list[Detection]:
-        """Faces in a part of the picture.
 
-        part: the part, in frame pixels. It is black beyond the picture.
-        side_px: the part is scaled down to this, if its longer side is longer.
-        turned: whether the detector gets the part turned by 180 degrees.
-        """
-        left, top, right, bottom = (round(edge) for edge in (part.left, part.top, part.right, part.bottom))
-        inner_left, inner_top = max(0, left), max(0, top)
-        inner_right, inner_bottom = min(picture.width, right), min(picture.height, bottom)
-        if min(inner_right - inner_left, inner_bottom - inner_top) < 2:
-            return []
-        scale = min(1.0, side_px / max(right - left, bottom - top))
-        size = [max(1, round(length * scale)) for length in (inner_right - inner_left, inner_bottom - inner_top)]
-        shown = picture.rgb_part(inner_left, inner_top, inner_right, inner_bottom, (size[0], size[1]))
-        before_x, before_y = round(max(0, -left) * scale), round(max(0, -top) * scale)
-        after_x, after_y = (
-            round(max(0, right - picture.width) * scale),
-            round(max(0, bottom - picture.height) * scale),
-        )
-        if before_x or before_y or after_x or after_y:
-            shown = np.pad(shown, ((before_y, after_y), (before_x, after_x), (0, 0)))
-        found = self._models.detect(np.ascontiguousarray(shown[::-1, ::-1]) if turned else shown)
-        return [_placed(detection, complex(left, top), scale, shown.shape if turned else None) for detection in found]
-
-
-def _placed(detection: Detection, corner: complex, scale: float, turned_shape: tuple[int, ...] | None) -> Detection:
-    """A detection in a part of the frame, in pixels of the frame.
-
-    corner: left top corner of the part in the frame, as x + iy.
-    scale: pixels of the part a pixel of the frame.
-    turned_shape: [H, W, ...] of the part if it was turned by 180 degrees, else None.
-    """
-    box, points = detection.box, detection.points_px
-    if turned_shape is not None:
-        height, width = turned_shape[:2]
-        box = Box(width - box.right, height - box.bottom, width - box.left, height - box.top)
-        points = np.array([width, height], np.float32) - points
-    x, y = corner.real, corner.imag
-    return Detection(
-        Box(box.left / scale + x, box.top / scale + y, box.right / scale + x, box.bottom / scale + y),
-        points / scale + np.array([x, y], np.float32),
-        detection.score,
-    )
-
-
-def _area(face: Face) -> float:
-    return face.box.area
+def _hold(picture: Picture, followed: _Followed) -> None:
+    """Move a face along in a picture in which it is not its turn."""
+    followed.shift = 0j
+    if followed.looked is None or followed.is_lost:
+        return
+    face, patch = followed.looked
+    shift = shift_since(patch, picture)
+    if shift is None:
+        return
+    points_px = face.points_px + np.array([shift.real, shift.imag], np.float32)
+    moved = dataclasses.replace(face, points_px=points_px, box=face.box.moved(shift))
+    followed.shift, followed.face = moved.box.centre - followed.face.box.centre, moved
 
 
 def _region_of(points: Points) -> Region:
     return Region.around(box_of(points), points[RIGHT_EYE[0]], points[LEFT_EYE[0]])
-
-
-def _parts(width: int, height: int) -> list[Box]:
-    """Squares that overlap and cover a picture. None for a small picture: the search of the whole does as well."""
-    if max(width, height) <= 1.5 * _PART_SIDE_PX:
-        return []
-
-    def starts(length: int) -> list[float]:
-        """Left or top edges of the squares."""
-        count = 1 + int(np.ceil(max(0, length - _PART_SIDE_PX) / (_PART_SIDE_PX * (1 - _PART_OVERLAP))))
-        return [index * (length - _PART_SIDE_PX) / max(1, count - 1) for index in range(count)]
-
-    return [Box(x, y, x + _PART_SIDE_PX, y + _PART_SIDE_PX) for y in starts(height) for x in starts(width)]
 
 
 def _may_be_same(box: Box, last: Box) -> bool:

@@ -24,6 +24,7 @@ from avsr.lips.faces import Face, FaceFinder
 from avsr.lips.occlusion import LOOK_EVERY_SLOTS, CoverState, cover_log_odds, follow_cover
 from avsr.lips.quality import sharpness
 from avsr.lips.slots import LipSlot, LipTrack, Slot, no_crop
+from avsr.lips.turns import Crowd
 from avsr.media import Tracks, VideoFrame, iter_frames, probe, read_ahead
 
 MAX_BRIDGED_SLOTS = 3
@@ -83,9 +84,12 @@ class LipTracker:
     finder: the finder to use; it is reset, and stays open. None makes one, which is closed with the tracker.
     skips: as long as faces hardly move, search only every second slot and take faces to be half-way in the slots
         between. It saves a quarter of all work and makes slots final one slot later.
+    account: counts the faces, and says if there are too many to search all of them in every picture.
     """
 
-    def __init__(self, *, finder: FaceFinder | None = None, skips: bool = False) -> None:
+    def __init__(
+        self, *, finder: FaceFinder | None = None, skips: bool = False, account: Account | None = None
+    ) -> None:
         self._skips = skips
         self._owns_finder = finder is None
         self._finder = finder or FaceFinder()
@@ -98,6 +102,7 @@ class LipTracker:
         self._previous: dict[int, _Observation] = {}  # faces in the last final slot
         self._transforms: dict[int, collections.deque[complex]] = {}
         self._covers: dict[int, CoverState] = {}
+        self._crowd = Crowd(account)
 
     def __enter__(self) -> LipTracker:
         return self
@@ -129,6 +134,7 @@ class LipTracker:
             self._fill_skipped(self._found, None)
         while self._pending:
             final.append(self._pop())
+        self._crowd.finish()
         return final
 
     def _add_slot(self, frame: VideoFrame | None) -> list[Slot]:
@@ -168,6 +174,7 @@ class LipTracker:
         if self._found is None or self._found.frame is not frame:
             faces = self._finder.follow(frame)
             self._found = _Found(frame, faces, self._finder.followed)
+            self._crowd.see(self._finder.followed, len(faces), self._finder.num_beyond, frame.time_s)
         return self._found
 
     def _may_skip(self, frame: VideoFrame) -> bool:
@@ -267,7 +274,11 @@ class LipTracker:
 
 
 def slots_of(
-    frames: Iterator[VideoFrame], *, finder: FaceFinder | None = None, end_s: float = math.inf
+    frames: Iterator[VideoFrame],
+    *,
+    finder: FaceFinder | None = None,
+    end_s: float = math.inf,
+    account: Account | None = None,
 ) -> Iterator[Slot]:
     """The slots of all pictures of a video.
 
@@ -275,10 +286,11 @@ def slots_of(
     finder: the finder to use for many videos, as in `LipTracker`.
     end_s: media time at which the video ends. The last picture is taken to last as long as the one before it, but not
         beyond this.
+    account: as in `LipTracker`.
     """
     step_s = SLOT_S
     last_s: float | None = None
-    with LipTracker(finder=finder, skips=True) as tracker:
+    with LipTracker(finder=finder, skips=True, account=account) as tracker:
         for frame in frames:
             if last_s is not None:
                 # A pause before the last picture must not be taken for the time that it is shown.
@@ -303,7 +315,7 @@ def extract_lips(
     face: which face is read, as in `face_choice`.
     finder: the finder to use for many files, as in `LipTracker`.
     tracks: the video track to read; None for the default of the file.
-    account: counts the pictures, and says what is wrong with the file.
+    account: counts the pictures and faces, and says what is wrong with the file.
 
     Raises MediaError if the file has no readable video, ConfigError for an unknown `face`.
     """
@@ -311,7 +323,7 @@ def extract_lips(
     info = probe(path, tracks=tracks)
     frames = read_ahead(iter_frames(path, tracks=tracks, account=account))
     end_s = info.duration_s or math.inf
-    lips = list(choice.follow(slots_of(frames, finder=finder, end_s=end_s)))
+    lips = list(choice.follow(slots_of(frames, finder=finder, end_s=end_s, account=account)))
     return LipTrack(
         crops=np.stack([slot.crop for slot in lips]),
         present=np.array([slot.present for slot in lips], dtype=bool),

@@ -214,7 +214,7 @@ def diagnose(
         frames = read_ahead(_timed(iter_frames(path, tracks=info.tracks, account=account), times_s))
         with contextlib.closing(frames):  # stops its thread also if the work ends in an error or Ctrl-C
             try:
-                for slot in slots_of(frames, end_s=info.duration_s or math.inf):
+                for slot in slots_of(frames, end_s=info.duration_s or math.inf, account=account):
                     record.add(slot)
                     sheet.add(slot)
                     if reader is not None:

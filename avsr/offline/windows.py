@@ -65,7 +65,7 @@ def windows(
         # takes 4 s.
         pictures = iter_frames(source.path, tracks=source.tracks, account=source.account)
         frames = read_ahead(pictures if lips else _while_readable(pictures, source))
-        everybody = _watched(slots_of(frames, end_s=source.duration_s or 0.0), on_slot)
+        everybody = _watched(slots_of(frames, end_s=source.duration_s or 0.0, account=source.account), on_slot)
         slots = read_ahead(choice.follow(everybody), round(core_s / SLOT_S) if at_pauses else SLOTS_IN_FLIGHT)
     core = MAX_FRAMES if math.isinf(core_s) else max(1, round(1000 * core_s / FRAME_MS))
     margin = 0 if math.isinf(core_s) else round(1000 * margin_s / FRAME_MS)
