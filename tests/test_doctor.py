@@ -15,8 +15,8 @@ from avsr.lips.contact_sheet import COLUMNS, MAX_FACES, SheetRecord
 from avsr.lips.quality import FaceQuality
 from avsr.lips.slots import LipSlot, Slot
 from avsr.media import AudioStreamInfo, MediaInfo, VideoStreamInfo
-from avsr.offline import diagnosis as diagnosis_module
-from avsr.offline.diagnosis import FaceReport, PictureTiming, SoundQuality, diagnose
+from avsr.offline.advice import FaceReport, PictureTiming, SoundQuality, advise
+from avsr.offline.diagnosis import diagnose
 from avsr.speakers.offset import Offset
 from tests.media import shared_clip
 
@@ -135,7 +135,7 @@ def advice(
     audio = AudioStreamInfo(1, "aac", 16_000, 1, 0.0, "")
     video = VideoStreamInfo(1, "h264", 640, 480, 25.0, 0, 1.0, 0.0, "")
     info = MediaInfo(Path("talk.mp4"), 3.0, audio, video, (audio,), (video,))
-    return list(diagnosis_module._advise(info, sound, timing, offset, faces))
+    return list(advise(info, sound, timing, offset, faces))
 
 
 class TestAdvice:

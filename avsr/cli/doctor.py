@@ -16,7 +16,8 @@ from avsr.files import write_bytes
 
 if TYPE_CHECKING:
     from avsr.media import AudioStreamInfo, VideoStreamInfo
-    from avsr.offline.diagnosis import Diagnosis, FaceReport
+    from avsr.offline.advice import FaceReport
+    from avsr.offline.diagnosis import Diagnosis
 
 DESCRIPTION = (
     "Examine a video or sound file: its streams, its frame rate, its faces and which of them speaks, how far\n"
