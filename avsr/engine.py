@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from avsr.arrays import Crops, LogProbs, Present, Rows, Samples
+from avsr.decoding.domain import Sentences
 from avsr.decoding.search import FrameSearch, Search, Spoken, check_search
 from avsr.errors import ConfigError, ModelError, nearest
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, Modality
@@ -45,6 +46,8 @@ class Card(NamedTuple):
     """Codes such as "en"; empty: the model does not say."""
     domain: str = "open"
     """"open" for ordinary speech, else what the model knows, such as "the 51 words of GRID"."""
+    sentences: Sentences | None = None
+    """The only sentences that the model knows, by which other speech is told. None: all words are shown."""
     licence: str = ""
     """SPDX identifier of the licence of the weights; empty: not said."""
     window_s: float = 16.0
@@ -115,7 +118,8 @@ class Card(NamedTuple):
         """What a reader of the model's words must know about its domain, in one line; None for an open domain."""
         if not self.is_closed:
             return None
-        return f"model {self.name} knows only {self.domain}: other speech comes out as these"
+        fate = "comes out as these" if self.sentences is None else "gives no words, or wrong ones"
+        return f"model {self.name} knows only {self.domain}: other speech {fate}"
 
 
 AudioT = TypeVar("AudioT")

@@ -52,6 +52,8 @@ class Recognizer:
         face: str | int = "auto",
         search: Search | None = None,
         tracks: Tracks | None = None,
+        force: bool = False,
+        min_confidence: float = 0.0,
         on_progress: Callable[[float], None] | None = None,
     ) -> Transcript:
         """The transcript of a video or sound file, an open binary file, or samples.
@@ -62,6 +64,8 @@ class Recognizer:
             transcript.
         search: how words are looked for; None for the usual search of the model.
         tracks: which tracks of a file to read; None for its default, and of several video tracks the one with faces.
+        force: show also words of speech or noise that a model with a closed domain does not know; a warning marks them.
+        min_confidence: leave out words below this, 0 to 1; a warning says how many.
         on_progress: called with the media seconds done.
 
         Raises MediaError when the source cannot be read or lacks what the modality or the face needs, ModelError when
@@ -70,7 +74,15 @@ class Recognizer:
         """
         require_own_process()
         return transcribe_model(
-            self.model, source, modality=modality, face=face, search=search, tracks=tracks, on_progress=on_progress
+            self.model,
+            source,
+            modality=modality,
+            face=face,
+            search=search,
+            tracks=tracks,
+            force=force,
+            min_confidence=min_confidence,
+            on_progress=on_progress,
         )
 
     def stream(
@@ -85,6 +97,7 @@ class Recognizer:
         origin_s: float | None = None,
         pause_ms: float = 700.0,
         search: Search | None = None,
+        force: bool = False,
         on_event: Callable[[Event], None] | None = None,
         on_log_probs: Callable[[LogProbs], None] | None = None,
         on_chunk: Callable[[Step], None] | None = None,
@@ -101,6 +114,7 @@ class Recognizer:
             origin_s=origin_s,
             pause_ms=pause_ms,
             search=search,
+            force=force,
             on_event=on_event,
             on_log_probs=on_log_probs,
             on_chunk=on_chunk,

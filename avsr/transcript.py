@@ -100,6 +100,10 @@ class Transcript:
     """Code such as "en": the language of most words. None: the recogniser does not say."""
     warnings: tuple[str, ...] = ()
     """One line each."""
+    foreign_words: int = 0
+    """Words of speech or noise that the model does not know. They are left out, unless they were asked for."""
+    unsure_words: int = 0
+    """Words that were left out because their confidence was too low."""
 
     @property
     def words(self) -> tuple[Word, ...]:

@@ -6,9 +6,9 @@
 
 Sounds without speech are written to a temporary folder, in files of about a minute:
 - the recordings of --noise, one after the other;
-- chords, hum of the mains, room tone at several levels, and silence, which are made here;
+- chords, hum of the mains, loud brown noise, room tone at several levels, and silence, which are made here;
 - the videos of --clips;
-- the first picture of each video of --stills, held still beside noise: a face that does not speak.
+- the first picture of each video of --stills, held still beside noise, and in silence: a face that does not speak.
 
 All words count. 8 bit, beam of 5, temperature 0, the same threads on both sides.
 """
@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import avsr
-from avsr.errors import AvsrError
+from avsr.errors import AvsrError, MediaError
 from avsr.families.external import write_wav
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.media import SOUND_SUFFIXES, iter_frames, probe, read_audio
@@ -80,12 +80,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, _Theirs(arguments.beside, arguments.model) as theirs:
         rows: dict[str, list[tuple[float, list[int]]]] = {}
         for case in cases(Path(folder), arguments.noise, arguments.clips, arguments.stills):
-            ours = recognizer.transcribe(case.path, search=search).text if probe(case.path).audio else ""
-            texts = [ours, *theirs.texts(case.path, arguments.language)]
+            texts = [text_of(recognizer, case.path, search), *theirs.texts(case.path, arguments.language)]
             rows.setdefault(case.kind, []).append((case.seconds, [len(text.split()) for text in texts]))
             if arguments.show:
                 print(f"{case.kind} {case.path.name}: {texts}", file=sys.stderr)
     print_table(recognizer.name, rows)
+
+
+def text_of(recognizer: avsr.Recognizer, path: Path, search: avsr.Search) -> str:
+    """The words of a file; none if it has no sound and no face that the model could read."""
+    try:
+        return recognizer.transcribe(path, search=search).text
+    except MediaError as error:
+        print(error, file=sys.stderr)
+        return ""
 
 
 def cases(folder: Path, noise: Path, clips: Sequence[Path], stills: Sequence[Path]) -> Iterator[Case]:
@@ -100,6 +108,8 @@ def cases(folder: Path, noise: Path, clips: Sequence[Path], stills: Sequence[Pat
     for number, path in enumerate(stills):
         sound = np.concatenate(recordings[6 * number : 6 * number + 6] or recordings[:6])
         yield Case("still faces", still_video(folder / f"still{number}.mkv", path, sound))
+        silent = np.zeros(20 * SAMPLE_RATE_HZ, np.float32)
+        yield Case("still faces in silence", still_video(folder / f"silent{number}.mkv", path, silent))
 
 
 def chords(rng: np.random.Generator) -> Sound:
@@ -111,6 +121,13 @@ def chords(rng: np.random.Generator) -> Sound:
         tones = [_tone(root_hz * 2 ** (step / 12) * harmonic) / harmonic for step in steps for harmonic in range(1, 6)]
         parts.append(sum(tones) * np.exp(-np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ * rng.uniform(1, 5)))
     return 0.05 * np.concatenate(parts)
+
+
+def brown_noise(rng: np.random.Generator) -> Sound:
+    """A minute of noise that falls by 6 dB an octave, with peaks at full scale."""
+    white = np.fft.rfft(rng.normal(size=60 * SAMPLE_RATE_HZ))
+    noise = np.fft.irfft(white / np.maximum(20, np.arange(len(white)) / 60))  # by frequency in Hz, even below 20
+    return 0.99 * noise / np.abs(noise).max()
 
 
 def hum(rng: np.random.Generator) -> Sound:
@@ -137,6 +154,7 @@ def silence(rng: np.random.Generator) -> Sound:
 MADE: dict[str, Callable[[np.random.Generator], Sound]] = {
     "chords": chords,
     "hum": hum,
+    "loud brown noise": brown_noise,
     "room tone": room_tone,
     "silence": silence,
 }

@@ -167,7 +167,9 @@ def equal(recognizer: Recognizer, clips: Sequence[Clip]) -> None:
             worst, same = 0.0, 0
             for clip in clips:
                 parts: list[LogProbs] = []
-                session = recognizer.stream(chunk_ms=chunk_ms, video=video, origin_s=0.0, on_log_probs=parts.append)
+                session = recognizer.stream(
+                    chunk_ms=chunk_ms, video=video, origin_s=0.0, force=True, on_log_probs=parts.append
+                )
                 text = listen(session, clip.samples, as_filmed(clip.crops) if video else ())
                 crops = [clip.crops] if video else None
                 whole_TV = recognizer.log_probs([clip.samples], crops, chunk_ms=chunk_ms)[0]
@@ -197,7 +199,7 @@ def chunks(recognizer: Recognizer, clips: Sequence[Clip]) -> None:
         for chunk_ms in recognizer.card.chunks_ms:
             texts = [
                 listen(
-                    recognizer.stream(chunk_ms=chunk_ms, video=video, origin_s=0.0),
+                    recognizer.stream(chunk_ms=chunk_ms, video=video, origin_s=0.0, force=True),
                     clip.samples,
                     as_filmed(clip.crops) if video else (),
                 )

@@ -49,7 +49,7 @@ async def main(path: str = str(DEMO), url: str = "ws://127.0.0.1:8765/stream") -
         with contextlib.suppress(ConnectionClosed):  # the last event before it is an error that says why
             async for message in server:
                 event = json.loads(message)
-                if event["event"] == "final":
+                if event["event"] == "final" and event["text"]:  # empty for speech that the model does not know
                     print(f"{event['start']:6.2f} s  {event['text']}")
                 elif event["event"] in ("hello", "error") and (line := event.get("notice") or event.get("message")):
                     print(line, file=sys.stderr)

@@ -26,6 +26,7 @@ class FakeSession:
     sound_s, picture_s: how long a call takes.
     talk: how many times as many events as usual.
     confidence: of each word.
+    foreign: whether the last final takes all words back.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class FakeSession:
         picture_s: float = 0.0,
         talk: int = 0,
         confidence: float | None = 0.8,
+        foreign: bool = False,
     ) -> None:
         self.video, self.latency_ms = video, 360.0
         self._sound_s, self._picture_s, self._talk = sound_s, picture_s, talk
-        self._confidence = confidence
+        self._confidence, self._foreign = confidence, foreign
         self._heard_s, self._words = 0.0, 0
         self._pictures: list[float] = []
         self._mode = ""
@@ -83,6 +85,8 @@ class FakeSession:
         self.is_closed = True
         now_s = self._heard_s
         counters = Event(event="counters", start=now_s, end=now_s, emitted=now_s, counters=self.counters)
+        if self._foreign:
+            return [Event(event="final", start=now_s, end=now_s, emitted=now_s, reason="foreign"), counters]
         return [self._said("final"), counters]
 
     def __enter__(self) -> FakeSession:

@@ -26,6 +26,8 @@ class FakeRecognizer:
         face: str,
         search: Search,
         tracks: Tracks,
+        force: bool,
+        min_confidence: float,
         on_progress: Callable[[float], None] | None,
     ) -> Transcript:
         name = Path(path).name

@@ -149,7 +149,7 @@ class TestSuggestions:
             ("transcribe a --fromat srt", "--format"),
             ("transcribe a --gpu", "--device"),
             ("transcribe a --threads 2", "--workers"),
-            ("transcribe a --force", "--overwrite"),
+            ("transcribe a --clobber", "--overwrite"),
             ("transcribe a --verbose", "--debug"),
             ("transcribe a --workers-count 2", "--workers"),
             ("transcribe a -w 2", "--workers"),

@@ -96,6 +96,8 @@ def test_json_is_schema_2() -> None:
         ],
         "video": {"fps": 25.0, "faces": 1, "coverage": 0.988},
         "warnings": ["the picture ends early"],
+        "foreign_words": 0,
+        "unsure_words": 0,
     }
 
 

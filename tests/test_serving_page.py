@@ -194,6 +194,18 @@ class TestPage:
             browser.wait_for("!document.getElementById('model').hidden", 10)
             assert browser.run(f"{DOMAIN}.hidden")
 
+    def test_words_that_are_taken_back_leave_a_note(self, devices: tuple[str, ...], tmp_path: Path) -> None:
+        with served(FakeRecognizer(foreign=True)) as server:
+            with Browser(tmp_path / "profile", flags=devices) as browser:
+                browser.open(server.url)
+                browser.run(START)
+                browser.wait_for("document.getElementById('partial').innerText.includes('word0')", 15)
+                browser.run(START)
+                browser.wait_for(f"{STATE} === 'idle'", 10)
+                assert "left out: not the speech that the model knows" in browser.text()
+                assert "word0" not in browser.text()
+                assert browser.errors == []
+
     def test_devices_change_while_it_runs(self, devices: tuple[str, ...], tmp_path: Path) -> None:
         recognizer = FakeRecognizer()
 

@@ -234,6 +234,7 @@ def measure(
             # Word times of the reference are media seconds, so the stream begins at 0.
             origin_s=0.0,
             on_chunk=on_chunk,
+            force=True,  # the latency of all words is measured, whatever is said
             **options,
         )
         algorithm_ms = session.latency_ms

@@ -177,7 +177,7 @@ def add_search(options: argparse._ActionsContainer, *, beam: int = 5) -> None:
     )
     add(
         "--temperature",
-        type=temperature,
+        type=number_to_1,
         default=0.0,
         metavar="T",
         help="0: the most likely words; up to 1: words drawn at random, if the model can; default 0",
@@ -364,8 +364,8 @@ def language(text: str) -> str | None:
     return None if code == "auto" else code
 
 
-def temperature(text: str) -> float:
-    """Type of a temperature."""
+def number_to_1(text: str) -> float:
+    """Type of a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError:

@@ -85,6 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " and largest or a number names the face of each word",
     )
     add(
+        "--force",
+        action="store_true",
+        help="keep the words of speech outside of the model's domain; default: a final of such speech has no words",
+    )
+    add(
         "--max-video-lag-ms",
         type=non_negative_integer,
         default=320,
@@ -224,6 +229,7 @@ def _open(
         video=pictures is not None,
         face=arguments.face,
         search=search_of(arguments),
+        force=arguments.force,
         max_video_lag_ms=arguments.max_video_lag_ms,
         origin_s=0.0 if clock is None else None,  # a device has no time 0 of its own: the first sound is taken
     )
@@ -301,6 +307,9 @@ class _Captions(_Lines):
         elif event.event == "partial":
             self._words = text
             self._draw()
+        elif event.reason == "foreign":
+            self._words = self._reason = ""
+            self.note("left out what does not sound like the domain of the model; --force keeps it")
         else:
             self._words = self._reason = ""
             self._put(self._caption(text) + "\n" if self._in_place else text + "\n")

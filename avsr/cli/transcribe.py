@@ -24,6 +24,7 @@ from avsr.cli.arguments import (
     face,
     layout_of,
     model_name,
+    number_to_1,
     positive_integer,
     search_of,
     tracks_of,
@@ -83,6 +84,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose lips to read; auto: the speaker's; ID: a number from the JSON format",
     )
     add_tracks(parser)
+    add(
+        "--force",
+        action="store_true",
+        help="show all words; default: a model that knows certain sentences only shows no words for other speech",
+    )
+    add(
+        "--min-confidence",
+        type=number_to_1,
+        default=0.0,
+        metavar="X",
+        help="leave out words whose confidence is below X, from 0 to 1; default 0",
+    )
     add_device(parser)
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="precision of the arithmetic; default fp32")
     add("--workers", type=positive_integer, default=1, metavar="N", help="files at a time, each with its own model")
@@ -166,6 +179,8 @@ def open_work(
     face: str,
     search: Search,
     tracks: Tracks,
+    force: bool,
+    min_confidence: float,
     with_progress: bool,
     shared_folder: Path | None,
 ) -> Callable[[Job, Report], Transcript | None]:
@@ -187,7 +202,14 @@ def open_work(
         path = job.path
         on_progress = _as_seconds(path, on_fraction) if with_progress else None
         return recognizer.transcribe(
-            path, modality=modality, face=face, search=search, tracks=tracks, on_progress=on_progress
+            path,
+            modality=modality,
+            face=face,
+            search=search,
+            tracks=tracks,
+            force=force,
+            min_confidence=min_confidence,
+            on_progress=on_progress,
         )
 
     return transcribe
@@ -225,6 +247,8 @@ def _transcribe(
         face=arguments.face,
         search=search_of(arguments),
         tracks=tracks_of(arguments),
+        force=arguments.force,
+        min_confidence=arguments.min_confidence,
         # Without a bar nobody sees the progress, so that processes need not send it.
         with_progress=console.has_bar,
         shared_folder=arguments.output_dir if sources is not None and not arguments.overwrite else None,

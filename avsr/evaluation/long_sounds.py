@@ -59,5 +59,6 @@ class _LongSounds:
         ]
 
     def _in_windows(self, samples: Samples, search: Search) -> list[Spoken]:
-        words = transcribe(self._model, samples, modality="a", search=search).words
+        # Evaluation measures the recogniser: every word counts, as of short sounds.
+        words = transcribe(self._model, samples, modality="a", search=search, force=True).words
         return [Spoken(word.word, word.start, word.end, word.confidence) for word in words]

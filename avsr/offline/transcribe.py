@@ -12,6 +12,7 @@ from avsr.engine import Card, Model
 from avsr.errors import ConfigError, MediaError
 from avsr.grid import Modality
 from avsr.media import Tracks
+from avsr.offline.chosen import ChosenWords, check_confidence, choose_words
 from avsr.offline.joining import joiner as joiner_of
 from avsr.offline.record import Record
 from avsr.offline.source import Source, SourceLike, open_source
@@ -33,6 +34,8 @@ def transcribe(
     face: str | int = "auto",
     search: Search | None = None,
     tracks: Tracks | None = None,
+    force: bool = False,
+    min_confidence: float = 0.0,
     on_progress: Callable[[float], None] | None = None,
 ) -> Transcript:
     """The transcript of a recording.
@@ -42,15 +45,17 @@ def transcribe(
     face: the face to read lips from: "auto" the one that speaks, "largest", or the number of a face in the transcript.
     search: None for the usual search of the model.
     tracks: which tracks of a file to read; None for the default, and of several video tracks the one with faces.
+    force, min_confidence: which words are shown, as `choose_words` takes them.
     on_progress: called with the media seconds done.
 
     The faces of a picture are followed for models that only hear too, unless the modality is "a": they tell who speaks.
     Silence without lips gives no words. Raises MediaError when the recording cannot be read or
     lacks what the modality needs or the face that was asked for, ModelError when the model cannot use it, ConfigError
-    for an unknown modality or face, ValueError for an array that is no sound.
+    for an unknown modality or face or a confidence outside of 0 to 1, ValueError for an array that is no sound.
     """
     if modality not in ("auto", "av", "a", "v"):
         raise ConfigError("unknown modality", got=modality, expected="auto, av, a or v")
+    check_confidence(min_confidence)
     face = str(face)
     with open_source(source, tracks) as recording:
         use = _what_to_use(model.card, recording, modality)
@@ -76,10 +81,10 @@ def transcribe(
                     on_progress(min(record.end_s, recording.duration_s or record.end_s))
         # Only the whole recording shows that a face never came.
         _check_face(record, recording, face, use)
-        words = joiner.words()
+        choice = choose_words(model.card, joiner.words(), force=force, min_confidence=min_confidence)
         warnings += recording.account.lines()
-        warnings += _warnings(model.card, record, use, words)
-        return _transcript(model.card, recording, use, record, words, warnings)
+        warnings += [*_warnings(model.card, record, use, choice), *choice.warnings]
+        return _transcript(model.card, recording, use, record, choice, warnings)
 
 
 class _Use(NamedTuple):
@@ -152,7 +157,7 @@ def _check_face(record: Record, recording: Source, face: str, use: _Use) -> None
         )
 
 
-def _warnings(card: Card, record: Record, use: _Use, words: Sequence[Spoken]) -> list[str]:
+def _warnings(card: Card, record: Record, use: _Use, choice: ChosenWords) -> list[str]:
     """What a reader of the transcript must know, one line each."""
     lines = [] if card.notice is None else [card.notice]
     has_lips = use.lips and record.num_lips > 0
@@ -163,7 +168,7 @@ def _warnings(card: Card, record: Record, use: _Use, words: Sequence[Spoken]) ->
     if use.lips and not has_lips:
         alone = ": recognised from sound alone" if record.is_audible else ""
         lines.append(f"no readable face ({record.why_no_lips()}){alone}")
-    if not words and (record.is_audible or has_lips):
+    if not choice.recognised and (record.is_audible or has_lips):
         lines.append("no words were recognised")  # a model that is not trained yet says nothing at all
     return lines
 
@@ -173,7 +178,7 @@ def _transcript(
     recording: Source,
     use: _Use,
     record: Record,
-    words: Sequence[Spoken],
+    choice: ChosenWords,
     warnings: Sequence[str],
 ) -> Transcript:
     # Some containers state no duration, and the clock of joined recordings says nothing about their length.
@@ -188,10 +193,12 @@ def _transcript(
         duration=duration_s,
         model=card.name,
         modality=used,
-        segments=tuple(_segments(_word(word, record, duration_s, lips=use.lips) for word in words)),
+        segments=tuple(_segments(_word(word, record, duration_s, lips=use.lips) for word in choice.words)),
         video=summary,
-        language=_language(words),
+        language=_language(choice.words),
         warnings=tuple(warnings),
+        foreign_words=choice.foreign,
+        unsure_words=choice.unsure,
     )
 
 

@@ -90,6 +90,8 @@ def _document(transcript: Transcript) -> dict[str, Any]:
         if video is None
         else {"fps": round(video.fps, 3), "faces": video.faces, "coverage": round(video.coverage, 3)},
         "warnings": list(transcript.warnings),
+        "foreign_words": transcript.foreign_words,
+        "unsure_words": transcript.unsure_words,
     }
 
 

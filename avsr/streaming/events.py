@@ -48,14 +48,15 @@ class Event:
     """The words with their own times and confidences."""
     committed: int = 0
     """How many of the first words can never change; all words of a "final". A partial may come again with the same
-    words and more of them committed."""
+    words and more of them committed. Only a "final" with the reason "foreign" takes committed words back."""
     changed: int = 0
     """How many words of the previous partial are changed or removed."""
     compute_ms: float = 0.0
     """Computing time of the step that led to this event."""
     reason: str = ""
     """For "mode", its reason: "ok", "late", "lost", "no_face", "pose", "low_quality", "occluded", "silent" or
-    "sound_lost". For "final", what ended the utterance: "pause", "length" or "end"."""
+    "sound_lost". For "final", what ended the utterance: "pause", "length" or "end"; or "foreign", without words: it was
+    speech or noise that the model does not know, and the words of its partials are taken back."""
     counters: dict[str, int] | None = None
     """`Session.counters`. Only for "counters"."""
 

@@ -73,6 +73,8 @@ class Session:
     origin_s: the time at which the stream begins; None for the first time stamp.
     pause_ms: the pause after which an utterance ends.
     search: the search for words; None for the fastest one.
+    force: keep the words of speech or noise that a model with a closed domain does not know. False: the final of such
+        an utterance has no words, and its reason is "foreign"; partials may have shown some.
 
     The three callbacks run while the session is locked, so they must be quick:
     on_event: called with each event, in order, also when sound and pictures are pushed from two threads.
@@ -96,6 +98,7 @@ class Session:
         origin_s: float | None = None,
         pause_ms: float = 700.0,
         search: Search | None = None,
+        force: bool = False,
         on_event: Callable[[Event], None] | None = None,
         on_log_probs: Callable[[LogProbs], None] | None = None,
         on_chunk: Callable[[Step], None] | None = None,
@@ -137,7 +140,9 @@ class Session:
         self._sound, self._gain = SoundBuffer(), LiveGain()
         self._joints = ClockJoints()
         self._lips = LipBuffer(str(face), self._max_lag_s, reads=self.video)
-        self._utterance = Utterance(decoder, self._plan.frame_s, pause_ms / 1000)
+        sentences = None if force else model.card.sentences
+        are_foreign = None if sentences is None else sentences.are_foreign
+        self._utterance = Utterance(decoder, self._plan.frame_s, pause_ms / 1000, are_foreign)
         self._state: Any = self._engine.initial_state()
         self._frames = 0
         """Number of frames in the state."""

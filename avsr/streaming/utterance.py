@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from avsr.arrays import Rows
@@ -17,7 +18,7 @@ PATIENCE = 3
 """Noise may count as voice for ever. After a pause between words of this many times the usual length, the utterance
 ends whether there is voice or not."""
 
-End = Literal["pause", "length", "end"]
+End = Literal["pause", "length", "end", "foreign"]
 
 
 class Source(NamedTuple):
@@ -33,11 +34,13 @@ class Said(NamedTuple):
 
     words: tuple[Word, ...]
     committed: int
-    """How many of the first words later sound can never change; all of them once the utterance has ended."""
+    """How many of the first words later sound can never change; all of them once the utterance has ended. Only the end
+    of a foreign utterance takes them back."""
     changed: int = 0
     """How many of the words shown before are changed or removed."""
     ended: End | None = None
-    """The reason for the end of the utterance; None while it goes on."""
+    """The reason for the end of the utterance; None while it goes on. "foreign": it has ended and was other speech or
+    noise, so that all words shown before are taken back."""
 
 
 class Utterance:
@@ -46,10 +49,18 @@ class Utterance:
     search: the search through the frames.
     frame_s: seconds a frame.
     pause_s: the length of a pause that ends an utterance.
+    are_foreign: tells the words of other speech or noise at the end of an utterance; None: all words are shown.
     """
 
-    def __init__(self, search: FrameSearch[Any], frame_s: float, pause_s: float) -> None:
+    def __init__(
+        self,
+        search: FrameSearch[Any],
+        frame_s: float,
+        pause_s: float,
+        are_foreign: Callable[[Sequence[Spoken]], bool] | None = None,
+    ) -> None:
         self._search, self._frame_s, self._pause_s = search, frame_s, pause_s
+        self._are_foreign = are_foreign
         self._frames = 0
         self._begin(0, search.initial_state())
 
@@ -88,9 +99,16 @@ class Utterance:
 
     def finish(self) -> list[Said]:
         """End the stream. Returns the last final, if it has words."""
-        words = self._words(self._beam, self._sources)
+        final = self._final(self._words(self._beam, self._sources), "end")
         self._begin_after()
-        return [Said(words, len(words), ended="end")] if words else []
+        return [] if final is None else [final]
+
+    def _final(self, words: tuple[Word, ...], ended: End) -> Said | None:
+        """The final of an utterance with these words; None without words."""
+        spoken = [Spoken(word.word, word.start, word.end, word.confidence) for word in words]
+        if self._are_foreign is not None and self._are_foreign(spoken):
+            return Said((), 0, len(self._shown), "foreign")
+        return Said(words, len(words), ended=ended) if words else None
 
     def _begin_after(self) -> None:
         """Begin an utterance after the last frame."""
@@ -117,8 +135,9 @@ class Utterance:
             self._begin_after()
             return None
         if has_ended(blank_s=pause * self._frame_s, since_voice_s=since_voice_s, pause_s=self._pause_s):
+            final = self._final(words, "pause")
             self._begin_after()
-            return Said(words, len(words), ended="pause") if words else None
+            return final
         if (self._frames - self._first) * self._frame_s >= MAX_UTTERANCE_S:
             return self._cut()
         return None
@@ -126,10 +145,11 @@ class Utterance:
     def _cut(self) -> Said | None:
         """End a long utterance after its last pause, so that no word is cut in two."""
         spoken, frame, rest = self._search.cut(self._beam)
-        words, sources = self._attributed(spoken, self._sources), self._sources[frame - self._first :]
+        final = self._final(self._attributed(spoken, self._sources), "length")
+        sources = self._sources[frame - self._first :]
         self._begin(frame, rest)
         self._sources = sources
-        return Said(words, len(words), ended="length") if words else None
+        return final
 
     def _words(self, beam: Any, sources: list[Source]) -> tuple[Word, ...]:
         return self._attributed(self._search.words(beam), sources)

@@ -613,19 +613,34 @@ function showFinal(event) {
   byId("partial").replaceChildren();
   byId("empty").hidden = true;
   timeWords(words);
+  if (event.reason === "foreign") return showLeftOut(start);
   if (words.length === 0) return;
   seen.newest = -Infinity;
-  const item = document.createElement("li");
-  item.append(timeNode(start), lineOf(words));
-  byId("log").append(item);
+  addLine(start, lineOf(words));
   captions.add(event);
-  if (byId("log").children.length > MAX_LINES) byId("log").firstElementChild.remove();
   seen.words += words.length;
   byId("words").textContent = seen.words;
   const known = words.map((word) => word.confidence).filter((confidence) => confidence !== null);
   seen.rated += known.length;
   seen.sure += known.reduce((sum, confidence) => sum + confidence, 0);
   if (seen.rated > 0) byId("confidence").replaceChildren(...figure(Math.round((100 * seen.sure) / seen.rated), "%"));
+  scroll();
+}
+
+function addLine(start, content) {
+  const item = document.createElement("li");
+  item.append(timeNode(start), content);
+  byId("log").append(item);
+  if (byId("log").children.length > MAX_LINES) byId("log").firstElementChild.remove();
+}
+
+/** Say that the words of an utterance were taken back. One line stands for several such utterances in a row. */
+function showLeftOut(start) {
+  if (byId("log").lastElementChild?.querySelector(".left-out")) return;
+  const note = document.createElement("span");
+  note.className = "left-out";
+  note.textContent = "left out: not the speech that the model knows";
+  addLine(start, note);
   scroll();
 }
 

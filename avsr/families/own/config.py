@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from avsr.decoding.domain import Sentences
 from avsr.errors import ConfigError
 from avsr.grid import HOP_MS, Modality
 from avsr.nn.conformer_shape import ConformerShape
@@ -138,6 +139,8 @@ class ModelConfig:
     lips without sound, in a model with a fusion that is not trained yet."""
     domain: str | None = None
     """The only speech that the model knows, such as "the 51 words of GRID"; shown on every run. None: not stated."""
+    sentences: Sentences | None = None
+    """The only sentences that the model knows. Words that do not fit them are not shown. None: all words are shown."""
     licence: str | None = None
     """SPDX identifier of the licence of the weights. None: not stated."""
     languages: tuple[str, ...] = ()

@@ -78,6 +78,7 @@ def make_card(config: ModelConfig, family: str, *, whole_words: bool) -> Card:
         modalities=config.modalities,
         languages=config.languages,
         domain=config.domain or known,
+        sentences=config.sentences,
         licence=config.licence or "",
         chunks_ms=tuple(frames * config.frame_ms for frames in chunks),
     )
