@@ -51,7 +51,7 @@ from avsr.processes import Crew, Report, as_avsr_error, run
 logger = logging.getLogger(__name__)
 
 # A part of every record. Raise it if the same source gives other files than before.
-PREPARATION_VERSION = 4
+PREPARATION_VERSION = 5
 
 CORPORA: Mapping[str, CorpusReader] = {"grid": read_grid, "folder": read_folder, "speech": read_speech}
 """The reader of each kind of corpus."""
