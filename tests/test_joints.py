@@ -15,6 +15,7 @@ from av.packet import Packet
 from avsr.account import Account
 from avsr.errors import MediaError
 from avsr.grid import SAMPLE_RATE_HZ
+from avsr.lips.tracks import probe_faces
 from avsr.media import Tracks, iter_audio, iter_frames, probe, read_audio
 from avsr.media.timeline import Timeline
 
@@ -263,7 +264,7 @@ class TestTracks:
     def test_the_choice_is_said_and_can_be_made(self, tmp_path: Path) -> None:
         path = self.write(tmp_path / "two.mp4")
         account = Account()
-        info = probe(path, account=account)
+        info = probe_faces(path, account=account)
         assert [track.number for track in (*info.audio_tracks, *info.video_tracks)] == [1, 2, 1, 2]
         assert info.audio_tracks[1].title == "kor"
         assert account.lines() == [
@@ -276,7 +277,7 @@ class TestTracks:
             frame = next(iter_frames(path, tracks=Tracks(video=number)))
             assert frame.rgb.mean() == pytest.approx(40 + 160 * (number - 1), abs=6)
         asked = Account()
-        assert probe(path, tracks=Tracks(2, 2), account=asked).tracks == Tracks(2, 2)
+        assert probe_faces(path, tracks=Tracks(2, 2), account=asked).tracks == Tracks(2, 2)
         assert asked.lines() == [] and asked["tracks"].missing == 0
 
     def test_a_track_that_is_not_there_is_refused(self, tmp_path: Path) -> None:

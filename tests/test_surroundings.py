@@ -23,7 +23,10 @@ from avsr.surroundings import USER_VARIABLES, name_user
 ROOT = Path(avsr.__file__).parents[1]
 DEMO = ROOT / "avsr" / "assets" / "demo.mp4"
 WORDS = "place blue by r nine again\n"
-NOTICE = f"avsr: {DEMO}: warning: model grid-tiny knows only the 51 words of GRID: other speech gives no words, or wrong ones\n"
+NOTICE = (
+    f"avsr: {DEMO}: warning: model grid-tiny knows only the 51 words of GRID:"
+    " other speech gives no words, or wrong ones\n"
+)
 TRANSCRIBE = ("-m", "avsr", "transcribe", str(DEMO), "--model", "grid-tiny")
 NOBODY = 54321
 """A user that has no entry in passwd."""

@@ -7,6 +7,7 @@ from os import PathLike
 from avsr.account import Account
 from avsr.lips.faces import FaceFinder
 from avsr.media import MediaInfo, Picture, Tracks, VideoFrame, probe, sample_pictures
+from avsr.media.probe import count_tracks
 
 NUM_SAMPLES = 6
 """In this many pictures of each track, spread over the file, faces are looked for."""
@@ -22,15 +23,19 @@ def probe_faces(
     """
     asked = Tracks() if tracks is None else tracks
     info = probe(path, tracks=asked)
-    why = None
-    usable = [track.number for track in info.video_tracks if track.width > 0]
-    if asked.video is None and info.video is not None and len(usable) > 1:
+    default = "the default of the file"
+    why = None if asked.video is not None else default
+    usable = [track.number for track in info.video_tracks if track.is_decodable]
+    if why is not None and len(usable) > 1:
         counts = _count_faces(path, usable, info.duration_s)
         best = max(usable, key=lambda number: (counts[number], number == info.tracks.video))
         if counts[best] > 0:
             why = f"faces in {counts[best]} of {NUM_SAMPLES} pictures"
-            asked = asked._replace(video=best)
-    return probe(path, tracks=asked, account=account, video_because=why)
+            info = probe(path, tracks=asked._replace(video=best))
+    if account is not None:
+        because = None if asked.audio is not None else default
+        count_tracks(info, account, sound_because=because, video_because=why)
+    return info
 
 
 def _count_faces(path: str | PathLike[str], numbers: list[int], duration_s: float | None) -> dict[int, int]:

@@ -35,6 +35,7 @@ class AudioStreamInfo:
     """Media time of the first sample."""
     title: str
     """Its title and language, as the file states them; empty if it does not."""
+    is_decodable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,7 @@ class VideoStreamInfo:
     """Media time of the first picture."""
     title: str
     """As of a sound track."""
+    is_decodable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,31 +86,17 @@ class MediaInfo:
         )
 
 
-def probe(
-    path: str | PathLike[str],
-    *,
-    tracks: Tracks | None = None,
-    account: Account | None = None,
-    video_because: str | None = None,
-) -> MediaInfo:
+def probe(path: str | PathLike[str], *, tracks: Tracks | None = None) -> MediaInfo:
     """The tracks of the file at `path`.
 
     tracks: which of them to read; None for the default of the file.
-    account: counts the tracks, and says which are read if there are several and none was asked for.
-    video_because: why the caller chose the video track; None: it was asked for, or is the default.
 
     Raises MediaError if the file cannot be opened, holds neither sound nor video, or lacks a track that was asked for.
     """
-    asked = Tracks() if tracks is None else tracks
-    with open_media(path, asked) as media:
+    with open_media(path, tracks) as media:
         if media.audio is None and media.video is None:
             raise MediaError(f"{media.path}: holds neither sound nor video", expected="an audio or video stream")
         audio, video = audio_tracks(media.container), video_tracks(media.container)
-        if account is not None:
-            default = "the default of the file"
-            _count(account, "sound", audio, media.audio, None if asked.audio is not None else default)
-            why = video_because or (None if asked.video is not None else default)
-            _count(account, "video", video, media.video, why)
         sounds = tuple(_audio_info(media, track, number) for number, track in enumerate(audio, start=1))
         videos = tuple(_video_info(media, track, number) for number, track in enumerate(video, start=1))
         return MediaInfo(
@@ -119,6 +107,15 @@ def probe(
             audio_tracks=sounds,
             video_tracks=videos,
         )
+
+
+def count_tracks(info: MediaInfo, account: Account, *, sound_because: str | None, video_because: str | None) -> None:
+    """Count the tracks of a file, and say which are read if there are several.
+
+    sound_because, video_because: why a track was chosen; None if it was asked for.
+    """
+    _count(account, "sound", info.audio_tracks, info.audio, sound_because)
+    _count(account, "video", info.video_tracks, info.video, video_because)
 
 
 def _duration_s(media: OpenMedia) -> float | None:
@@ -142,24 +139,24 @@ def _duration_s(media: OpenMedia) -> float | None:
 def _count(
     account: Account,
     kind: Literal["sound", "video"],
-    tracks: Sequence[AudioStream | VideoStream],
-    chosen: AudioStream | VideoStream | None,
+    tracks: Sequence[AudioStreamInfo | VideoStreamInfo],
+    chosen: AudioStreamInfo | VideoStreamInfo | None,
     why: str | None,
 ) -> None:
-    """Count the tracks of one kind, and say which is read, if there are several. why: None if it was asked for."""
     account.found("tracks", len(tracks))
     account.used("tracks", chosen is not None)
-    for number, track in enumerate(tracks, start=1):
+    for track in tracks:
         if track is chosen:
             continue
-        if is_decodable(track):
+        if track.is_decodable:
             account.lost("tracks", f"another {kind} track is read")
         else:
-            account.lost("tracks", "no decoder", line=f"{kind} track {number} cannot be decoded: its codec is unknown")
+            line = f"{kind} track {track.number} cannot be decoded: its codec is unknown"
+            account.lost("tracks", "no decoder", line=line)
     if chosen is not None and len(tracks) > 1 and why is not None:
-        which = f"{tracks.index(chosen) + 1} of {len(tracks)}"
         option = "--audio-track" if kind == "sound" else "--video-track"
-        account.note(f"{kind} track", f"{kind} track {which} is read ({why}); {option} takes another")
+        line = f"{kind} track {chosen.number} of {len(tracks)} is read ({why}); {option} takes another"
+        account.note(f"{kind} track", line)
 
 
 def _title(track: AudioStream | VideoStream) -> str:
@@ -178,6 +175,7 @@ def _audio_info(media: OpenMedia, track: AudioStream, number: int) -> AudioStrea
         channels=0 if codec is None else codec.channels,
         start_s=media.start_s(track),
         title=_title(track),
+        is_decodable=is_decodable(track),
     )
 
 
@@ -199,6 +197,7 @@ def _video_info(media: OpenMedia, track: VideoStream, number: int) -> VideoStrea
         sample_aspect_ratio=aspect,
         start_s=media.start_s(track),
         title=_title(track),
+        is_decodable=is_decodable(track),
     )
 
 
