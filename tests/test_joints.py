@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from av.packet import Packet
+from av.stream import Disposition
 
 from avsr.account import Account
 from avsr.errors import MediaError
@@ -18,6 +19,7 @@ from avsr.grid import SAMPLE_RATE_HZ
 from avsr.lips.tracks import probe_faces
 from avsr.media import Tracks, iter_audio, iter_frames, probe, read_audio
 from avsr.media.timeline import Timeline
+from avsr.offline.source import open_source
 
 PART_S = 1.6
 TONES_HZ = (400, 800, 1600)
@@ -224,6 +226,27 @@ class TestTimeline:
         placed = place(packets, Account())
         assert [time_s for track, time_s in placed if track == 1] == pytest.approx([0.0, 30.0, 31.0], abs=2e-3)
 
+    @pytest.mark.parametrize(("track", "step_s"), [(0, -0.3), (0, -1.5), (1, -0.3), (1, -3.0), (1, 20.0)])
+    def test_a_step_of_one_track_alone_is_no_joint(self, track: int, step_s: float) -> None:
+        """The other track goes on: nothing moves, and the reader of the track leaves out what overlaps."""
+        packets = [
+            (number, round(0.04 * index + (step_s if number == track and index >= 75 else 0.0), 3))
+            for index in range(400)
+            for number in (0, 1)
+        ]
+        account = Account()
+        assert np.array(place(packets, account)) == pytest.approx(np.array(packets), abs=2e-3)
+        assert account.lines() == []
+
+    def test_one_track_alone_far_ahead_goes_on_where_it_ended(self) -> None:
+        packets = [
+            (number, 0.04 * index + (5000.0 if number == 1 and index >= 75 else 0.0))
+            for index in range(400)
+            for number in (0, 1)
+        ]
+        expected = [(number, 0.04 * index) for index in range(400) for number in (0, 1)]
+        assert np.array(place(packets, Account())) == pytest.approx(np.array(expected), abs=2e-3)
+
     def test_every_packet_comes_out_once_whatever_the_clock_does(self) -> None:
         random = np.random.default_rng(3)
         for _ in range(200):
@@ -235,6 +258,58 @@ class TestTimeline:
             ]
             placed = place(packets, Account(), form=str(random.choice(["mpegts", "mov,mp4", "ogg"])))
             assert [track for track, _ in placed] == [track for track, _ in packets]
+
+
+def write_bare(path: Path, tones_hz: Sequence[float], rate: int) -> bytes:
+    """A bare stream of MP3, AAC or FLAC: tones of PART_S each; 0 Hz is silence."""
+    codec = {".mp3": "libmp3lame", ".aac": "aac", ".flac": "flac"}[path.suffix]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        parts = [0.5 * np.sin(2 * np.pi * hz * np.arange(round(PART_S * rate)) / rate) for hz in tones_hz]
+        frame = av.AudioFrame.from_ndarray(np.concatenate(parts).astype(np.float32)[None], format="flt", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        form = stream.codec_context.codec.audio_formats[0].name
+        resampler = av.AudioResampler(form, "mono", rate, stream.codec_context.frame_size or 4096)
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+class TestBareStreams:
+    """They have no clock: their times follow from the first sample rate, their length from the bit rate."""
+
+    @pytest.mark.parametrize(("suffix", "rates"), [(".mp3", (44_100, 16_000)), (".aac", (48_000, 16_000))])
+    def test_joined_with_other_sample_rates(self, tmp_path: Path, suffix: str, rates: tuple[int, int]) -> None:
+        parts = [
+            write_bare(tmp_path / f"{rate}{suffix}", (hz,), rate) for rate, hz in zip(rates, TONES_HZ, strict=False)
+        ]
+        path = tmp_path / f"joined{suffix}"
+        path.write_bytes(b"".join(parts))
+        account = Account()
+        samples = read_audio(path, account=account)
+        assert len(samples) / SAMPLE_RATE_HZ == pytest.approx(2 * PART_S, abs=0.25)
+        assert [tone_at(samples, 0.8), tone_at(samples, 2.5)] == pytest.approx(TONES_HZ[:2], abs=10)
+        assert account["samples"].lost.total() == 0
+
+    def test_joined_flac_keeps_every_sample(self, tmp_path: Path) -> None:
+        parts = [write_bare(tmp_path / f"{hz}.flac", (hz,), 16_000) for hz in TONES_HZ]
+        path = tmp_path / "joined.flac"
+        path.write_bytes(b"".join(parts))
+        account = Account()
+        assert len(read_audio(path, account=account)) == 3 * round(PART_S * 16_000)
+        assert account.lines() == []
+
+    @pytest.mark.parametrize("suffix", [".aac", ".mp3"])
+    def test_its_length_is_an_estimate_that_cuts_no_word(self, tmp_path: Path, suffix: str) -> None:
+        path = tmp_path / f"pause{suffix}"
+        write_bare(path, (400, 0, 0, 0, 0, 400), 16_000)  # silence takes few bytes
+        account = Account()
+        assert probe(path).is_estimated
+        assert len(read_audio(path, account=account)) / SAMPLE_RATE_HZ == pytest.approx(6 * PART_S, abs=0.2)
+        assert account.lines() == []
+        with open_source(path) as source:
+            assert source.duration_s is None
 
 
 class TestTracks:
@@ -268,8 +343,8 @@ class TestTracks:
         assert [track.number for track in (*info.audio_tracks, *info.video_tracks)] == [1, 2, 1, 2]
         assert info.audio_tracks[1].title == "kor"
         assert account.lines() == [
-            "sound track 1 of 2 is read (the default of the file); --audio-track takes another",
-            "video track 1 of 2 is read (the default of the file); --video-track takes another",
+            "sound track 1 of 2 is read (by its flags and quality); --audio-track takes another",
+            "video track 1 of 2 is read (by its flags and quality); --video-track takes another",
         ]
         assert account["tracks"].missing == 0
         for number, tone_hz in enumerate(TONES_HZ[:2], start=1):
@@ -279,6 +354,20 @@ class TestTracks:
         asked = Account()
         assert probe_faces(path, tracks=Tracks(2, 2), account=asked).tracks == Tracks(2, 2)
         assert asked.lines() == [] and asked["tracks"].missing == 0
+
+    def test_a_commentary_is_read_only_if_asked_for(self, tmp_path: Path) -> None:
+        path = tmp_path / "film.mkv"
+        with av.open(str(path), "w") as container:
+            sounds = [container.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
+            sounds[0].disposition = Disposition.comment | Disposition.default
+            for sound, value in zip(sounds, (1000, 8000), strict=True):
+                frame = av.AudioFrame.from_ndarray(np.full((1, 16_000), value, np.int16), format="s16", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
+                container.mux(sound.encode(frame))
+        account = Account()
+        assert probe_faces(path, account=account).tracks.audio == 2
+        assert account.lines()[0].startswith("sound track 2 of 2 is read")
+        assert read_audio(path, tracks=Tracks(audio=1)).max() < 0.1 < read_audio(path).max()
 
     def test_a_track_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
         path = self.write(tmp_path / "two.mp4")

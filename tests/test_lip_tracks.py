@@ -75,4 +75,4 @@ def test_without_faces_the_default_is_read(tmp_path: Path) -> None:
             container.mux(stream.encode())
     account = Account()
     assert probe_faces(path, account=account).tracks.video == 1
-    assert account.lines() == ["video track 1 of 2 is read (the default of the file); --video-track takes another"]
+    assert account.lines() == ["video track 1 of 2 is read (by its flags and quality); --video-track takes another"]

@@ -23,7 +23,7 @@ def probe_faces(
     """
     asked = Tracks() if tracks is None else tracks
     info = probe(path, tracks=asked)
-    default = "the default of the file"
+    default = "by its flags and quality"
     why = None if asked.video is not None else default
     usable = [track.number for track in info.video_tracks if track.is_decodable]
     if why is not None and len(usable) > 1:

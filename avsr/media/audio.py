@@ -22,7 +22,7 @@ from avsr.media.timeline import MAX_GAP_S
 from avsr.media.tracks import Tracks
 
 # Some containers round time stamps to a millisecond or more. A smaller step than this is jitter, not a gap.
-_GAP_TOLERANCE_S = 0.02
+_GAP_TOLERANCE_S = 0.04
 _SAID_GAP_S = 0.5
 
 # With this many planes, as in 7.1 sound in AAC, PyAV (seen in 18.1) looks for the end of the list of planes in memory
@@ -90,10 +90,14 @@ class _Placed:
             self._resampler = None
         if self._resampler is None:
             self._resampler = Resampler(frame.sample_rate)
-        ahead_s = 0.0 if frame.time is None else frame.time - self._media.origin_s - self._reached_s
+        # The times of a bare stream follow from its first sample rate and from its bytes; its samples are all there.
+        time_s = None if self._media.is_bare else frame.time
+        ahead_s = 0.0 if time_s is None else time_s - self._media.origin_s - self._reached_s
         if is_first or abs(ahead_s) > _GAP_TOLERANCE_S:
             ahead = round(ahead_s * self._resampler.rate)
             if ahead_s > MAX_GAP_S:  # the clock of the packets does not go so far ahead, so this time is wrong
+                line = f"sound at {self._reached_s:.2f} s has a time {ahead_s:.0f} s ahead, and follows without a pause"
+                self._account.note("time of the sound", line)
                 ahead = 0
             if ahead > 0:
                 yield from self._fill(ahead, is_first=is_first)

@@ -20,7 +20,7 @@ from avsr.account import Account, Kind
 from avsr.errors import MediaError
 from avsr.media.rest import second_recording
 from avsr.media.timeline import Timeline
-from avsr.media.tracks import Tracks, audio_tracks, choose_audio, choose_video, video_tracks
+from avsr.media.tracks import Tracks, audio_tracks, choose_audio, choose_video, is_decodable, video_tracks
 from avsr.media.types import FORMAT_NAMES
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ SAMPLE_RATES_HZ = (1_000, 768_000)
 _MAX_MISSING_END_S = 0.5
 
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMAT_NAMES}
+
+_BARE = {"aac", "ac3", "eac3", "amr", "flac", "mp3", "h264", "hevc", "m4v", "mpegvideo", "obu"}
 
 _REMEDY = "check the file, or convert it to MP4, MKV or WAV"
 
@@ -49,6 +51,11 @@ class OpenMedia:
     """None: the file has no video that can be decoded."""
     origin_s: float
     """Time of the container's clock at media time 0."""
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is a bare stream without a container: its times and its length are estimates by the bit rate."""
+        return self.container.format.name in _BARE
 
     def start_s(self, stream: AudioStream | VideoStream) -> float:
         """Media time at which `stream` begins, as the container states it."""
@@ -147,12 +154,16 @@ def _decode(
     media: OpenMedia, stream: AudioStream | VideoStream, damage: Damage
 ) -> Iterator[av.AudioFrame | av.VideoFrame]:
     last: av.AudioFrame | av.VideoFrame | None = None
-    followed = [*audio_tracks(media.container), *video_tracks(media.container)]
+    # A track without a decoder cannot be followed: PyAV fails on it at the end of the file.
+    followed = [
+        *filter(is_decodable, audio_tracks(media.container)),
+        *filter(is_decodable, video_tracks(media.container)),
+    ]
     ticks_s = {track.index: float(track.time_base or 1) for track in followed}
     timeline = Timeline(media.container.format.name, media.origin_s, ticks_s, damage.account)
     packets = _Packets(media.container.demux(followed))
     # Packets are decoded one by one: one damaged packet then costs only its own pictures or sound.
-    for packet in timeline.place(packets):
+    for packet in packets if media.is_bare else timeline.place(packets):
         if packet.stream_index != stream.index:
             continue
         try:
@@ -174,7 +185,7 @@ def _decode(
         damage.account.lost("files", "behind the first recording", line=line, cause=second, is_found=False)
     # A file with its index at the front can be cut off without any error. Its clock says nothing if it steps.
     start_s = _container_start_s(stream)
-    if start_s is not None and stream.duration and not timeline.has_joints:
+    if start_s is not None and stream.duration and not timeline.has_joints and not media.is_bare:
         end_s = start_s + stream.duration * float(stream.time_base or 0) - media.origin_s
         # Matroska states the duration of the longest track for all of them.
         seen_s = max(reached_s, timeline.reached_s) if "matroska" in media.container.format.name else reached_s

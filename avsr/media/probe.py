@@ -77,6 +77,8 @@ class MediaInfo:
     """All sound tracks, also the ones that are not read."""
     video_tracks: tuple[VideoStreamInfo, ...]
     """All video tracks. The rotation of a track that is not read is not known, and stands as 0."""
+    is_estimated: bool = False
+    """Whether the duration is an estimate by the bit rate, as in bare MP3 and AAC."""
 
     @property
     def tracks(self) -> Tracks:
@@ -105,6 +107,7 @@ def probe(path: str | PathLike[str], *, tracks: Tracks | None = None) -> MediaIn
             audio=None if media.audio is None else sounds[audio.index(media.audio)],
             video=None if media.video is None else videos[video.index(media.video)],
             audio_tracks=sounds,
+            is_estimated=media.is_bare,
             video_tracks=videos,
         )
 
@@ -151,7 +154,7 @@ def _count(
         if track.is_decodable:
             account.lost("tracks", f"another {kind} track is read")
         else:
-            line = f"{kind} track {track.number} cannot be decoded: its codec is unknown"
+            line = f"{kind} track {track.number} is not read: its codec is unknown, or it begins late in the file"
             account.lost("tracks", "no decoder", line=line)
     if chosen is not None and len(tracks) > 1 and why is not None:
         option = "--audio-track" if kind == "sound" else "--video-track"
@@ -183,7 +186,8 @@ def _video_info(media: OpenMedia, track: VideoStream, number: int) -> VideoStrea
     codec = track.codec_context
     turns = _turns(media, track) if track is media.video else 0
     aspect = sample_aspect(track)
-    width, height = (0, 0) if codec is None else square_pixel_size(codec.width, codec.height, aspect)
+    has_size = codec is not None and codec.width > 0 and codec.height > 0
+    width, height = square_pixel_size(codec.width, codec.height, aspect) if has_size else (0, 0)
     # The size is stored for the picture before it is turned.
     if turns % 2:
         width, height = height, width

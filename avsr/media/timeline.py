@@ -32,8 +32,12 @@ _BACK_S = 0.5  # a clock that steps back by more is at a joint; less is jitter, 
 _BROADCAST_BACK_S = 0.1
 _BROADCAST = {"mpegts", "mpeg", "ogg"}
 
+# A track that goes on for longer than this while another one steps shows that only the other one's time stamps are
+# wrong. Less may be the rest of the old recording.
+_GOES_ON_S = 1.0
+
 # The tracks cross a joint some packets apart: this many are looked at to find where each crosses.
-_LOOK_AHEAD_PACKETS = 512
+_LOOK_AHEAD_PACKETS = 1024
 _RECENT_PARTS = 8
 
 
@@ -44,6 +48,15 @@ class _Part(NamedTuple):
     """Its first time, on its own clock."""
     offset_s: float
     """What to add to its own clock."""
+
+
+class _Joint(NamedTuple):
+    """Where one recording ends and the next one begins."""
+
+    crossings: dict[int, Packet]
+    """By track: the first packet behind it."""
+    ended_s: float
+    """When the longest track ends before it, on the common clock."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -66,7 +79,9 @@ class _Clock:
         if time_s is None:
             return
         self.last_s, self.is_new = time_s, False
-        end_s = self.start_s(packet) + (packet.duration or 0) * self.tick_s
+        duration_s = (packet.duration or 0) * self.tick_s
+        # In MP4 the last packet before a gap lasts until its end.
+        end_s = self.start_s(packet) + (duration_s if duration_s <= MAX_GAP_S else 0.0)
         if end_s > self.end_s:
             self.end_s = end_s
 
@@ -134,12 +149,13 @@ class Timeline:
                     self._enter(clock, packet, part)
                 else:
                     waiting.extend(itertools.islice(packets, max(0, _LOOK_AHEAD_PACKETS - len(waiting))))
-                    crossings, ended_s = self._find_crossings([packet, *waiting])
-                    if crossings.get(packet.stream_index) is packet:
-                        self._open_part(crossings, ended_s)
+                    joint = self._find_joint([packet, *waiting])
+                    if joint is not None and joint.crossings.get(packet.stream_index) is packet:
+                        self._open_part(joint)
                         waiting.appendleft(packet)
                         continue
-                    self._forget_times(packet, clock)
+                    if joint is not None:
+                        self._forget_times(packet, clock)
             clock.follow(packet)
             yield packet if clock.part == 0 and not self._is_shown_late(packet, clock) else self._shifted(packet, clock)
 
@@ -162,15 +178,16 @@ class Timeline:
                 return number
         return None
 
-    def _find_crossings(self, packets: Sequence[Packet]) -> tuple[dict[int, Packet], float]:
-        """By track: the first packet behind the joint, among packets in the order of the file; and when the longest
-        track ends before it, on the common clock.
+    def _find_joint(self, packets: Sequence[Packet]) -> _Joint | None:
+        """The joint among packets in the order of the file, the first of which steps. None: only one track steps.
 
         A step counts if the next packet of the track does not go back to the old clock: one wrong time stamp is no
-        joint.
+        joint. The other tracks must step too, or have ended. Otherwise the time stamps of one track are at fault: what
+        overlaps is left out by its reader, and a gap stays a gap.
         """
         crossings: dict[int, Packet] = {}
-        ended_s = self.reached_s + self._origin_s
+        goes_on = False
+        ended_s = self._ended_s
         for index, now in self._clocks.items():
             clock = dataclasses.replace(now)
             of_track = [
@@ -182,15 +199,24 @@ class Timeline:
                 elif following is None or self._steps(following, clock):
                     crossings[index] = packet
                     break
+            goes_on |= index not in crossings and clock.end_s - now.end_s > _GOES_ON_S and not now.is_new
             ended_s = max(ended_s, clock.end_s + self._parts[clock.part].offset_s)
-        return crossings, ended_s
+        first = packets[0]
+        if not goes_on or crossings.get(first.stream_index) is not first:
+            return _Joint(crossings, ended_s)
+        clock = self._clocks[first.stream_index]
+        if (clock.time_s(first) or 0.0) <= clock.end_s + MAX_GAP_S:
+            return None
+        # Nobody waits so long for one track: it goes on where it ended.
+        return _Joint({first.stream_index: first}, clock.end_s + self._parts[clock.part].offset_s)
 
-    def _open_part(self, crossings: dict[int, Packet], ended_s: float) -> None:
-        start_s = min(self._clocks[index].start_s(packet) for index, packet in crossings.items())
-        step_s = start_s + self._parts[-1].offset_s - ended_s
-        self._parts.append(_Part(start_s, ended_s - start_s))
-        self._crossings, self._ended_s = crossings, ended_s
-        at_s = ended_s - self._origin_s
+    def _open_part(self, joint: _Joint) -> None:
+        start_s = min(self._clocks[index].start_s(packet) for index, packet in joint.crossings.items())
+        step_s = start_s + self._parts[-1].offset_s - joint.ended_s
+        self._parts.append(_Part(start_s, joint.ended_s - start_s))
+        self._crossings = joint.crossings
+        self._ended_s = max(self._ended_s, joint.ended_s)
+        at_s = joint.ended_s - self._origin_s
         how = f"steps back by {-step_s:.2f} s" if step_s < 0 else f"jumps ahead by {step_s:.2f} s"
         line = f"the clock {how} at {at_s:.2f} s: the file is taken as recordings joined end to end, and goes on there"
         self._account.note("joint", line, cause=len(self._parts))

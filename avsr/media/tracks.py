@@ -13,6 +13,9 @@ from av.video.stream import VideoStream
 
 from avsr.errors import MediaError
 
+_BESIDE = Disposition.comment | Disposition.visual_impaired | Disposition.lyrics
+"""Tracks that are made to be heard or seen beside another one."""
+
 StreamT = TypeVar("StreamT", AudioStream, VideoStream)
 
 
@@ -52,7 +55,9 @@ def is_decodable(stream: AudioStream | VideoStream) -> bool:
     codec = stream.codec_context
     if codec is None:
         return False
-    return not isinstance(codec, av.VideoCodecContext) or (codec.width > 0 and codec.height > 0)
+    if isinstance(codec, av.VideoCodecContext):
+        return bool(codec.width > 0 and codec.height > 0)
+    return bool(codec.sample_rate > 0 and codec.channels > 0)
 
 
 def _choose(
@@ -60,7 +65,9 @@ def _choose(
 ) -> StreamT | None:
     if number is None:
         usable = [track for track in tracks if is_decodable(track)]
-        return next((track for track in usable if track is best), usable[0] if usable else None)
+        # The words of a film are not in the commentary on it.
+        main = [track for track in usable if not track.disposition & _BESIDE] or usable
+        return next((track for track in main if track is best), main[0] if main else None)
     if not 1 <= number <= len(tracks):
         has = f"{len(tracks)} {kind} track" + ("" if len(tracks) == 1 else "s")
         raise MediaError(f"{path}: there is no {kind} track {number}", got=has, expected=_range(len(tracks)))

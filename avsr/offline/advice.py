@@ -80,7 +80,7 @@ def advise_account(account: Account, damage: list[str]) -> Advice:
     for line in account.lines():
         if line not in lost:
             # The choice of a track is no fault of the file.
-            yield "ok" if "track" in line else "warn", line
+            yield "ok" if " track " in line and line not in account.losses("tracks") else "warn", line
 
 
 def advise(

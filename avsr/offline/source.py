@@ -108,7 +108,8 @@ def _from_file(path: str, name: str, tracks: Tracks | None) -> Source:
         None,
         has_sound=info.audio is not None,
         has_picture=info.video is not None,
-        duration_s=None if info.duration_s is None or not math.isfinite(info.duration_s) else info.duration_s,
+        # An estimate would cut off the times of the last words.
+        duration_s=None if info.is_estimated or not math.isfinite(info.duration_s or math.inf) else info.duration_s,
         fps=None if info.video is None else info.video.average_fps,
         tracks=info.tracks,
         account=account,

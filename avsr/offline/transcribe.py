@@ -181,8 +181,9 @@ def _transcript(
     choice: ChosenWords,
     warnings: Sequence[str],
 ) -> Transcript:
-    # Some containers state no duration, and the clock of joined recordings says nothing about their length.
-    duration_s = record.end_s if "joint" in recording.account else recording.duration_s or record.end_s
+    # Some containers state no duration or a wrong one, and the clock of joined recordings says nothing of their length.
+    stated_s = None if "joint" in recording.account else recording.duration_s
+    duration_s = record.end_s if stated_s is None or record.end_s > stated_s + 1.0 else stated_s
     # The transcript states the real modality: sound may be silent, and a picture may show no face.
     used: Modality = ("av" if record.is_audible else "v") if use.lips and record.num_lips else "a"
     summary = None
