@@ -19,7 +19,7 @@ from avsr.decoding.search import Search
 from avsr.errors import ConfigError, MediaError, ModelError
 from avsr.grid import FRAME_SAMPLES
 from avsr.lips.slots import LipSlot, Slot
-from avsr.media import read_audio
+from avsr.media import Tracks, read_audio
 from avsr.offline import source as source_module
 from avsr.offline import windows as windows_module
 from avsr.offline.joining import window_log_probs
@@ -96,6 +96,8 @@ def test_bfloat16_is_close() -> None:
 def test_wrong_arrays_are_refused(recognizer: Recognizer) -> None:
     with pytest.raises(ValueError, match=r"samples 0: got shape \(2, 3\)"):
         recognizer.log_probs([np.zeros((2, 3), np.float32)])
+    with pytest.raises(ValueError, match="samples 0: got values up to 32768, expected .* divide by 32768"):
+        recognizer.log_probs([np.full(1600, 32768.0, np.float32)])
     with pytest.raises(ValueError, match="not finite"):
         recognizer.log_probs([np.full(1600, np.nan, np.float32)])
     with pytest.raises(ValueError, match="expected uint8"):
@@ -328,11 +330,35 @@ def test_what_cannot_be_transcribed_is_refused_in_one_line(tmp_path: Path) -> No
         (np.zeros(16_000, np.int16), ValueError, "samples: got int16, expected float32"),
         (np.zeros((2, 16_000), np.float32), ValueError, r"samples: got shape \(2, 16000\), expected one dimension"),
         (np.full(16_000, np.inf, np.float32), ValueError, "samples: got values that are not finite"),
+        (random_samples(1.0) * 32768, ValueError, r"samples: got values up to \d+, expected .*; divide by 32768"),
+        (np.full(16_000, -4.1), ValueError, "divide by 32768"),
         (io.StringIO("text"), TypeError, "got a file opened as text, expected one opened with mode 'rb'"),
         (io.BytesIO(b"text"), MediaError, "the open file: cannot be opened as media"),
     ):
         with pytest.raises(error, match=message):
             recognizer.transcribe(wrong)  # type: ignore[arg-type]
+
+
+def test_a_codec_that_overshoots_and_a_loud_file_are_no_mistake(tmp_path: Path) -> None:
+    recognizer = speaking()
+    loud = random_samples(1.0)
+    assert recognizer.transcribe(loud / np.abs(loud).max() * 3.9).words
+    path = tmp_path / "float.wav"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("pcm_f32le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray((loud / np.abs(loud).max() * 30)[None], format="flt", layout="mono")
+        frame.sample_rate = 16_000
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    assert recognizer.transcribe(path).words
+
+
+@pytest.mark.parametrize("tracks", [3, (2, None), {"audio": 2}, Tracks(audio="2"), Tracks(video=True)])  # type: ignore[arg-type]
+def test_tracks_of_another_kind_are_refused_in_one_line(tmp_path: Path, tracks: Any) -> None:
+    path = write_wav(tmp_path / "a.wav", random_samples(0.5))
+    with pytest.raises(ConfigError, match=r"wrong tracks: got .*, expected avsr\.media\.Tracks\(audio=, video=\)"):
+        speaking().transcribe(path, tracks=tracks)
+    speaking().transcribe(path, tracks=Tracks(audio=1))
 
 
 def test_a_search_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
