@@ -52,8 +52,10 @@ def add_model(
 def local_path(name: str) -> str:
     """The path of a file that a command line names by its path, or by an address that begins with file:.
 
-    Raises AvsrError, without the name, for an address on another machine.
+    Raises AvsrError, without the name, for an address on another machine and for an empty name.
     """
+    if not name:
+        raise AvsrError("the name of a file is empty", remedy="check the variables and the quotes in the command")
     if os.path.lexists(name):
         return name
     address = re.fullmatch(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", name, re.IGNORECASE | re.DOTALL)
@@ -73,7 +75,7 @@ def media_file(name: str) -> str:
     try:
         return local_path(name)
     except AvsrError as error:
-        raise argparse.ArgumentTypeError(f"{name} {error}") from None
+        raise argparse.ArgumentTypeError(f"{name} {error}".strip()) from None
 
 
 def model_name(arguments: argparse.Namespace, note: Callable[[str], None]) -> str:
