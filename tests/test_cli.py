@@ -570,6 +570,7 @@ class TestOtherCommands:
                 rejections=reasons,
                 rejected=len(reasons),
                 new=2,
+                kept=3,
                 account=account,
             )
 
@@ -584,7 +585,7 @@ class TestOtherCommands:
         assert lines[0] == "avsr: rejected s1/0: no such file" and len(lines) == 8
         assert lines[5] == "avsr: rejected 2 more, listed in to/rejected.jsonl"
         assert lines[6] == "avsr: left out of from: 2 hidden files"
-        assert lines[7] == "avsr: 5 clips ready (dev 1, train 4), 7 rejected; 2 done now"
+        assert lines[7] == "avsr: 5 clips ready (dev 1, train 4), 7 rejected; 3 of them by an earlier run"
         splits.clear()
         assert main([*command, "--quiet"]) == 1
         assert capsys.readouterr() == (

@@ -72,7 +72,9 @@ class Preparation:
     rejections: Mapping[str, str]
     """Id of each unusable clip, and the reason."""
     new: int
-    """Number of clips that this run prepared; the others were ready before."""
+    """Number of clips that this run decoded, prepared or rejected."""
+    kept: int = 0
+    """Number of clips that an earlier run had prepared or rejected."""
     account: Account = dataclasses.field(default_factory=Account)
     """The files and folders of the corpus: found, used for a clip, or left out, with a line for people."""
 
@@ -147,7 +149,12 @@ def prepare(
     splits = collections.Counter(utterance.split for utterance in utterances)
     reasons = {row["id"]: row["reason"] for row in rejected}
     return Preparation(
-        out / "manifest.jsonl", dict(sorted(splits.items())), dict(sorted(reasons.items())), num_new, account
+        out / "manifest.jsonl",
+        dict(sorted(splits.items())),
+        dict(sorted(reasons.items())),
+        num_new,
+        len(usable) - num_new,
+        account,
     )
 
 
