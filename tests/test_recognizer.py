@@ -390,6 +390,16 @@ def test_wrong_searches_are_refused_in_one_line(search: Any, line: str) -> None:
         own_recognizer(live_network(), tiny_tokenizer()).stream(search=search)
 
 
+def test_a_beam_that_the_model_does_not_use_is_said() -> None:
+    recognizer = speaking()
+    sound = random_samples(0.5)
+    (line,) = recognizer.transcribe(sound, search=Search(beam=8)).warnings
+    assert line == "model tiny does not search with a beam: beam 8 has no effect"
+    (line,) = recognizer.transcribe(sound, search=Search(temperature=0.5)).warnings
+    assert line == "model tiny does not search with a beam: temperature 0.5 has no effect"
+    assert recognizer.transcribe(sound, search=Search()).warnings == ()
+
+
 def test_repr_says_what_it_is() -> None:
     assert repr(speaking()) == "<Recognizer tiny: own, a, v, av, domain open>"
 

@@ -90,7 +90,9 @@ def model_name(arguments: argparse.Namespace, note: Callable[[str], None]) -> st
     try:
         name = default()
     except ModelError as error:
-        raise UsageError(str(error)) from None
+        remedy = "avsr models pull whisper-base installs one, and --model grid-tiny takes the small one in the package"
+        line = ModelError(error.what, got=error.got, remedy=f"{remedy}, which knows 51 words")
+        raise UsageError(str(line)) from None
     if not os.environ.get("AVSR_MODEL"):
         note(f"model {name}, the best that is installed; --model names another")
     return name

@@ -62,6 +62,7 @@ def transcribe(
         warnings = [*use.warnings, *_unused_face(recording, face, use)]
         record = Record()
         joiner = joiner_of(model, Search() if search is None else search)
+        warnings += [] if search is None else model.card.without_effect(search)
         cut = windows(
             recording,
             sound=use.sound,
