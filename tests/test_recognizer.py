@@ -191,6 +191,12 @@ def test_no_words_from_silence(tmp_path: Path, peak: float) -> None:
     assert transcript.duration == pytest.approx(2.0)
 
 
+def test_faint_sound_without_a_voice_is_said_once() -> None:
+    hiss = np.random.default_rng(0).normal(0, 8e-4, 8000).astype(np.float32)
+    (line,) = speaking().transcribe(hiss).warnings
+    assert line.startswith("the sound is very quiet (-6") and line.endswith("it counts as silence")
+
+
 def test_no_words_from_silence_beside_sound(tmp_path: Path) -> None:
     recognizer = speaking()
     sound = random_samples(2.0)
