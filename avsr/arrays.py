@@ -27,8 +27,22 @@ Rows = NDArray[np.float32]
 search that recognises sound by itself."""
 
 
+MAX_LEVEL = 4.0
+"""The largest absolute value of samples from Python. Lossy codecs overshoot 1 a little; 16-bit values that were not
+divided by 32768 are far above."""
+
+
 def check_samples(samples: Any, name: str = "samples") -> None:
-    """Raises ValueError unless `samples` is sound: floats [S], finite, mono."""
+    """Raises ValueError unless `samples` is sound as callers give it: floats [S], finite, mono, at most `MAX_LEVEL`."""
+    check_form(samples, name)
+    array = np.asarray(samples)
+    level = max(array.max(initial=0.0), -array.min(initial=0.0))
+    if level > MAX_LEVEL:
+        raise ValueError(f"{name}: got values up to {level:.0f}, expected float32 in [-1, 1]; divide by 32768")
+
+
+def check_form(samples: Any, name: str = "samples") -> None:
+    """Raises ValueError unless `samples` is floats [S], finite, mono, of any level: files may be far too loud."""
     array = np.asarray(samples)
     if not np.issubdtype(array.dtype, np.floating):  # integers would be taken for sound 32768 times too loud
         raise ValueError(f"{name}: got {array.dtype}, expected float32 in [-1, 1]")

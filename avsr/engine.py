@@ -108,6 +108,18 @@ class Card(NamedTuple):
                 remedy=f"did you mean {close}?" if close else None,
             )
 
+    def without_effect(self, search: Search) -> list[str]:
+        """A line for each setting of a search that differs from the default and that the model does not use."""
+        if "beam" in self.searches:
+            return []
+        usual = Search()
+        given = {"beam": (search.beam, usual.beam), "temperature": (search.temperature, usual.temperature)}
+        return [
+            f"model {self.name} does not search with a beam: {name} {value} has no effect"
+            for name, (value, default) in given.items()
+            if value != default
+        ]
+
     @property
     def is_closed(self) -> bool:
         """Whether the model knows a limited set of words only, whatever is said."""

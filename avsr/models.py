@@ -170,14 +170,23 @@ def default(*, catalogue: Path | None = None) -> str:
     if not ready:
         raise ModelError(
             "no model for ordinary speech is installed",
-            remedy="avsr models pull whisper-base installs one, and --model grid-tiny takes the small one in the"
-            " package, which knows 51 words",
+            got=folder_fault(),
+            remedy='avsr.models.pull("whisper-base") installs one, and avsr.load("grid-tiny") takes the small one in'
+            " the package, which knows 51 words",
         )
     cores = os.cpu_count() or 1
     suitable = [entry for entry in ready if entry.cores <= cores or os.path.exists("/dev/nvidia0")]
     if not suitable:
         return min(ready, key=lambda entry: (entry.cores, -entry.rank)).name
     return max(suitable, key=lambda entry: entry.rank).name
+
+
+def folder_fault() -> str | None:
+    """A line if the place of installed models is no folder; None if it is one, or is not there yet."""
+    root = models_folder()
+    if root is None or not os.path.lexists(root) or root.is_dir():
+        return None
+    return f"{root}, the place of installed models, is no folder"
 
 
 def _is_ready(entry: Entry) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from avsr.account import Account
-from avsr.arrays import Crops, LogProbs, Present, Samples
+from avsr.arrays import Crops, LogProbs, Present, Samples, check_samples
 from avsr.decoding.search import Search
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError
@@ -58,19 +58,21 @@ class Recognizer:
     ) -> Transcript:
         """The transcript of a video or sound file, an open binary file, or samples.
 
-        source: a path, a file opened with mode "rb", or samples as float32 [S] in [-1, 1], mono, 16 kHz.
+        source: a path, a file opened with mode "rb", or samples as float32 [S] in [-1, 1], mono, 16 kHz;
+            values above 4 are refused.
         modality: "a" sound, "v" lips, "av" both, "auto" what the source offers and the model was trained for.
         face: the face to read lips from: "auto" the one that speaks, "largest", or the number of a face in the
             transcript.
         search: how words are looked for; None for the usual search of the model.
-        tracks: which tracks of a file to read; None for its default, and of several video tracks the one with faces.
+        tracks: which tracks of a file to read, as avsr.media.Tracks(audio=2); None for its default, and of several
+            video tracks the one with faces.
         force: show also words of speech or noise that a model with a closed domain does not know; a warning marks them.
         min_confidence: leave out words below this, 0 to 1; a warning says how many.
         on_progress: called with the media seconds done.
 
         Raises MediaError when the source cannot be read or lacks what the modality or the face needs, ModelError when
-        the model cannot use it, ConfigError for an unknown modality or face, ValueError for an array that is no sound,
-        AvsrError in a process that was forked after its parent had used a model.
+        the model cannot use it, ConfigError for an unknown modality or face or wrong tracks, ValueError for an
+        array that is no sound, AvsrError in a process that was forked after its parent had used a model.
         """
         require_own_process()
         return transcribe_model(
@@ -187,6 +189,8 @@ class Recognizer:
             if self.model.in_chunks is None:
                 raise ConfigError(f"model {self.name} cannot stream", remedy="leave out chunk_ms")
             engine = self.model.in_chunks(chunk_ms)
+        for index, item in enumerate(samples or ()):
+            check_samples(item, f"samples {index}")
         audio = None if samples is None else engine.encode_audio(samples)
         lips = None
         if crops is not None:

@@ -127,6 +127,16 @@ class TestList:
             avsr.models.remove("grid-tiny")
 
 
+class TestDefault:
+    @pytest.mark.usefixtures("models")
+    def test_a_wrong_name_in_the_environment_is_said_to_come_from_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AVSR_MODEL", "zzz")
+        with pytest.raises(ModelError, match=r"^no model 'zzz' \(AVSR_MODEL names it\);"):
+            avsr.load()
+        with pytest.raises(ModelError, match="^no model 'yyy';"):
+            avsr.load("yyy")
+
+
 class TestFolder:
     def test_places(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         def folder() -> str:
@@ -162,8 +172,15 @@ class TestFolder:
         assert main(["transcribe", avsr.__file__]) == 2
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_file_in_its_place_is_one_line(self, models: Path, tmp_path: Path) -> None:
+    def test_a_file_in_its_place_is_one_line(
+        self, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         models.write_text("a file")
+        fault = f"{models}, the place of installed models, is no folder"
+        assert main(["models"]) == 0
+        assert capsys.readouterr().err == f"avsr: {fault}; set AVSR_MODELS to a folder\n"
+        with pytest.raises(ModelError, match=re.escape(f"is installed: got {fault}; avsr.models.pull(")):
+            avsr.load()
         with pytest.raises(ModelError, match="toy cannot be written to .*set AVSR_MODELS to another folder"):
             avsr.models.pull("toy", catalogue=write_catalogue(tmp_path / "list.yaml", toy=toy()))
 
@@ -320,7 +337,7 @@ class TestUse:
             return avsr.models.default(catalogue=catalogue)
 
         monkeypatch.setattr(os, "cpu_count", lambda: 2)
-        with pytest.raises(ModelError, match="avsr models pull whisper-base installs one, and --model grid-tiny"):
+        with pytest.raises(ModelError, match=r"pull\(\"whisper-base\"\) installs one, and avsr\.load\(\"grid-tiny\"\)"):
             default()
         for name in ("lips", "large"):
             put(models / name)

@@ -101,8 +101,38 @@ class TestStandardOutput:
 
     def test_file_named_twice_is_done_once(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         put("in/a.mp4")
-        assert main(["transcribe", "in/a.mp4", "in", "./in/a.mp4"]) == 0
-        assert capsys.readouterr().out == "in/a.mp4\tin a\n"
+        assert main(["transcribe", "in/a.mp4", "in", "./in/a.mp4", "in"]) == 0
+        assert capsys.readouterr() == (
+            "in/a.mp4\tin a\n",
+            "avsr: in/a.mp4 is named twice: done once\n"
+            "avsr: ./in/a.mp4 is named twice: done once\n"
+            "avsr: in is named twice, by itself or in another folder: done once\n",
+        )
+
+    @pytest.mark.parametrize("make_link", [os.symlink, os.link])
+    def test_second_name_of_a_file_is_done_once(
+        self, make_link: Callable[[str, str], None], folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        put("in/a.mp4")
+        make_link(os.path.abspath("in/a.mp4"), "b.mp4")
+        for inputs, first, second in (
+            (["in/a.mp4", "b.mp4"], "in/a.mp4", "b.mp4"),
+            (["b.mp4", "in/a.mp4"], "b.mp4", "in/a.mp4"),
+            (["in", "b.mp4"], "in/a.mp4", "b.mp4"),
+            (["in/a.mp4", "b.mp4", "./b.mp4"], "in/a.mp4", "b.mp4"),
+        ):
+            assert main(["transcribe", *inputs, "-o", "out", "--overwrite"]) == 0
+            lines = capsys.readouterr().err.splitlines()
+            assert lines[0] == f"avsr: {second} is another name of {first}: done once"
+            assert lines[-1] == "avsr: 1 transcribed, 0 kept, 0 failed, 1 left out"
+
+    def test_empty_name_is_said(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        put("a.mp4")
+        assert main(["transcribe", "", "a.mp4"]) == 1
+        assert capsys.readouterr() == (
+            "a.mp4\ta\n",
+            "avsr: the name of a file is empty; check the variables and the quotes in the command\n",
+        )
 
     def test_file_names_may_hold_anything(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         names = ["two\nlines\tand a tab.mp4", "\x1b[2Jclear.mp4", os.fsdecode(b"caf\xe9.mp4"), "-x.mp4"]
@@ -111,7 +141,7 @@ class TestStandardOutput:
         assert capsys.readouterr().out.splitlines() == [
             "two\\nlines\\tand a tab.mp4\thm",
             "\\x1b[2Jclear.mp4\thm",
-            "caf\\udce9.mp4\thm",
+            "caf\\xe9.mp4\thm",
             "./-x.mp4\thm",
         ]
 
@@ -540,6 +570,7 @@ class TestOtherCommands:
                 rejections=reasons,
                 rejected=len(reasons),
                 new=2,
+                kept=3,
                 account=account,
             )
 
@@ -554,7 +585,7 @@ class TestOtherCommands:
         assert lines[0] == "avsr: rejected s1/0: no such file" and len(lines) == 8
         assert lines[5] == "avsr: rejected 2 more, listed in to/rejected.jsonl"
         assert lines[6] == "avsr: left out of from: 2 hidden files"
-        assert lines[7] == "avsr: 5 clips ready (dev 1, train 4), 7 rejected; 2 done now"
+        assert lines[7] == "avsr: 5 clips ready (dev 1, train 4), 7 rejected; 3 of them by an earlier run"
         splits.clear()
         assert main([*command, "--quiet"]) == 1
         assert capsys.readouterr() == (

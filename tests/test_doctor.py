@@ -131,10 +131,12 @@ def advice(
     timing: PictureTiming = PictureTiming(25.0, 0.0),  # noqa: B008
     offset: Offset | None = Offset(10.0, 0.9),  # noqa: B008
     faces: tuple[FaceReport, ...] = (face(),),  # noqa: B008
+    num_tracks: int = 1,
 ) -> list[tuple[str, str]]:
     audio = AudioStreamInfo(1, "aac", 16_000, 1, 0.0, "")
     video = VideoStreamInfo(1, "h264", 640, 480, 25.0, 0, 1.0, 0.0, "")
-    info = MediaInfo(Path("talk.mp4"), 3.0, audio, video, (audio,), (video,))
+    others = tuple(AudioStreamInfo(number, "aac", 16_000, 1, 0.0, "") for number in range(2, num_tracks + 1))
+    info = MediaInfo(Path("talk.mp4"), 3.0, audio, video, (audio, *others), (video,))
     return list(advise(info, sound, timing, offset, faces))
 
 
@@ -161,6 +163,13 @@ class TestAdvice:
     def test_one_thing_wrong(self, change: dict[str, object], severity: str, words: str) -> None:
         ((got, text),) = advice(**change)  # type: ignore[arg-type]
         assert got == severity and words in text
+
+    @pytest.mark.parametrize("sound", [SoundQuality(-70.0, 2.0, 0.0, 1.0), SoundQuality(-20.0, 4.0, 0.0, 0.0)])
+    def test_another_track_is_named_if_there_is_one(self, sound: SoundQuality) -> None:
+        ((_, text),) = advice(sound=sound, num_tracks=3)
+        assert text.endswith(", or read another track: --audio-track 2 or --audio-track 3")
+        ((_, text),) = advice(sound=sound)
+        assert "track" not in text
 
     def test_an_offset_that_is_not_sure_is_not_advised_on(self) -> None:
         assert advice(offset=Offset(300.0, 0.5)) == []

@@ -180,7 +180,6 @@ def test_a_transcript_without_a_video_is_rejected(tmp_path: Path) -> None:
         "a/1": None,
         "a/2": None,
         "a/alone": expected.format("alone"),
-        "a/sound": expected.format("sound"),
         "a/sound.wav": "is sound without a picture; avsr prepare speech takes it",
         "a/test": None,
     }

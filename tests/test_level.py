@@ -163,6 +163,14 @@ def test_a_live_stream_is_raised_once_a_voice_was_heard(speech: np.ndarray) -> N
     assert usual.most_db == 0
 
 
+def test_doctor_says_once_that_nothing_is_heard(tmp_path: Path) -> None:
+    hiss = np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ).astype(np.float32)
+    path = write_sound(tmp_path / "a.wav", [(0.0, at(hiss, -66)[None])], rate=SAMPLE_RATE_HZ)
+    found = diagnose(path)
+    (line,) = (line for line in found.advice if "picture" not in line)
+    assert found.severity == "bad" and line.endswith("it counts as silence; check the microphone")
+
+
 def test_doctor_tells_quiet_speech_from_silence(speech: np.ndarray, tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", [(0.0, at(speech, -66)[None])], rate=SAMPLE_RATE_HZ)
     found = diagnose(path)

@@ -265,10 +265,10 @@ def test_test_splits_keep_the_clips_that_the_shipped_model_was_not_trained_on() 
 def test_wrong_requests(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown corpus: got grit, expected grid, folder, speech; did you mean grid"):
         prepare("grit", tmp_path, tmp_path / "out")
-    row = {"id": "../../bbaf2n", "speaker": "s1", "path": "a.mp4"}
+    row = {"id": "../../bbaf2n", "speaker": "s1", "path": "a.mp4", "words": "bin blue at f two now"}
     (tmp_path / "clips.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(DataError, match="leads out of the folder"):
-        prepare("grid", tmp_path, tmp_path / "out")
+    (reason,) = prepare("grid", tmp_path, tmp_path / "out").rejections.values()
+    assert reason == "the id leads out of the folder: got ../../bbaf2n, expected speaker/name"
     (tmp_path / "file").write_text("mine")
     row["id"] = "s1/bbaf2n"
     (tmp_path / "clips.jsonl").write_text(json.dumps(row) + "\n")

@@ -19,7 +19,7 @@ from avsr.decoding.search import Search
 from avsr.errors import ConfigError, MediaError, ModelError
 from avsr.grid import FRAME_SAMPLES
 from avsr.lips.slots import LipSlot, Slot
-from avsr.media import read_audio
+from avsr.media import Tracks, read_audio
 from avsr.offline import source as source_module
 from avsr.offline import windows as windows_module
 from avsr.offline.joining import window_log_probs
@@ -96,6 +96,8 @@ def test_bfloat16_is_close() -> None:
 def test_wrong_arrays_are_refused(recognizer: Recognizer) -> None:
     with pytest.raises(ValueError, match=r"samples 0: got shape \(2, 3\)"):
         recognizer.log_probs([np.zeros((2, 3), np.float32)])
+    with pytest.raises(ValueError, match="samples 0: got values up to 32768, expected .* divide by 32768"):
+        recognizer.log_probs([np.full(1600, 32768.0, np.float32)])
     with pytest.raises(ValueError, match="not finite"):
         recognizer.log_probs([np.full(1600, np.nan, np.float32)])
     with pytest.raises(ValueError, match="expected uint8"):
@@ -187,6 +189,12 @@ def test_no_words_from_silence(tmp_path: Path, peak: float) -> None:
     transcript = recognizer.transcribe(path)
     assert (transcript.text, transcript.segments, transcript.warnings) == ("", (), ("the sound is silent",))
     assert transcript.duration == pytest.approx(2.0)
+
+
+def test_faint_sound_without_a_voice_is_said_once() -> None:
+    hiss = np.random.default_rng(0).normal(0, 8e-4, 8000).astype(np.float32)
+    (line,) = speaking().transcribe(hiss).warnings
+    assert line.startswith("the sound is very quiet (-6") and line.endswith("it counts as silence")
 
 
 def test_no_words_from_silence_beside_sound(tmp_path: Path) -> None:
@@ -328,11 +336,35 @@ def test_what_cannot_be_transcribed_is_refused_in_one_line(tmp_path: Path) -> No
         (np.zeros(16_000, np.int16), ValueError, "samples: got int16, expected float32"),
         (np.zeros((2, 16_000), np.float32), ValueError, r"samples: got shape \(2, 16000\), expected one dimension"),
         (np.full(16_000, np.inf, np.float32), ValueError, "samples: got values that are not finite"),
+        (random_samples(1.0) * 32768, ValueError, r"samples: got values up to \d+, expected .*; divide by 32768"),
+        (np.full(16_000, -4.1), ValueError, "divide by 32768"),
         (io.StringIO("text"), TypeError, "got a file opened as text, expected one opened with mode 'rb'"),
         (io.BytesIO(b"text"), MediaError, "the open file: cannot be opened as media"),
     ):
         with pytest.raises(error, match=message):
             recognizer.transcribe(wrong)  # type: ignore[arg-type]
+
+
+def test_a_codec_that_overshoots_and_a_loud_file_are_no_mistake(tmp_path: Path) -> None:
+    recognizer = speaking()
+    loud = random_samples(1.0)
+    assert recognizer.transcribe(loud / np.abs(loud).max() * 3.9).words
+    path = tmp_path / "float.wav"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("pcm_f32le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray((loud / np.abs(loud).max() * 30)[None], format="flt", layout="mono")
+        frame.sample_rate = 16_000
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    assert recognizer.transcribe(path).words
+
+
+@pytest.mark.parametrize("tracks", [3, (2, None), {"audio": 2}, Tracks(audio="2"), Tracks(video=True)])  # type: ignore[arg-type]
+def test_tracks_of_another_kind_are_refused_in_one_line(tmp_path: Path, tracks: Any) -> None:
+    path = write_wav(tmp_path / "a.wav", random_samples(0.5))
+    with pytest.raises(ConfigError, match=r"wrong tracks: got .*, expected avsr\.media\.Tracks\(audio=, video=\)"):
+        speaking().transcribe(path, tracks=tracks)
+    speaking().transcribe(path, tracks=Tracks(audio=1))
 
 
 def test_a_search_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
@@ -362,6 +394,16 @@ def test_wrong_searches_are_refused_in_one_line(search: Any, line: str) -> None:
         speaking().transcribe(random_samples(0.5), search=search)
     with pytest.raises(ConfigError, match=line):
         own_recognizer(live_network(), tiny_tokenizer()).stream(search=search)
+
+
+def test_a_beam_that_the_model_does_not_use_is_said() -> None:
+    recognizer = speaking()
+    sound = random_samples(0.5)
+    (line,) = recognizer.transcribe(sound, search=Search(beam=8)).warnings
+    assert line == "model tiny does not search with a beam: beam 8 has no effect"
+    (line,) = recognizer.transcribe(sound, search=Search(temperature=0.5)).warnings
+    assert line == "model tiny does not search with a beam: temperature 0.5 has no effect"
+    assert recognizer.transcribe(sound, search=Search()).warnings == ()
 
 
 def test_repr_says_what_it_is() -> None:

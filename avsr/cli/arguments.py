@@ -52,8 +52,10 @@ def add_model(
 def local_path(name: str) -> str:
     """The path of a file that a command line names by its path, or by an address that begins with file:.
 
-    Raises AvsrError, without the name, for an address on another machine.
+    Raises AvsrError, without the name, for an address on another machine and for an empty name.
     """
+    if not name:
+        raise AvsrError("the name of a file is empty", remedy="check the variables and the quotes in the command")
     if os.path.lexists(name):
         return name
     address = re.fullmatch(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", name, re.IGNORECASE | re.DOTALL)
@@ -73,7 +75,7 @@ def media_file(name: str) -> str:
     try:
         return local_path(name)
     except AvsrError as error:
-        raise argparse.ArgumentTypeError(f"{name} {error}") from None
+        raise argparse.ArgumentTypeError(f"{name} {error}".strip()) from None
 
 
 def model_name(arguments: argparse.Namespace, note: Callable[[str], None]) -> str:
@@ -88,7 +90,9 @@ def model_name(arguments: argparse.Namespace, note: Callable[[str], None]) -> st
     try:
         name = default()
     except ModelError as error:
-        raise UsageError(str(error)) from None
+        remedy = "avsr models pull whisper-base installs one, and --model grid-tiny takes the small one in the package"
+        line = ModelError(error.what, got=error.got, remedy=f"{remedy}, which knows 51 words")
+        raise UsageError(str(line)) from None
     if not os.environ.get("AVSR_MODEL"):
         note(f"model {name}, the best that is installed; --model names another")
     return name

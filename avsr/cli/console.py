@@ -144,9 +144,14 @@ def printable(text: str) -> str:
     A file name may contain a line break, which would break a list of one file a line, and sequences that make a
     terminal overwrite what it shows.
     """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    """A character as Python writes it in a string; for a byte that is no UTF-8, the byte."""
+    if "\udc80" <= character <= "\udcff":  # Python's form of such a byte in a file name
+        return rf"\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def without_name(message: str, path: str) -> str:

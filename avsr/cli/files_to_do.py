@@ -53,10 +53,12 @@ class Job:
 def find_files(inputs: Sequence[str], *, recursive: bool, account: Account, console: Console) -> tuple[list[File], int]:
     """All files that the inputs name, in their order and each once; and the number of folders that failed.
 
+    A second name of a file, such as a link to it, is no second file, as in folders.
+
     account: gets all files and folders that were found, and counts left-out files and folders as lost. An input that
         does not exist counts as a file that failed.
     """
-    from avsr.media.folders import Lister  # its package loads the decoders, which --help does not need
+    from avsr.media.folders import SECOND_NAME, Lister  # its package loads the decoders, which --help does not need
 
     lister = Lister(account, recursive=recursive)
     files: dict[str, File] = {}
@@ -67,17 +69,24 @@ def find_files(inputs: Sequence[str], *, recursive: bool, account: Account, cons
         except AvsrError as error:
             if lister.add(name):
                 account.lost("files", FAILED)
-            console.error(f"{name}: {error}")
+            console.error(f"{name}: {error}" if name else str(error))
             continue
         if os.path.isdir(path):
             found, is_whole = _files_in(path, lister, console, recursive=recursive)
             num_failed_folders += not is_whole
         else:
             found = [File(path, os.path.basename(path))]
-            lister.add(path)
+            is_new = lister.add(path)
+            first = files.get(lister.first_name(path))
+            if first is not None and os.path.abspath(first.path) != os.path.abspath(path):
+                if is_new:
+                    account.lost("files", SECOND_NAME)
+                console.note(f"{path} is another name of {first.path}: done once")
+                continue
         for file in found:
             # A file may be named twice, for example by its path and by its folder.
-            files.setdefault(os.path.abspath(file.path), file)
+            if files.setdefault(os.path.abspath(file.path), file) is not file:
+                console.note(f"{file.path} is named twice: done once")
     return list(files.values()), num_failed_folders
 
 
@@ -101,9 +110,11 @@ def _existing(name: str) -> str:
 
 def _files_in(folder: str, lister: Lister, console: Console, *, recursive: bool) -> tuple[list[File], bool]:
     """The media files of a folder, and whether the folder and its subfolders could be read and hold any."""
-    from avsr.media.folders import NO_MEDIA, SUBFOLDER, UNREADABLE
+    from avsr.media.folders import NO_MEDIA, SUBFOLDER, UNREADABLE, Listing
 
     listing = lister.list_folder(folder)
+    if listing == Listing(folder, was_listed=True):
+        console.note(f"{folder} is named twice, by itself or in another folder: done once")
     unreadable = [entry for entry in listing.left_out if (entry.kind, entry.reason) == ("folders", UNREADABLE)]
     for entry in unreadable:
         console.error(f"{entry.path}: {entry.detail}")

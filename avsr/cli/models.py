@@ -86,6 +86,9 @@ def list_models(arguments: argparse.Namespace) -> int:
 
     models = avsr.models.list()
     with Console() as console:
+        fault = avsr.models.folder_fault()
+        if fault is not None:
+            console.note(f"{fault}; set AVSR_MODELS to a folder")
         if arguments.json:
             console.result(_json({"schema": 1, "models": [_document(model) for model in models]}))
             return 0

@@ -84,7 +84,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def run(corpus: str, arguments: argparse.Namespace) -> int:
-    """Prepare a corpus; 0 if some clips were prepared and every other clip was rejected for a reason."""
+    """Prepare a corpus; 0 if a clip is ready, also if others were rejected: each has its reason."""
     from avsr.datasets.prepare import prepare
 
     with Console(quiet=arguments.quiet) as console:
@@ -105,10 +105,9 @@ def run(corpus: str, arguments: argparse.Namespace) -> int:
         for line in prepared.account.lines():
             console.note(line)
         splits = ", ".join(f"{split} {count}" for split, count in prepared.splits.items())
-        console.note(
-            f"{prepared.utterances} clips ready{f' ({splits})' if splits else ''}, {prepared.rejected} rejected; "
-            f"{prepared.new} done now"
-        )
+        ready = f"{prepared.utterances} clips ready" + (f" ({splits})" if splits else "")
+        earlier = f"; {prepared.kept} of them by an earlier run" if prepared.kept else ""
+        console.note(f"{ready}, {prepared.rejected} rejected{earlier}")
         if not prepared.utterances:
             raise DataError(f"{arguments.src}: no clip could be used", remedy=f"{rejected} has the reasons")
         console.result(f"{prepared.manifest}\n")

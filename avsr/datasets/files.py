@@ -6,7 +6,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avsr.account import Account
@@ -93,6 +93,11 @@ def is_text(path: Path) -> bool:
 def one_form(name: str) -> str:
     """A name in Unicode's form NFC."""
     return unicodedata.normalize("NFC", name)
+
+
+def leads_out(name: str) -> bool:
+    """Whether an id or a path of a list names something outside of the folder that it begins in."""
+    return PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
 
 
 def read_transcript_file(path: Path) -> str:

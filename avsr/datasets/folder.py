@@ -116,7 +116,7 @@ def _without_use(
     transcripts: Mapping[str, list[Path]],
     listed: Collection[str],
 ) -> Iterator[SourceClip]:
-    """A clip with a problem for each folder, sound and transcript that belongs to no video."""
+    """A clip with a problem for each folder, sound and transcript that belongs to no video; a pair has one."""
     for path, problem in files.problems.items():
         if not media_suffix(path.name):
             yield _clip(path.relative_to(files.src).as_posix(), "", path, files.src, f"the folder {problem}")
@@ -128,7 +128,7 @@ def _without_use(
             problem = files.problems.get(path, "is sound without a picture; avsr prepare speech takes it")
             yield _clip(path.relative_to(files.src).as_posix(), "", path, files.src, problem)
     for name, (path, *doubles) in transcripts.items():
-        if name not in {*videos, *listed}:
+        if name not in {*videos, *sounds, *listed}:  # the line of a sound stands for its text too
             problem = f"transcript without a video: expected {path.stem}.mp4, or another video format, beside it"
             yield _clip(files.id(path), "", path, files.src, problem)
         for double in doubles:

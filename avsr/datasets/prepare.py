@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from avsr.account import Account
+from avsr.datasets.files import leads_out
 from avsr.datasets.folder import read_folder
 from avsr.datasets.grid import read_grid
 from avsr.datasets.manifest import (
@@ -71,7 +72,9 @@ class Preparation:
     rejections: Mapping[str, str]
     """Id of each unusable clip, and the reason."""
     new: int
-    """Number of clips that this run prepared; the others were ready before."""
+    """Number of clips that this run decoded, prepared or rejected."""
+    kept: int = 0
+    """Number of clips that an earlier run had prepared or rejected."""
     account: Account = dataclasses.field(default_factory=Account)
     """The files and folders of the corpus: found, used for a clip, or left out, with a line for people."""
 
@@ -113,7 +116,7 @@ def prepare(
     _check_apart(Path(src), out)
     account = Account()
     # `out` may lie in the folder of the corpus. The files of an earlier preparation are not clips.
-    clips = _with_unique_ids(_reader(corpus)(Path(src), held_out, account=account, without=out))
+    clips = _with_unique_ids(map(_with_inner_id, _reader(corpus)(Path(src), held_out, account=account, without=out)))
     if not clips:
         raise DataError(f"{src}: no clips found", expected=f"a copy of the corpus outside of {out}")
     _check_ids(clips, src)
@@ -146,7 +149,12 @@ def prepare(
     splits = collections.Counter(utterance.split for utterance in utterances)
     reasons = {row["id"]: row["reason"] for row in rejected}
     return Preparation(
-        out / "manifest.jsonl", dict(sorted(splits.items())), dict(sorted(reasons.items())), num_new, account
+        out / "manifest.jsonl",
+        dict(sorted(splits.items())),
+        dict(sorted(reasons.items())),
+        num_new,
+        len(usable) - num_new,
+        account,
     )
 
 
@@ -198,6 +206,14 @@ def _check_apart(src: Path, out: Path) -> None:
         raise DataError(f"{src}: no clips found", expected=f"a copy of the corpus outside of {out}")
 
 
+def _with_inner_id(clip: SourceClip) -> SourceClip:
+    """The clip, with a problem if its id leads out of a folder: ids become paths."""
+    if clip.problem is not None or not leads_out(clip.id):
+        return clip
+    problem = f"the id leads out of the folder: got {clip.id}, expected speaker/name"
+    return dataclasses.replace(clip, problem=problem)
+
+
 def _with_unique_ids(clips: Iterable[SourceClip]) -> list[SourceClip]:
     """The clips in the order of their ids. An unusable clip gets another id if a clip before it has the same id.
 
@@ -228,14 +244,11 @@ def _with_fitting_name(clip: SourceClip, out: Path) -> SourceClip:
 
 
 def _check_ids(clips: Sequence[SourceClip], src: str | PathLike[str]) -> None:
-    """Raise DataError if two clips have the same id, or if an id leads out of a folder: ids become paths."""
+    """Raise DataError if two clips have the same id."""
     ids = collections.Counter(clip.id for clip in clips)
     clip_id, count = ids.most_common(1)[0]
     if count > 1:
         raise DataError(f"{src}: clips have the same id", got=f"{clip_id}, {count} times")
-    for clip in clips:
-        if Path(clip.id).is_absolute() or ".." in Path(clip.id).parts:
-            raise DataError(f"{src}: an id leads out of the folder", got=clip.id, expected="speaker/name")
 
 
 def _reader(corpus: str) -> CorpusReader:

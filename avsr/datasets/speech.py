@@ -29,7 +29,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from avsr.account import Account
-from avsr.datasets.files import CorpusFiles, is_text, json_lines, numbered_lines, one_form, read_transcript_file
+from avsr.datasets.files import (
+    CorpusFiles,
+    is_text,
+    json_lines,
+    leads_out,
+    numbered_lines,
+    one_form,
+    read_transcript_file,
+)
 from avsr.datasets.folder import normalise_text
 from avsr.datasets.manifest import WordTimes
 from avsr.datasets.source import UNLABELLED, SourceClip
@@ -102,22 +110,26 @@ def _listed_clip(root: Path, where: str, row: Mapping[str, Any]) -> SourceClip:
     if not isinstance(mixed, bool | None):
         raise DataError(f"{where}: wrong value of mixed", got=json.dumps(mixed), expected="true or false")
     words = _word_times(row.get("word_times"), where)
+    clip_id = _string(row, "id", where) or media_stem(PurePosixPath(name).as_posix())
+    problem = _problem(clip_id, name, path, text, words)
     return SourceClip(
-        id=_string(row, "id", where) or media_stem(PurePosixPath(name).as_posix()),
+        id=clip_id,
         speaker=_string(row, "speaker", where) or path.parent.name or path.resolve().parent.name,
         split=UNLABELLED if not text else f"{split}_mixed" if mixed else split,
         path=path,
         text=text,
         words=words,
         language=_string(row, "language", where) or None,
-        problem=_problem(name, path, text, words),
+        problem=f"{where}: {problem}" if problem else None,
     )
 
 
-def _problem(name: str, path: Path, text: str, words: WordTimes) -> str | None:
+def _problem(clip_id: str, name: str, path: Path, text: str, words: WordTimes) -> str | None:
     """Why a clip of a list cannot be used."""
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    if leads_out(name):
         return f"the path leads out of the folder of the list: got {name}"
+    if leads_out(clip_id):
+        return f"the id leads out of the folder: got {clip_id}, expected speaker/name"
     if not path.is_file():
         return f"no such file: got {name}"
     timed = " ".join(word for word, _, _ in words)

@@ -112,7 +112,17 @@ def open_model(name: str | PathLike[str], *, device: object = "auto", dtype: obj
     device: as text or a torch.device. dtype: as text or a torch.dtype; None for "auto". Raises ModelError, ConfigError.
     """
     device_text, dtype_text = _device(device), _dtype(dtype)
-    target = find(os.fsdecode(name))
+    text = os.fsdecode(name)
+    try:
+        return _open(find(text), device_text, dtype_text)
+    except ModelError as error:
+        if text != os.environ.get("AVSR_MODEL"):
+            raise
+        what = f"{error.what} (AVSR_MODEL names it)"  # the command line that was typed does not
+        raise ModelError(what, got=error.got, expected=error.expected, remedy=error.remedy) from error
+
+
+def _open(target: str, device_text: str, dtype_text: str) -> Model:
     for family in FAMILIES:
         if family.owns(target):
             return family.open(target, device_text, dtype_text)

@@ -131,6 +131,10 @@ class Lister:
             self._files.setdefault(_identity_of_file(os.stat(path), path), os.path.abspath(path))
         return self._found("files", path)
 
+    def first_name(self, path: str) -> str:
+        """The absolute path under which an existing file was added or listed first; its own if it is new."""
+        return self._files.get(_identity_of_file(os.stat(path), path), os.path.abspath(path))
+
     def leave_out(self, listing: Listing, path: str, reason: str, detail: object = "", kind: What = "files") -> None:
         """Count a file or a folder as left out."""
         logger.debug("left out %r: %s %s", path, reason, detail)

@@ -10,7 +10,7 @@ from avsr.account import Account
 from avsr.lips.quality import FaceQuality
 from avsr.media import MediaInfo
 from avsr.media.channels import CLIPPED
-from avsr.sound.level import VERY_QUIET
+from avsr.sound.level import COUNTS_AS_SILENCE, NOT_HEARD, VERY_QUIET
 from avsr.speakers.offset import Offset
 
 SURE = 0.8
@@ -78,7 +78,9 @@ def advise_account(account: Account, damage: list[str]) -> Advice:
     for line in [*lost, *damage]:
         yield "bad", f"{line}; repair or export the file again"
     for line in account.lines():
-        if line not in lost:
+        if line.endswith(COUNTS_AS_SILENCE):
+            yield "bad", f"{line}; check the microphone"
+        elif line not in lost:
             # The choice of a track is no fault of the file.
             yield "ok" if " track " in line and line not in account.losses("tracks") else "warn", line
 
@@ -97,7 +99,7 @@ def advise(
     if info.video is None:
         yield "warn", "no picture: the sound is all there is (--modality a)"
     if sound is not None:
-        yield from _advise_sound(sound, account or Account())
+        yield from _advise_sound(sound, account or Account(), _other_track(info))
     if info.video is None:
         return
     if timing is not None and timing.fps < _LOW_FPS:
@@ -117,18 +119,29 @@ def advise(
         )
 
 
-def _advise_sound(sound: SoundQuality, account: Account) -> Advice:
+def _other_track(info: MediaInfo) -> str:
+    """How to read another sound track, at the end of a line; empty if there is none."""
+    others = [f"--audio-track {track.number}" for track in info.audio_tracks if track != info.audio]
+    return f", or read another track: {' or '.join(others)}" if others else ""
+
+
+def _advise_sound(sound: SoundQuality, account: Account, other_track: str) -> Advice:
     if VERY_QUIET in account:  # it is raised
         return
+    if NOT_HEARD in account:  # the account says it
+        if other_track:
+            yield "warn", f"another track may have the voice{other_track}"
+        return
     if sound.level_db < -60:
-        yield "bad", "the sound is silent: check the microphone, or that the right track is first"
+        yield "bad", f"the sound is silent: check the microphone{other_track}"
     elif sound.level_db < _FAINT_DB:
         yield "warn", f"the sound is faint ({sound.level_db:.0f} dB of full scale): record it louder"
     if sound.clipped > _CLIPPED and CLIPPED not in account:
         yield "warn", f"{sound.clipped:.1%} of the sound is clipped: record it at a lower level"
     # A silent file has its own advice already.
     if sound.snr_db is not None and sound.level_db >= -60 and sound.snr_db < _NOISY_DB:
-        yield "warn", f"noisy, or never a pause: quiet moments are only {sound.snr_db:.0f} dB below loud ones"
+        line = f"noisy, or never a pause: quiet moments are only {sound.snr_db:.0f} dB below loud ones"
+        yield "warn", line + other_track
 
 
 def _advise_faces(faces: tuple[FaceReport, ...]) -> Advice:

@@ -17,7 +17,7 @@ import numpy as np
 
 from avsr.account import Account
 from avsr.arrays import Samples, check_samples
-from avsr.errors import MediaError
+from avsr.errors import ConfigError, MediaError
 from avsr.files import temporary_folder
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.lips.tracks import probe_faces
@@ -63,9 +63,10 @@ def open_source(source: SourceLike, tracks: Tracks | None = None) -> Iterator[So
 
     tracks: the tracks of a file that were asked for. Of several video tracks, the one with faces is read by default.
 
-    Raises MediaError for a file that cannot be read, ValueError for an array that is no sound, TypeError for anything
-    else.
+    Raises MediaError for a file that cannot be read, ConfigError for tracks that are no `Tracks`, ValueError for an
+    array that is no sound, TypeError for anything else.
     """
+    _check_tracks(tracks)
     if isinstance(source, np.ndarray):
         yield _in_memory(source)
     elif isinstance(source, str | bytes | PathLike):
@@ -90,6 +91,16 @@ def open_source(source: SourceLike, tracks: Tracks | None = None) -> Iterator[So
         raise TypeError(
             f"transcribe: got {type(source).__name__}, expected a path, an open binary file, or samples as float32 [S]"
         )
+
+
+def _check_tracks(tracks: object) -> None:
+    # In Python True is an int.
+    if tracks is not None and not (
+        isinstance(tracks, Tracks)
+        and all(number is None or (isinstance(number, int) and not isinstance(number, bool)) for number in tracks)
+    ):
+        expected = "avsr.media.Tracks(audio=, video=) with the numbers of tracks, as avsr doctor lists them"
+        raise ConfigError("wrong tracks", got=f"{tracks!r:.80}", expected=expected)
 
 
 def _in_memory(samples: Samples) -> Source:

@@ -17,6 +17,7 @@ from avsr.offline.joining import joiner as joiner_of
 from avsr.offline.record import Record
 from avsr.offline.source import Source, SourceLike, open_source
 from avsr.offline.windows import windows
+from avsr.sound.level import NOT_HEARD
 from avsr.text import one_line
 from avsr.transcript import Segment, Transcript, VideoSummary, Word
 
@@ -62,6 +63,7 @@ def transcribe(
         warnings = [*use.warnings, *_unused_face(recording, face, use)]
         record = Record()
         joiner = joiner_of(model, Search() if search is None else search)
+        warnings += [] if search is None else model.card.without_effect(search)
         cut = windows(
             recording,
             sound=use.sound,
@@ -83,7 +85,8 @@ def transcribe(
         _check_face(record, recording, face, use)
         choice = choose_words(model.card, joiner.words(), force=force, min_confidence=min_confidence)
         warnings += recording.account.lines()
-        warnings += [*_warnings(model.card, record, use, choice), *choice.warnings]
+        warnings += _warnings(model.card, record, use, choice, is_silence_said=NOT_HEARD in recording.account)
+        warnings += choice.warnings
         return _transcript(model.card, recording, use, record, choice, warnings)
 
 
@@ -157,13 +160,13 @@ def _check_face(record: Record, recording: Source, face: str, use: _Use) -> None
         )
 
 
-def _warnings(card: Card, record: Record, use: _Use, choice: ChosenWords) -> list[str]:
-    """What a reader of the transcript must know, one line each."""
+def _warnings(card: Card, record: Record, use: _Use, choice: ChosenWords, *, is_silence_said: bool) -> list[str]:
+    """What a reader of the transcript must know, one line each. is_silence_said: the account says it already."""
     lines = [] if card.notice is None else [card.notice]
     has_lips = use.lips and record.num_lips > 0
     if not card.has_times:
         lines.append(f"model {card.name} gives text alone: word times are spread evenly over the sound")
-    if use.sound and not record.is_audible:
+    if use.sound and not record.is_audible and (has_lips or not is_silence_said):
         lines.append("the sound is silent" + (": recognised from the lips alone" if has_lips else ""))
     if use.lips and not has_lips:
         alone = ": recognised from sound alone" if record.is_audible else ""

@@ -41,6 +41,10 @@ of all sentences of GRID and AN4 (`dev`), and of 1 in 100 recordings of noise, i
 
 VERY_QUIET = "very quiet sound"
 """The key in the account of sound that was raised."""
+NOT_HEARD = "very quiet sound without a voice"
+"""The key in the account of sound that counts as silence from beginning to end."""
+COUNTS_AS_SILENCE = "it counts as silence"
+"""The end of its line."""
 
 PIECE_SAMPLES = SAMPLE_RATE_HZ // 2
 """The gain holds for at least this long."""
@@ -143,8 +147,8 @@ class _Level:
         """Say it if the whole sound was too quiet. Silence is said elsewhere."""
         if not self._is_heard and self._loudest_db > _DITHER_DB:
             level = f"{self._loudest_db:.0f} dB of full scale"
-            line = f"the sound is very quiet ({level}), and no voice is heard in it: it counts as silence"
-            self._account.note("very quiet sound without a voice", line)
+            line = f"the sound is very quiet ({level}), and no voice is heard in it: {COUNTS_AS_SILENCE}"
+            self._account.note(NOT_HEARD, line)
 
     def _has_voice(self, pieces: Sequence[_Piece], level_db: float) -> bool:
         """Whether there is a voice near the first piece."""

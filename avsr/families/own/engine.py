@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avsr.arrays import Crops, LogProbs, Present, Samples, check_samples
+from avsr.arrays import Crops, LogProbs, Present, Samples, check_form
 from avsr.decoding.greedy import GreedySearch
 from avsr.decoding.search import Search, Spoken
 from avsr.decoding.tokenizer import Tokenizer
@@ -218,7 +218,7 @@ class OwnEngine:
 def _pad(samples: Sequence[Samples]) -> tuple[Tensor, Tensor]:
     arrays = [np.asarray(array) for array in samples]
     for index, array in enumerate(arrays):
-        check_samples(array, f"samples {index}")
+        check_form(array, f"samples {index}")
     padded_BS = np.zeros((len(arrays), max((len(array) for array in arrays), default=0)), np.float32)
     for index, array in enumerate(arrays):
         padded_BS[index, : len(array)] = array
