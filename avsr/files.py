@@ -74,3 +74,24 @@ def write_text(path: str | PathLike[str], text: str) -> None:
     a results file must not fail at its very end on the name of its input.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def local_path(name: str) -> str:
+    """The path of a file that is named by its path, or by an address that begins with file:.
+
+    Raises AvsrError, without the name, for an address on another machine and for an empty name.
+    """
+    if not name:
+        raise AvsrError("the name of a file is empty", remedy="check the variables and the quotes in the command")
+    if os.path.lexists(name):
+        return name
+    address = re.fullmatch(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", name, re.IGNORECASE | re.DOTALL)
+    if address and (address["host"] or "localhost").lower() == "localhost":
+        from urllib.parse import unquote_to_bytes
+
+        return os.fsdecode(unquote_to_bytes(os.fsencode(address["path"])))
+    if address or re.match("[a-z][a-z0-9+.-]*://", name, re.IGNORECASE):
+        raise AvsrError(
+            "is an address, and only files on this machine are read", remedy="download it, and name the file"
+        )
+    return name

@@ -530,3 +530,19 @@ def test_whole_numbers_are_not_taken_for_sound() -> None:
     recognizer = own_recognizer(tiny_network(), tiny_tokenizer())
     with pytest.raises(ValueError, match="samples 0: got int16, expected float32"):
         recognizer.log_probs([np.zeros(16_000, np.int16)])
+
+
+def test_a_file_may_be_named_by_its_address_and_content_is_not_a_name(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "two words.wav", random_samples(1.0))
+    recognizer = speaking()
+    expected = recognizer.transcribe(path)
+    for address in (
+        f"file://{path}".replace(" ", "%20"),
+        f"FILE://localhost{path}".replace(" ", "%20"),
+        f"file:{path}",
+    ):
+        assert recognizer.transcribe(address).segments == expected.segments
+    with pytest.raises(MediaError, match="^https://a.example/x.wav: is an address, and only files on this machine"):
+        recognizer.transcribe("https://a.example/x.wav")
+    with pytest.raises(TypeError, match=r"got \d+ bytes, expected a path; give the content as io.BytesIO"):
+        recognizer.transcribe(path.read_bytes())  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 from avsr.cli.console import UsageError
 from avsr.errors import AvsrError, ModelError
+from avsr.files import local_path
 
 DEFAULT_SEEDS = (1, 2, 3)
 DEVICES = "auto|cpu|cuda[:N]"
@@ -47,27 +48,6 @@ def add_model(
         metavar="NAME|PATH",
         help=f"{what}; default: $AVSR_MODEL if that is set, else the best installed model for ordinary speech",
     )
-
-
-def local_path(name: str) -> str:
-    """The path of a file that a command line names by its path, or by an address that begins with file:.
-
-    Raises AvsrError, without the name, for an address on another machine and for an empty name.
-    """
-    if not name:
-        raise AvsrError("the name of a file is empty", remedy="check the variables and the quotes in the command")
-    if os.path.lexists(name):
-        return name
-    address = re.fullmatch(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", name, re.IGNORECASE | re.DOTALL)
-    if address and (address["host"] or "localhost").lower() == "localhost":
-        from urllib.parse import unquote_to_bytes
-
-        return os.fsdecode(unquote_to_bytes(os.fsencode(address["path"])))
-    if address or re.match("[a-z][a-z0-9+.-]*://", name, re.IGNORECASE):
-        raise AvsrError(
-            "is an address, and only files on this machine are read", remedy="download it, and name the file"
-        )
-    return name
 
 
 def media_file(name: str) -> str:

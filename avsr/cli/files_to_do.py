@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avsr.account import Account
-from avsr.cli.arguments import local_path
 from avsr.cli.console import Console, UsageError
 from avsr.cli.sources import Sources
 from avsr.errors import AvsrError
+from avsr.files import local_path
 
 if TYPE_CHECKING:
     from avsr.media.folders import Lister

@@ -17,8 +17,8 @@ import numpy as np
 
 from avsr.account import Account
 from avsr.arrays import Samples, check_samples
-from avsr.errors import ConfigError, MediaError
-from avsr.files import temporary_folder
+from avsr.errors import AvsrError, ConfigError, MediaError
+from avsr.files import local_path, temporary_folder
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.lips.tracks import probe_faces
 from avsr.media import Tracks, iter_audio
@@ -26,6 +26,8 @@ from avsr.sound.level import raised
 
 SourceLike = str | PathLike[str] | IO[bytes] | Samples
 """A path, an open binary file, or samples: float32 [S] in [-1, 1], mono, 16 kHz."""
+
+_MAX_PATH_BYTES = 4096  # more bytes are the content of a file, not its name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +72,7 @@ def open_source(source: SourceLike, tracks: Tracks | None = None) -> Iterator[So
     if isinstance(source, np.ndarray):
         yield _in_memory(source)
     elif isinstance(source, str | bytes | PathLike):
-        path = os.fsdecode(source)
-        if not path:
-            raise MediaError("no file", got=repr(path), expected="the path of a video or sound file")
+        path = _path(source)
         yield _from_file(path, path, tracks)
     elif hasattr(source, "read"):
         # Containers are read back and forth, which a pipe or a download cannot do. A copy on the disk can.
@@ -91,6 +91,20 @@ def open_source(source: SourceLike, tracks: Tracks | None = None) -> Iterator[So
         raise TypeError(
             f"transcribe: got {type(source).__name__}, expected a path, an open binary file, or samples as float32 [S]"
         )
+
+
+def _path(source: str | bytes | PathLike[str]) -> str:
+    if isinstance(source, bytes) and len(source) > _MAX_PATH_BYTES:
+        raise TypeError(
+            f"transcribe: got {len(source)} bytes, expected a path; give the content as io.BytesIO(content)"
+        )
+    path = os.fsdecode(source)
+    if not path:
+        raise MediaError("no file", got=repr(path), expected="the path of a video or sound file")
+    try:
+        return local_path(path) if isinstance(source, str) else path
+    except AvsrError as error:
+        raise MediaError(f"{path}: {error}") from None
 
 
 def _check_tracks(tracks: object) -> None:
