@@ -258,7 +258,10 @@ def test_a_split_without_texts_is_not_evaluated(tmp_path: Path, capsys: pytest.C
     put_list(tmp_path / "src", {"path": "1.wav"})
     manifest = prepare("speech", tmp_path / "src", tmp_path / "out").manifest
     assert '"language"' not in manifest.read_text()  # manifests without languages keep their bytes
-    assert main(["evaluate", str(manifest), "--split", "unlabelled", "-o", str(tmp_path / "result")]) == 1
+    assert (
+        main(["evaluate", str(manifest), "-m", "grid-tiny", "--split", "unlabelled", "-o", str(tmp_path / "result")])
+        == 1
+    )
     assert "no text is known in split 'unlabelled'" in capsys.readouterr().err
 
 
