@@ -123,6 +123,15 @@ class TestChoice:
             "some of this does not sound like the words of a test: 3 of 9 words are shown because of --force"
         ]
 
+    def test_force_counts_only_words_that_are_sure_enough_to_be_shown(self) -> None:
+        words = [*said("now f", confidence=0.9), *said("f", start_s=0.6, confidence=0.3)]
+        chosen = choose_words(self.card, words, force=True, min_confidence=0.6)
+        assert (len(chosen.words), chosen.foreign, chosen.unsure) == (2, 3, 1)
+        assert chosen.warnings == [
+            "this does not sound like the words of a test: 2 of 3 words are shown because of --force",
+            "1 of 3 words are left out: their confidence is below 0.6",
+        ]
+
     def test_a_model_without_sentences_shows_all(self) -> None:
         chosen = choose_words(self.card._replace(sentences=None), self.mixed, force=False, min_confidence=0.0)
         assert (chosen.words, chosen.foreign, chosen.warnings) == (list(self.mixed), 0, [])
