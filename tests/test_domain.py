@@ -123,6 +123,15 @@ class TestChoice:
             "some of this does not sound like the words of a test: 3 of 9 words are shown because of --force"
         ]
 
+    def test_force_counts_only_words_that_are_sure_enough_to_be_shown(self) -> None:
+        words = [*said("now f", confidence=0.9), *said("f", start_s=0.6, confidence=0.3)]
+        chosen = choose_words(self.card, words, force=True, min_confidence=0.6)
+        assert (len(chosen.words), chosen.foreign, chosen.unsure) == (2, 3, 1)
+        assert chosen.warnings == [
+            "this does not sound like the words of a test: 2 of 3 words are shown because of --force",
+            "1 of 3 words are left out: their confidence is below 0.6",
+        ]
+
     def test_a_model_without_sentences_shows_all(self) -> None:
         chosen = choose_words(self.card._replace(sentences=None), self.mixed, force=False, min_confidence=0.0)
         assert (chosen.words, chosen.foreign, chosen.warnings) == (list(self.mixed), 0, [])
@@ -192,15 +201,18 @@ class TestFiles:
 class TestLive:
     def finals(self, model: avsr.Recognizer, samples: np.ndarray, *, force: bool) -> list[tuple[str, str]]:
         with model.stream(video=False, force=force) as session:
-            events = [event for block in np.split(samples, 10) for event in session.push_audio(block)]
+            events = [event for block in np.array_split(samples, 10) for event in session.push_audio(block)]
             events += session.finish()
         assert any(event.words for event in events if event.event == "partial")
+        assert all(event.start <= event.end <= event.emitted for event in events)
+        taken_back = [event for event in events if event.reason == "foreign"]
+        assert all(event.start < event.end and event.latency_ms >= 0 for event in taken_back)
         return [(event.reason, event.text) for event in events if event.event == "final"]
 
     def test_the_final_of_noise_has_no_words(self, model: avsr.Recognizer) -> None:
-        finals = self.finals(model, noise(5.0), force=False)
+        finals = self.finals(model, noise(5.01), force=False)
         assert finals and {final for final in finals} == {("foreign", "")}
-        forced = self.finals(model, noise(5.0), force=True)
+        forced = self.finals(model, noise(5.01), force=True)
         assert all(text and reason != "foreign" for reason, text in forced)
 
     def test_captions_say_that_something_was_left_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,6 +171,12 @@ def test_the_layout_is_the_callers_choice() -> None:
     (cue,) = read_cues(text.to("srt", max_line_width=6, max_line_count=6), "srt")
     assert cue[2] == [f"word-{i}" for i in range(6)]
     assert text.to("srt", max_line_width=10**9) == text.to("srt", max_line_width=41)
+    one_each = read_cues(text.to("srt", max_line_width=1, max_line_count=1), "srt")
+    assert [lines for _, _, lines in one_each] == [[f"word-{i}"] for i in range(6)]  # narrow letters stay together
+    wide = Transcript(
+        source="x", duration=2.0, model="m", modality="a", segments=(Segment(words=(word("한국말", 0, 2),)),)
+    )
+    assert [lines for _, _, lines in read_cues(wide.to("srt", max_line_width=3), "srt")] == [["한", "국"], ["말"]]
 
 
 def test_a_wrong_layout_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

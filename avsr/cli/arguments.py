@@ -183,7 +183,12 @@ def search_of(arguments: argparse.Namespace) -> Search:
 def add_layout(parser: argparse.ArgumentParser) -> None:
     """Declare --max-line-width, --max-line-count and --highlight-words. `layout_of` reads them together."""
     add = parser.add_argument
-    add("--max-line-width", type=positive_integer, metavar="N", help="columns of a line of srt and vtt; default 42")
+    add(
+        "--max-line-width",
+        type=positive_integer,
+        metavar="N",
+        help="columns of a line of srt and vtt; a wider Latin word stays whole; default 42",
+    )
     add("--max-line-count", type=positive_integer, metavar="N", help="lines of a cue of srt and vtt; default 2")
     add(
         "--highlight-words",

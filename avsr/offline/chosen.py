@@ -32,9 +32,12 @@ def choose_words(card: Card, recognised: Sequence[Spoken], *, force: bool, min_c
     min_confidence: words below it are left out; words without a confidence stay.
     """
     foreign = _foreign(card, recognised)
-    kept = [word for word, is_foreign in zip(recognised, foreign, strict=True) if force or not is_foreign]
-    words = [word for word in kept if word.confidence is None or word.confidence >= min_confidence]
-    warnings = [_foreign_line(card, sum(foreign), len(foreign), force=force)] if any(foreign) else []
+    judged = list(zip(recognised, foreign, strict=True))
+    kept = [(word, is_foreign) for word, is_foreign in judged if force or not is_foreign]
+    sure = [each for each in kept if each[0].confidence is None or each[0].confidence >= min_confidence]
+    words = [word for word, _ in sure]
+    forced = sum(is_foreign for _, is_foreign in sure) if force else None
+    warnings = [_foreign_line(card, sum(foreign), len(foreign), forced)] if any(foreign) else []
     if unsure := len(kept) - len(words):
         warnings.append(f"{unsure} of {len(kept)} words are left out: their confidence is below {min_confidence:g}")
     if min_confidence and any(word.confidence is None for word in words):
@@ -56,10 +59,11 @@ def _foreign(card: Card, words: Sequence[Spoken]) -> list[bool]:
     return [verdict for group in utterances(words) for verdict in [card.sentences.are_foreign(group)] * len(group)]
 
 
-def _foreign_line(card: Card, foreign: int, count: int, *, force: bool) -> str:
+def _foreign_line(card: Card, foreign: int, count: int, forced: int | None) -> str:
+    """The line about foreign words. forced: how many of them are shown; None without --force."""
     part = "this" if foreign == count else "some of this"
-    if force:
-        fate = f"{foreign} of {count} words are shown because of --force"
+    if forced is not None:
+        fate = f"{forced} of {count} words are shown because of --force"
     elif foreign == count:
         fate = "no words are shown (--force shows them)"
     else:

@@ -42,7 +42,7 @@ class Layout:
     """How subtitles look. The names are those of Whisper's options."""
 
     max_line_width: int = MAX_LINE_COLUMNS
-    """Columns; a character of a full-width script has two."""
+    """Columns; a character of a full-width script has two. A word of narrow letters that is wider stays whole."""
     max_line_count: int = MAX_CUE_LINES
     """Lines of one cue."""
     highlight_words: bool = False

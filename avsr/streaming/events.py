@@ -37,9 +37,10 @@ class Event:
     """"partial": the words of the current utterance so far; those after `committed` may still change. "final": the
     words of a finished utterance. "mode": the `Mode` changes. "counters": once, at the end of the stream."""
     start: float
-    """Beginning of the first word. For "mode": when the mode begins."""
+    """Beginning of the first word, also of words that a "foreign" final takes back. For "mode": when the mode begins.
+    For an event without words: how far the sound is recognised."""
     end: float
-    """End of the last word. For "mode": the same as `start`."""
+    """End of the last word, never after `emitted`. Without words, and for "mode": the same as `start`."""
     emitted: float
     """End of the sound that the session had received when it emitted this event."""
     text: str = ""

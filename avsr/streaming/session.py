@@ -374,7 +374,8 @@ class Session:
 
     def _time_s(self, stream_s: float) -> float:
         """A time of the stream, converted to the caller's clock."""
-        return (self._origin_s or 0.0) + stream_s
+        # The last frame may reach past the end of the sound.
+        return (self._origin_s or 0.0) + min(stream_s, self._sound.end_s)
 
     @property
     def _emitted_s(self) -> float:
@@ -524,18 +525,15 @@ class Session:
         return [Event(event="mode", start=at_s, end=at_s, emitted=self._emitted_s, text=mode[0], reason=mode[1])]
 
     def _event(self, said: Said, compute_ms: float) -> Event:
-        end_s = self._sound.end_s  # the last frame may reach past the end of the sound
         words = tuple(
-            dataclasses.replace(
-                word, start=self._time_s(min(word.start, end_s)), end=self._time_s(min(word.end, end_s))
-            )
-            for word in said.words
+            dataclasses.replace(word, start=self._time_s(word.start), end=self._time_s(word.end)) for word in said.words
         )
-        now_s = self._time_s(self._frames * self._plan.frame_s)
+        spoken = said.words or said.taken_back
+        now_s = self._frames * self._plan.frame_s
         return Event(
             event="partial" if said.ended is None else "final",
-            start=words[0].start if words else now_s,
-            end=words[-1].end if words else now_s,
+            start=self._time_s(spoken[0].start if spoken else now_s),
+            end=self._time_s(spoken[-1].end if spoken else now_s),
             emitted=self._emitted_s,
             text=join_words(word.word for word in words),
             words=words,

@@ -41,6 +41,8 @@ class Said(NamedTuple):
     ended: End | None = None
     """The reason for the end of the utterance; None while it goes on. "foreign": it has ended and was other speech or
     noise, so that all words shown before are taken back."""
+    taken_back: tuple[Word, ...] = ()
+    """The words of a foreign utterance."""
 
 
 class Utterance:
@@ -107,7 +109,7 @@ class Utterance:
         """The final of an utterance with these words; None without words."""
         spoken = [Spoken(word.word, word.start, word.end, word.confidence) for word in words]
         if self._are_foreign is not None and self._are_foreign(spoken):
-            return Said((), 0, len(self._shown), "foreign")
+            return Said((), 0, len(self._shown), "foreign", words)
         return Said(words, len(words), ended=ended) if words else None
 
     def _begin_after(self) -> None:
