@@ -5,13 +5,15 @@ from __future__ import annotations
 import collections
 
 from avsr.lips.choice import LargestFace
-from avsr.lips.movement import Movement, follow_movement, initial_movement
+from avsr.lips.movement import Movement, follow_strength, initial_movement
 from avsr.lips.slots import LipSlot, Slot
 from avsr.speakers.speaking_face import FILE_LOOK_AHEAD_SLOTS, SpeakerPath, sizes_of
 
-MOVES_NATS = 0.2
-"""Evidence of a slot in which lips move as in speech, for the largest face. A face takes over after 1 s in which its
-lips move and those of the chosen face do not. A smaller face has less, so that the largest of several is read."""
+MOVES_NATS = 0.1
+"""Evidence of a slot by the strength of movement, for the largest face. A smaller face has less in proportion, so that
+of several faces that move alike the largest is read."""
+MOST_STRENGTH = 8.0
+"""Stronger movement counts as this: a yawn says no more than a wide vowel. Chosen on pairs of GRID (`dev`)."""
 
 
 class MovingFace(LargestFace):
@@ -31,24 +33,27 @@ class MovingFace(LargestFace):
 
     def push(self, slot: Slot) -> list[LipSlot]:
         self._undecided.append(slot)
-        sizes, moving = sizes_of(slot), self._moving(slot)
-        largest = max(sizes.values(), default=0.0)
-        evidence = {face: MOVES_NATS * sizes[face] / largest for face in moving if largest > 0}
+        sizes, strengths = sizes_of(slot), self._strengths(slot)
+        moving = {face for face, strength in strengths.items() if strength >= 1.0}
+        self._have_moved |= moving
+        largest = max(sizes.values(), default=0.0) or 1.0
+        evidence = {
+            face: MOVES_NATS * min(MOST_STRENGTH, strength) * sizes[face] / largest
+            for face, strength in strengths.items()
+        }
         return self._choose(self._path.push(evidence, sizes, is_pause=not moving))
 
     def finish(self) -> list[LipSlot]:
         return self._choose(self._path.finish())
 
-    def _moving(self, slot: Slot) -> set[int]:
-        """The faces whose lips move."""
-        movements, moving = {}, set()
+    def _strengths(self, slot: Slot) -> dict[int, float]:
+        """By face: how much its lips move."""
+        movements, strengths = {}, {}
         for face, lips in slot.lips.items():
-            moves_T, movements[face] = follow_movement([lips], self._movements.get(face) or initial_movement())
-            if moves_T[0]:
-                moving.add(face)
+            strength_T, movements[face] = follow_strength([lips], self._movements.get(face) or initial_movement())
+            strengths[face] = float(strength_T[0])
         self._movements = movements
-        self._have_moved |= moving
-        return moving
+        return strengths
 
     def _choose(self, faces: list[int | None]) -> list[LipSlot]:
         """The lips to read in the first undecided slots. faces: whose lips move there."""
