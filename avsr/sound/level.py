@@ -87,10 +87,9 @@ class LiveGain:
 
     def push(self, samples: Samples) -> Samples:
         """The same samples [S], raised by the gain of this moment."""
-        if self._level.gain_db and len(samples):
-            # Louder speech must not be clipped until the next piece: the gain falls to what its peak allows.
-            peak = max(float(np.abs(samples).max()), 1e-12)
-            self._level.gain_db = max(0.0, min(self._level.gain_db, -20 * math.log10(peak)))
+        # Louder speech must not be clipped until the next piece. It has a usual level, so it is not raised at all.
+        if self._level.gain_db and len(samples) and np.abs(samples).max() > 10 ** (-self._level.gain_db / 20):
+            self._level.gain_db = 0.0
         result = _amplified(samples, self._level.gain_db)
         self._held.append(samples)
         self._count += len(samples)
