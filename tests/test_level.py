@@ -171,6 +171,16 @@ def test_doctor_says_once_that_nothing_is_heard(tmp_path: Path) -> None:
     assert found.severity == "bad" and line.endswith("it counts as silence; check the microphone")
 
 
+def test_live_the_gain_falls_before_loud_speech_is_clipped(speech: np.ndarray) -> None:
+    sound = np.concatenate((at(speech, -60), at(speech, -60), at(speech, -6)))
+    gain = LiveGain()
+    result = np.concatenate([gain.push(sound[start : start + 320]) for start in range(0, len(sound), 320)])
+    assert gain.most_db > 30
+    loud = result[-len(speech) :]
+    assert (np.abs(loud) >= 0.999).mean() < 0.001
+    np.testing.assert_array_equal(loud[-8000:], sound[-8000:])
+
+
 def test_doctor_tells_quiet_speech_from_silence(speech: np.ndarray, tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", [(0.0, at(speech, -66)[None])], rate=SAMPLE_RATE_HZ)
     found = diagnose(path)

@@ -71,7 +71,8 @@ class LargestFace(FaceChoice):
 def face_choice(face: str) -> FaceChoice:
     """The choice for "auto", "largest" or the id of a face. Raises ConfigError for any other `face`.
 
-    "auto" gives the largest face here. With sound, use `avsr.speakers.speaking_face.SpeakingFace` for it instead.
+    "auto" gives the largest face here. For files, use `avsr.speakers.speaking_face.SpeakingFace` for it instead, or
+    without sound `avsr.speakers.moving_face.MovingFace`.
     """
     if face in ("auto", "largest"):
         return LargestFace()

@@ -16,6 +16,7 @@ from avsr.media import VideoFrame, iter_frames, read_ahead
 from avsr.offline.pauses import cut_at_pauses
 from avsr.offline.source import Source
 from avsr.offline.tape import Tape, Window
+from avsr.speakers.moving_face import MovingFace
 from avsr.speakers.speaking_face import SpeakingFace
 
 MAX_FRAMES = 1 << 40  # more than any recording has
@@ -41,7 +42,8 @@ def windows(
     The account of the recording counts what is read, and says what is wrong with the file.
 
     sound, picture: which streams to read; the recording must have them.
-    face: the face to read lips from, as `face_choice` takes it; with sound, "auto" is the face that speaks.
+    face: the face to read lips from, as `face_choice` takes it; "auto" is the face that speaks: that fits the
+        sound, or without sound that moves its lips.
     core_s: the length that a window decides on; infinity for one window of the whole recording.
     margin_s: how much a window holds on either side of it.
     lips: whether windows hold the crops of the lips. False: the picture only tells who is seen, and when.
@@ -57,6 +59,8 @@ def windows(
     if face == "auto" and sound and picture:
         audio_of_choice = source.blocks(None)  # the other reader counts
         choice = SpeakingFace(audio_of_choice)
+    elif face == "auto":
+        choice = MovingFace()
     slots: Iterator[LipSlot] = iter(())
     if picture:
         assert source.path is not None

@@ -91,6 +91,9 @@ class LiveGain:
 
     def push(self, samples: Samples) -> Samples:
         """The same samples [S], raised by the gain of this moment."""
+        # Louder speech must not be clipped until the next piece. It has a usual level, so it is not raised at all.
+        if self._level.gain_db and len(samples) and np.abs(samples).max() > 10 ** (-self._level.gain_db / 20):
+            self._level.gain_db = 0.0
         result = _amplified(samples, self._level.gain_db)
         self._held.append(samples)
         self._count += len(samples)
