@@ -62,6 +62,7 @@ class Account:
         self._tallies: dict[Kind, Tally] = {}
         self._notes: dict[str, _Note] = {}
         self._causes: set[tuple[str, object]] = set()
+        self._most: dict[str, int] = {}
 
     def __getitem__(self, kind: Kind) -> Tally:
         """The tally of a kind."""
@@ -135,6 +136,11 @@ class Account:
         if is_new and self._on_line is not None:
             self._on_line(line)
 
+    def most(self, name: str, value: int) -> None:
+        """Keep the largest value of a measure, such as `raised_db`, for the counters of a stream."""
+        with self._lock:
+            self._most[name] = max(value, self._most.get(name, value))
+
     def __contains__(self, key: str) -> bool:
         """Whether something was noted under this key."""
         return key in self._notes
@@ -150,9 +156,19 @@ class Account:
             return [_with_total(note) for note in self._notes.values() if note.lost in (kinds or get_args(Kind))]
 
     def counters(self) -> dict[str, int]:
-        """How many things of each kind were left out, such as `samples_left_out`, for the counters of a stream."""
+        """For the counters of a stream: the joints, the largest values of measures, and how many things of each kind
+        were left out, such as `samples_left_out`."""
         with self._lock:
-            return {f"{kind.replace(' ', '_')}_left_out": tally.lost.total() for kind, tally in self._tallies.items()}
+            left_out = {
+                f"{kind.replace(' ', '_')}_left_out": tally.lost.total() for kind, tally in self._tallies.items()
+            }
+            joints = self._notes["joint"].times if "joint" in self._notes else 0
+            return {"joints": joints, **self._most, **left_out}
+
+    def totals(self) -> list[str]:
+        """The lines about what happened more than once."""
+        with self._lock:
+            return [_with_total(note) for note in self._notes.values() if note.times > 1]
 
     def document(self) -> dict[str, Any]:
         """By kind: found, used, and lost by reason, as JSON takes it."""

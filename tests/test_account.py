@@ -61,3 +61,17 @@ def test_threads_lose_no_count() -> None:
         thread.join()
 
     assert account["samples"].found == account["samples"].lost["overlap"] == 8000
+
+
+def test_the_counters_of_a_stream_hold_joints_measures_and_what_was_left_out() -> None:
+    account = Account()
+    account.note("joint", "the clock steps back", cause=1)
+    account.note("joint", "the clock steps back", cause=1)  # the other reader found it too
+    account.note("joint", "the clock steps back", cause=2)
+    account.most("raised_db", 41)
+    account.most("raised_db", 12)
+    account.found("pictures", 3)
+    account.lost("pictures", "repeated time", 2)
+
+    assert account.counters() == {"joints": 2, "raised_db": 41, "pictures_left_out": 2}
+    assert account.totals() == ["the clock steps back; 2 in all"]

@@ -17,11 +17,14 @@ from avsr.media import Tracks, iter_frames
 DEMO = Path(__file__).resolve().parents[1] / "avsr" / "assets" / "demo.mp4"
 
 
-def lecture(path: Path, *, slides_first: bool, size: tuple[int, int] = (640, 480)) -> Path:
-    """The demo film beside a track of slides, which is the larger picture and so FFmpeg's choice."""
+def lecture(path: Path, *, slides_first: bool, size: tuple[int, int] = (640, 480), with_portrait: bool = False) -> Path:
+    """The demo film beside a track of slides, perhaps with a photograph of the speaker."""
     pictures = [frame.rgb for frame in iter_frames(DEMO)][:50]
     slide = np.full((size[1], size[0], 3), 250, np.uint8)
     slide[40:80, 40:300] = slide[120:140, 40:500] = 30
+    if with_portrait:
+        photo = pictures[0]
+        slide[-photo.shape[0] :, -photo.shape[1] :] = photo[-size[1] :, -size[0] :]
     with av.open(str(path), "w") as container:
         tracks = []
         for is_slides in (slides_first, not slides_first):
@@ -51,6 +54,12 @@ def test_faces_win_over_slides(tmp_path: Path, suffix: str, slides_first: bool) 
     assert account.lines()[0].startswith(f"video track {camera} of 2 is read (faces in ")
     assert account["tracks"].missing == 0
     assert extract_lips(path, tracks=info.tracks).present.mean() > 0.9
+
+
+@pytest.mark.parametrize("slides_first", [True, False])
+def test_a_photograph_on_the_slides_is_no_speaker(tmp_path: Path, slides_first: bool) -> None:
+    path = lecture(tmp_path / "lecture.mkv", slides_first=slides_first, size=(1280, 720), with_portrait=True)
+    assert probe_faces(path).tracks.video == (2 if slides_first else 1)
 
 
 def test_the_track_that_was_asked_for_is_read(tmp_path: Path) -> None:

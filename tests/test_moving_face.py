@@ -47,14 +47,21 @@ def test_the_speaker_wins_over_a_photo_of_any_size(width: float) -> None:
 
 
 def test_the_first_words_are_read_too() -> None:
-    """The decision waits for 10 s of pictures, so the speaker is known before the lips move."""
-    assert read(shown({0: (120.0, still(150)), 1: (100.0, still(50) + talking(100))})) == [1] * 150
+    """The decision waits for 2 s of pictures, so the speaker is known before the lips move."""
+    faces = read(shown({0: (120.0, still(150)), 1: (100.0, still(50) + talking(100))}))
+    assert faces[20:] == [1] * 130
 
 
 def test_speakers_take_turns() -> None:
+    """Of faces of one size the other one is read once the first has hardly moved for some seconds."""
     first = talking(150) + still(150)
     faces = read(shown({0: (100.0, first), 1: (100.0, still(150) + talking(150))}))
-    assert faces[:140] == [0] * 140 and faces[165:] == [1] * 135
+    assert faces[:150] == [0] * 150 and faces[200:] == [1] * 100
+
+
+def test_in_a_pause_the_last_speaker_stays() -> None:
+    faces = read(shown({0: (130.0, still(300)), 1: (100.0, talking(100) + still(100) + talking(100))}))
+    assert faces == [1] * 300
 
 
 def test_the_largest_face_is_read_where_nobody_moves_or_everybody_does() -> None:

@@ -176,6 +176,8 @@ def _from_file(arguments: argparse.Namespace, faults: Faults, show: _Lines) -> N
     ) as run:
         live = run
         _show_all(run, show, arguments.face)
+    for line in account.totals():
+        show.note(f"{path}: warning: {line}")
 
 
 def _from_devices(arguments: argparse.Namespace, show: _Lines) -> None:

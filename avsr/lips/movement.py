@@ -37,19 +37,12 @@ def initial_movement() -> Movement:
 
 
 def follow_movement(slots: Sequence[LipSlot], state: Movement) -> tuple[Present, Movement]:
-    """Whether the lips move in each of the next slots, bool [T], and the next state."""
-    strength_T, state = follow_strength(slots, state)
-    return strength_T >= 1.0, state
+    """Whether the lips move in each of the next slots, bool [T], and the next state.
 
-
-def follow_strength(slots: Sequence[LipSlot], state: Movement) -> tuple[NDArray[np.float64], Movement]:
-    """How much the lips move in each of the next slots, [T], and the next state.
-
-    The strength is the variance of the opening in units of MOVES_FROM squared: lips move from 1 on. It is 0 if the lips
-    were hardly seen. A slot is judged together with the 0.4 s before it, as far as they show the same face.
+    A slot is judged together with the 0.4 s before it, as far as they show the same face.
     """
     if not slots:
-        return np.zeros(0), state
+        return np.zeros(0, bool), state
     openings = [slot.opening if slot.present else math.nan for slot in slots]
     openings_T = np.concatenate((state.openings_T, openings))
     faces = np.array([-1 if slot.face is None else slot.face for slot in slots], np.int64)
@@ -61,5 +54,5 @@ def follow_strength(slots: Sequence[LipSlot], state: Movement) -> tuple[NDArray[
     near_TK = np.where(seen_TK, near_TK, 0.0)
     mean_T = near_TK.sum(axis=1) / count_T
     variance_T = (np.where(seen_TK, near_TK - mean_T[:, None], 0.0) ** 2).sum(axis=1) / count_T
-    strength_T = np.where(count_T >= _LEAST_SLOTS, variance_T / MOVES_FROM**2, 0.0)
-    return strength_T, Movement(openings_T[len(slots) :], faces_T[len(slots) :])
+    moving_T = (count_T >= _LEAST_SLOTS) & (variance_T >= MOVES_FROM**2)
+    return moving_T, Movement(openings_T[len(slots) :], faces_T[len(slots) :])

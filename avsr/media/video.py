@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from os import PathLike
 
@@ -24,6 +25,8 @@ a face that fills a fiftieth of the width still has them."""
 
 # The rate of the 40 ms slots, and of GRID.
 _FALLBACK_FPS = 25.0
+
+_SAMPLE_STEP = 12
 
 _PLANAR = {"yuv420p", "yuvj420p", "yuv420p10le"}
 """Pixel formats that need no conversion of the whole picture to RGB: 4:2:0 with 8 bits, and with 10 bits after a
@@ -95,29 +98,38 @@ def iter_frames(
 
 
 def sample_pictures(path: str | PathLike[str], track: int, times_s: Sequence[float]) -> Iterator[Picture]:
-    """One picture at or after each of some media times, as far as they can be read.
+    """Different pictures near some media times, as far as they can be read.
 
-    track: number of the video track.
+    track: number of the video track. times_s: rising.
     """
-    for time_s in times_s:
-        # Without an index FFmpeg may land behind the last key picture; the first of the film then stands for it.
+    for number, time_s in enumerate(times_s, start=1):
+        # FFmpeg lands on the key picture before a time, which may be the same for all times: each goes further on.
+        most = _SAMPLE_STEP * number
+        # Without an index it may land behind the last key picture; the beginning of the film then stands for it.
         for start_s in (time_s, None):
-            picture = _picture_at(path, track, start_s)
+            picture = _picture_at(path, track, start_s, most)
             if picture is not None:
                 yield picture
                 break
 
 
-def _picture_at(path: str | PathLike[str], track: int, time_s: float | None) -> Picture | None:
-    """The first picture that can be read from a media time on, or from the beginning on without one."""
+def _picture_at(path: str | PathLike[str], track: int, time_s: float | None, most: int) -> Picture | None:
+    """The picture at a media time, or as far as `most` pictures lead to it; None: none can be read there.
+
+    time_s: None to begin at the beginning.
+    """
     with open_media(path, Tracks(video=track)) as media:
         if media.video is None:
             return None
         if time_s is not None:
             with contextlib.suppress(av.FFmpegError):
                 media.container.seek(round((time_s + media.origin_s) * av.time_base))
-        frame = next(decode_video(media, media.video, Damage(media.path, "picture", Account())), None)
-        return None if frame is None else _upright(frame, sample_aspect(media.video))
+        last: av.VideoFrame | None = None
+        frames = decode_video(media, media.video, Damage(media.path, "picture", Account()))
+        for last in itertools.islice(frames, most):
+            if time_s is not None and last.time is not None and last.time - media.origin_s >= time_s:
+                break
+        return None if last is None else _upright(last, sample_aspect(media.video))
 
 
 def average_fps(stream: av.VideoStream) -> float:

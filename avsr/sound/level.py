@@ -139,6 +139,7 @@ class _Level:
             self._is_said = True
             line = f"the sound is very quiet ({level_db:.0f} dB of full scale): raised by {self.gain_db:.0f} dB"
             self._account.note(VERY_QUIET, line)
+            self._account.most("raised_db", round(self.gain_db))
         is_heard = has_voice or level_db >= NOT_HEARD_DB
         self._is_heard |= is_heard
         samples_S = pieces[0].samples_S

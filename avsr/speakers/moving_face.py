@@ -1,68 +1,74 @@
-"""The choice of the face that speaks in a film without sound: the face with the mouth that moves."""
+"""The choice of the face that speaks in a film without sound: the largest of the faces whose lips move."""
 
 from __future__ import annotations
 
 import collections
 
 from avsr.lips.choice import LargestFace
-from avsr.lips.movement import Movement, follow_strength, initial_movement
+from avsr.lips.movement import Movement, follow_movement, initial_movement
 from avsr.lips.slots import LipSlot, Slot
-from avsr.speakers.speaking_face import FILE_LOOK_AHEAD_SLOTS, SpeakerPath, sizes_of
 
-MOVES_NATS = 0.1
-"""Evidence of a slot by the strength of movement, for the largest face. A smaller face has less in proportion, so that
-of several faces that move alike the largest is read."""
-MOST_STRENGTH = 8.0
-"""Stronger movement counts as this: a yawn says no more than a wide vowel. Chosen on pairs of GRID (`dev`)."""
+AROUND_SLOTS = 50
+"""Lips are judged over this many slots before and after a slot: 2 s."""
+LEAST_MOVING_SLOTS = 10
+"""Lips that move for less than 0.4 s of that do not speak."""
+LEAST_SHARE = 0.2
+"""Lips that move for less than this share of the time of the most moving lips listen. Chosen on pairs of GRID (`dev`),
+so that a larger face that speaks is never given up for a smaller one."""
 
 
 class MovingFace(LargestFace):
-    """The face whose lips move as in speech; the largest face where no lips have moved so far, or all do.
+    """The largest of the faces whose lips move in the seconds around a slot; the largest of all until any do.
 
-    Without a second face in sight the result is the one of `LargestFace`, to the bit.
+    Photographs and some listeners are left out. Of people who speak at once the largest is read, because movement alone
+    does not tell whom to hear. In a pause the last speaker stays. Without a second face the result is the one of
+    `LargestFace`, to the bit.
 
-    look_ahead_slots: a decision comes this much later, as in `SpeakerPath`.
+    around_slots: how many slots before and after a slot count. A decision comes this much later.
     """
 
-    def __init__(self, look_ahead_slots: int = FILE_LOOK_AHEAD_SLOTS) -> None:
+    def __init__(self, around_slots: int = AROUND_SLOTS) -> None:
         super().__init__()
-        self._path = SpeakerPath(look_ahead_slots)
+        self._around_slots = around_slots
         self._movements: dict[int, Movement] = {}
-        self._have_moved: set[int] = set()
         self._undecided: collections.deque[Slot] = collections.deque()
+        self._moving: collections.deque[frozenset[int]] = collections.deque()  # in each slot around the next decision
+        self._counts: collections.Counter[int] = collections.Counter()  # of the faces in `_moving`
+        self._num_before = 0  # slots of `_moving` before the next decision
+        self._have_spoken: set[int] = set()
 
     def push(self, slot: Slot) -> list[LipSlot]:
         self._undecided.append(slot)
-        sizes, strengths = sizes_of(slot), self._strengths(slot)
-        moving = {face for face, strength in strengths.items() if strength >= 1.0}
-        self._have_moved |= moving
-        largest = max(sizes.values(), default=0.0) or 1.0
-        evidence = {
-            face: MOVES_NATS * min(MOST_STRENGTH, strength) * sizes[face] / largest
-            for face, strength in strengths.items()
-        }
-        return self._choose(self._path.push(evidence, sizes, is_pause=not moving))
+        moving = self._moving_in(slot)
+        self._moving.append(moving)
+        self._counts.update(moving)
+        return self._decide() if len(self._undecided) > self._around_slots else []
 
     def finish(self) -> list[LipSlot]:
-        return self._choose(self._path.finish())
+        decided = []
+        while self._undecided:
+            decided += self._decide()
+        return decided
 
-    def _strengths(self, slot: Slot) -> dict[int, float]:
-        """By face: how much its lips move."""
-        movements, strengths = {}, {}
+    def _moving_in(self, slot: Slot) -> frozenset[int]:
+        movements, moving = {}, set()
         for face, lips in slot.lips.items():
-            strength_T, movements[face] = follow_strength([lips], self._movements.get(face) or initial_movement())
-            strengths[face] = float(strength_T[0])
+            moving_T, movements[face] = follow_movement([lips], self._movements.get(face) or initial_movement())
+            if moving_T[0]:
+                moving.add(face)
         self._movements = movements
-        return strengths
+        return frozenset(moving)
 
-    def _choose(self, faces: list[int | None]) -> list[LipSlot]:
-        """The lips to read in the first undecided slots. faces: whose lips move there."""
-        chosen = []
-        for face in faces:
-            slot = self._undecided.popleft()
-            num_seen = sum(size > 0 for size in sizes_of(slot).values())
-            # Lips that never moved say nothing, and one face alone needs no choice.
-            if face is not None and face in self._have_moved and face in slot.lips and num_seen > 1:
-                slot = Slot(slot.index, {face: slot.lips[face]}, slot.reason)
-            chosen += super().push(slot)
-        return chosen
+    def _decide(self) -> list[LipSlot]:
+        """The lips to read in the first undecided slot."""
+        slot = self._undecided.popleft()
+        least = max(LEAST_MOVING_SLOTS, LEAST_SHARE * max(self._counts.values(), default=0))
+        speaking = {face: lips for face, lips in slot.lips.items() if self._counts[face] >= least}
+        self._have_spoken |= speaking.keys()
+        if not speaking and self.face in self._have_spoken and self.face in slot.lips:
+            speaking = {self.face: slot.lips[self.face]}
+        self._num_before += 1
+        if self._num_before > self._around_slots:
+            self._counts.subtract(self._moving.popleft())
+            self._num_before -= 1
+        return super().push(Slot(slot.index, speaking, slot.reason) if speaking else slot)

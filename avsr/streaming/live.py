@@ -148,7 +148,11 @@ class Live:
     def _pass_on(self, item: Event | str) -> list[Event]:
         if isinstance(item, Event):
             if item.counters is not None and self._account is not None:
-                return [dataclasses.replace(item, counters=item.counters | self._account.counters())]
+                # A file is mended by its reader, a live source by the session.
+                of_file = {
+                    name: max(value, item.counters.get(name, value)) for name, value in self._account.counters().items()
+                }
+                return [dataclasses.replace(item, counters=item.counters | of_file)]
             return [item]
         if self._on_warning is not None:
             self._on_warning(item)
