@@ -147,6 +147,7 @@ def _load(arguments: argparse.Namespace, show: _Lines) -> Recognizer:
         limit_threads(arguments.threads)  # before the model opens: Whisper takes its threads then
     recognizer = avsr.load(model_name(arguments, show.note), device=arguments.device)
     limit_threads(arguments.threads or 1)
+    show.domain = recognizer.card.domain
     if recognizer.card.notice is not None:
         show.note(recognizer.card.notice)
     return recognizer
@@ -273,6 +274,8 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self.domain = ""
+        """What the model knows, as its card says."""
 
     def event(self, event: Event) -> None:
         self._console.result(json.dumps(event.document(), ensure_ascii=False, allow_nan=False) + "\n")
@@ -311,7 +314,8 @@ class _Captions(_Lines):
             self._draw()
         elif event.reason == "foreign":
             self._words = self._reason = ""
-            self.note("left out what does not sound like the domain of the model; --force keeps it")
+            span = f"{event.start:.1f}-{event.end:.1f} s"
+            self.note(f"left out at {span}: it does not sound like {self.domain}; --force keeps it")
         else:
             self._words = self._reason = ""
             self._put(self._caption(text) + "\n" if self._in_place else text + "\n")
