@@ -116,7 +116,7 @@ def test_a_click_does_not_hide_quiet_speech(speech: np.ndarray) -> None:
 def test_the_faint_voice_beside_a_usual_one_stays_faint(speech: np.ndarray) -> None:
     sound = np.concatenate((at(speech, -6), at(speech, -66), at(speech, -6)))
     result, lines = result_of(sound)
-    assert lines == []
+    assert len(lines) == 1 and "is not raised: a louder one is near" in lines[0]
     np.testing.assert_array_equal(result, sound)
 
 
@@ -187,3 +187,14 @@ def test_doctor_tells_quiet_speech_from_silence(speech: np.ndarray, tmp_path: Pa
     assert found.severity == "warn" and found.sound is not None and found.sound.level_db < -60
     assert any("the sound is very quiet" in line for line in found.advice)
     assert not any("silent" in line for line in found.advice)
+
+
+def test_a_voice_too_quiet_beside_a_louder_one_is_said(speech: np.ndarray) -> None:
+    pause = np.zeros(SAMPLE_RATE_HZ * 3 // 2, np.float32)
+    account = Account()
+    sound = np.concatenate((at(speech, -66), pause, at(speech, -20)))
+    np.testing.assert_array_equal(np.concatenate(list(raised([sound], account))), sound)  # nothing is changed
+    assert len(account.lines()) == 1 and "is not raised: a louder one is near" in account.lines()[0]
+    ordinary = Account()
+    list(raised([np.concatenate((at(speech, -20), pause, pause, at(speech, -30)))], ordinary))
+    assert ordinary.lines() == []

@@ -54,6 +54,9 @@ the faint voice of another is not raised, nor is the silence before the first wo
 VOICE_BEFORE, VOICE_AFTER = 16, 8
 """A voice makes this many pieces after and before it worth raising: 8 s and 4 s."""
 
+FAINT_PIECES = 4
+"""A very quiet voice beside a louder one is told if 2 s hold nothing louder."""
+
 _SLOT_SAMPLES = SAMPLE_RATE_HZ // 50
 _LOUD_SLOTS = 12  # 0.24 s of sound make the level, so that a click does not
 _LOUD_SHARE = 8  # of a short sound: one slot in this many
@@ -121,6 +124,7 @@ class _Level:
         self._voice: VoiceState | None = None
         self._rest = np.zeros(0, np.float32)  # of the voice detector: shorter than a window
         self._is_said = False
+        self._reached = 0  # pieces so far
         self._is_heard = False
         self._loudest_db = -math.inf
         self.gain_db = 0.0
@@ -140,6 +144,9 @@ class _Level:
             line = f"the sound is very quiet ({level_db:.0f} dB of full scale): raised by {self.gain_db:.0f} dB"
             self._account.note(VERY_QUIET, line)
             self._account.most("raised_db", round(self.gain_db))
+        if level_db >= QUIET_DB:
+            self._say_if_faint(pieces)
+        self._reached += 1
         is_heard = has_voice or level_db >= NOT_HEARD_DB
         self._is_heard |= is_heard
         samples_S = pieces[0].samples_S
@@ -153,6 +160,22 @@ class _Level:
             level = f"{self._loudest_db:.0f} dB of full scale"
             line = f"the sound is very quiet ({level}), and no voice is heard in it: {COUNTS_AS_SILENCE}"
             self._account.note(NOT_HEARD, line)
+
+    def _say_if_faint(self, pieces: Sequence[_Piece]) -> None:
+        """Say it if a voice is very quiet and is not raised, because a louder one is within 30 s."""
+        near = pieces[:FAINT_PIECES]
+        level_db = _level_db(np.concatenate([piece.powers_T for piece in near]))
+        # A live stream does not know what follows, and has no line for it.
+        if len(near) < FAINT_PIECES or not _DITHER_DB < level_db < NOT_HEARD_DB:
+            return
+        self._count_voices(near, _gain_db(level_db))
+        if sum(piece.voiced or 0 for piece in near) >= LEAST_WINDOWS:
+            at_s = self._reached * PIECE_SAMPLES / SAMPLE_RATE_HZ
+            line = (
+                f"a voice after {at_s:.1f} s is very quiet ({level_db:.0f} dB of full scale), and is not raised:"
+                " a louder one is near"
+            )
+            self._account.note("faint voice beside a louder one", line, cause=self._reached // FAINT_PIECES)
 
     def _has_voice(self, pieces: Sequence[_Piece], level_db: float) -> bool:
         """Whether there is a voice near the first piece."""
