@@ -198,3 +198,10 @@ def test_a_voice_too_quiet_beside_a_louder_one_is_said(speech: np.ndarray) -> No
     ordinary = Account()
     list(raised([np.concatenate((at(speech, -20), pause, pause, at(speech, -30)))], ordinary))
     assert ordinary.lines() == []
+
+
+def test_a_constant_offset_hides_no_quiet_speech(speech: np.ndarray) -> None:
+    result, (line,) = result_of((at(speech, -60) + 0.5).astype(np.float32))
+    assert "raised by" in line
+    assert np.corrcoef(result, speech)[0, 1] > 0.97
+    assert np.abs(result).max() < 1

@@ -152,7 +152,9 @@ class _Level:
         samples_S = pieces[0].samples_S
         # Only numbers of the past are kept.
         self._past.append(dataclasses.replace(pieces[0], samples_S=samples_S[:0]))
-        return _amplified(samples_S, self.gain_db) if is_heard else np.zeros_like(samples_S)
+        if not is_heard:
+            return np.zeros_like(samples_S)
+        return _amplified(_centred(samples_S), self.gain_db) if self.gain_db else samples_S
 
     def say_if_not_heard(self) -> None:
         """Say it if the whole sound was too quiet. Silence is said elsewhere."""
@@ -191,7 +193,7 @@ class _Level:
         network = voice_network()
         for piece in pieces:
             if piece.voiced is None:
-                samples = np.concatenate((self._rest, _amplified(piece.samples_S, gain_db)))
+                samples = np.concatenate((self._rest, _amplified(_centred(piece.samples_S), gain_db)))
                 whole = len(samples) // WINDOW_SAMPLES * WINDOW_SAMPLES
                 state = network.initial_state() if self._voice is None else self._voice
                 voice_B, self._voice = network.probabilities(samples[:whole], state)
@@ -214,7 +216,8 @@ def _pieces(blocks: Iterable[Samples]) -> Iterator[_Piece]:
 def _piece(samples_S: Samples) -> _Piece:
     slots = max(1, len(samples_S) // _SLOT_SAMPLES)
     inside = samples_S[: slots * _SLOT_SAMPLES].reshape(slots, -1)
-    return _Piece(samples_S, np.square(inside, dtype=np.float64).mean(axis=1))
+    # A constant offset, as of a cheap microphone, is no sound.
+    return _Piece(samples_S, np.square(inside - inside.mean(dtype=np.float64)).mean(axis=1))
 
 
 def _level_db(powers_T: NDArray[np.float64]) -> float:
@@ -228,6 +231,11 @@ def _gain_db(level_db: float) -> float:
 
 
 def _amplified(samples_S: Samples, gain_db: float) -> Samples:
-    if not gain_db:
+    if not gain_db or not len(samples_S):
         return samples_S  # equal to the bit
     return np.clip(samples_S * np.float32(10 ** (gain_db / 20)), -1, 1)
+
+
+def _centred(samples_S: Samples) -> Samples:
+    """The sound of a piece without its constant offset, which would clip if it were raised too."""
+    return samples_S - np.float32(samples_S.mean(dtype=np.float64))
