@@ -111,6 +111,9 @@ class LiveGain:
 class _Piece:
     samples_S: Samples
     powers_T: NDArray[np.float64]
+    """Without a constant offset, which is no sound."""
+    whole_powers_T: NDArray[np.float64]
+    """With it."""
     voiced: int | None = None
     """Windows with a voice; None: not counted yet."""
 
@@ -134,7 +137,8 @@ class _Level:
         pieces = list(pieces)
         span = [*self._past, *pieces]
         level_db = _level_db(np.concatenate([piece.powers_T for piece in span]))
-        self._loudest_db = max(self._loudest_db, level_db)
+        whole_db = _level_db(np.concatenate([piece.whole_powers_T for piece in span]))
+        self._loudest_db = max(self._loudest_db, whole_db)
         has_voice = level_db < QUIET_DB and self._has_voice(pieces, level_db)
         gain_db = float(round(_gain_db(level_db))) if has_voice else 0.0
         if not gain_db or not self.gain_db or abs(gain_db - self.gain_db) > STEADY_DB:
@@ -147,7 +151,7 @@ class _Level:
         if level_db >= QUIET_DB:
             self._say_if_faint(pieces)
         self._reached += 1
-        is_heard = has_voice or level_db >= NOT_HEARD_DB
+        is_heard = has_voice or whole_db >= NOT_HEARD_DB
         self._is_heard |= is_heard
         samples_S = pieces[0].samples_S
         # Only numbers of the past are kept.
@@ -216,8 +220,8 @@ def _pieces(blocks: Iterable[Samples]) -> Iterator[_Piece]:
 def _piece(samples_S: Samples) -> _Piece:
     slots = max(1, len(samples_S) // _SLOT_SAMPLES)
     inside = samples_S[: slots * _SLOT_SAMPLES].reshape(slots, -1)
-    # A constant offset, as of a cheap microphone, is no sound.
-    return _Piece(samples_S, np.square(inside - inside.mean(dtype=np.float64)).mean(axis=1))
+    whole_powers_T = np.square(inside, dtype=np.float64).mean(axis=1)
+    return _Piece(samples_S, np.square(inside - np.median(inside), dtype=np.float64).mean(axis=1), whole_powers_T)
 
 
 def _level_db(powers_T: NDArray[np.float64]) -> float:
@@ -238,4 +242,4 @@ def _amplified(samples_S: Samples, gain_db: float) -> Samples:
 
 def _centred(samples_S: Samples) -> Samples:
     """The sound of a piece without its constant offset, which would clip if it were raised too."""
-    return samples_S - np.float32(samples_S.mean(dtype=np.float64))
+    return samples_S - np.median(samples_S)  # a click moves the mean
