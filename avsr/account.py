@@ -13,9 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
-Kind = Literal[
-    "samples", "pictures", "sound packets", "picture packets", "tracks", "faces", "files", "folders", "lines"
-]
+Kind = Literal["samples", "pictures", "sound packets", "picture packets", "tracks", "faces", "files", "folders"]
 """What is counted. Samples are counted once for all channels, at the rate of their track. Packets are only counted if
 nothing could be decoded from them."""
 

@@ -8,8 +8,8 @@ recordings of --noise; the noise of a clip is drawn by its id and the SNR. Forei
 with `path` and `split`, and are recognised as files. The recordings of --noise are foreign too.
 
 A file is marked if one of its utterances fits the sentences of the model less than the limit. The table shows the
-lowest fit of the files, 0 for a file without words, and how many files limits around that of the model would mark. The
-last column counts the words that are still shown at the limit of the model.
+lowest fit of each group of files (0 for a file without words). Then it shows how many files each of several limits
+would mark; the limit of the model is among them. The last column counts the words that are still shown at that limit.
 """
 
 from __future__ import annotations

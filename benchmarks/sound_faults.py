@@ -2,7 +2,7 @@
 
     python benchmarks/sound_faults.py corpora/grid/clips.jsonl --split dev --model grid-tiny
 
-The list has one JSON object a line: id, path (relative to the list), words, and split. Each clip is written anew with
+The list has one JSON object a line: id, path (relative to the list), words, and split. Each clip is written again with
 its own picture and with the faulty sound in 16 bit, and is read as any file is. Noise is drawn by the id of the clip.
 """
 

@@ -417,3 +417,23 @@ class TestAccount:
                 "channels at" in line for line in account.lines()
             )
         return num_read
+
+
+def test_a_time_of_showing_far_from_decoding_is_said_and_not_used() -> None:
+    packet = Packet()
+    packet.time_base, packet.duration, packet.dts, packet.pts = Fraction(1, 1000), 40, 0, 5_000_000
+
+    class Numbered:
+        def __init__(self) -> None:
+            object.__setattr__(self, "stream_index", 0)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(packet, name)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            setattr(packet, name, value)
+
+    account = Account()
+    (placed,) = Timeline("mpegts", 0.0, {0: 1e-3}, account).place(iter([Numbered()]))  # type: ignore[list-item]
+    assert (placed.pts, placed.dts) == (None, 0)
+    assert account.lines() == ["a time stamp of 5000.00 s is far from the time of its decoding, and is not used"]

@@ -39,7 +39,7 @@ def finals(events: list[Event]) -> str:
 
 def listen(recognizer: Recognizer, clip: LiveClip, faults: Faults, **options: object) -> list[Event]:
     pictures = None if clip.pictures is None else faults.of_pictures(clip.pictures)
-    # All words, so that errors are those of the recogniser: lost lips can make a sentence look foreign.
+    # All words: lost lips can make a sentence look foreign, and the recogniser alone is tested here.
     session = recognizer.stream(origin_s=0.0, video=pictures is not None, force=True, **options)  # type: ignore[arg-type]
     with Live(session, blocks([clip.samples]), pictures) as live:
         return list(live.events())

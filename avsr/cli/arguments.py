@@ -270,13 +270,13 @@ def add_tracks(parser: argparse.ArgumentParser) -> None:
         "--audio-track",
         type=positive_integer,
         metavar="N",
-        help="sound track N, as avsr doctor lists them; default: the default of the file",
+        help="sound track N, as avsr doctor lists them; default: by the flags of the file, without commentaries",
     )
     parser.add_argument(
         "--video-track",
         type=positive_integer,
         metavar="N",
-        help="video track N; default: of several tracks, the one with faces",
+        help="video track N; default: of several tracks, the one with faces that move",
     )
 
 

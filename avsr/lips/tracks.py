@@ -25,10 +25,12 @@ and a head that moves by a few pixels by 5 or more."""
 def probe_faces(
     path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None
 ) -> MediaInfo:
-    """The tracks of a file, as `probe` gives them. Of several video tracks, the one with most faces is read.
+    """The tracks of a file, as `probe` gives them. Of several video tracks, the one with most moving faces is read.
 
     tracks: the tracks that were asked for; their choice is not touched.
     account: says which track is read, and why.
+
+    Raises MediaError as `probe` does.
     """
     asked = Tracks() if tracks is None else tracks
     info = probe(path, tracks=asked)
@@ -79,5 +81,6 @@ def _faces_in(finder: FaceFinder, pictures: Iterator[Picture]) -> _Faces:
 def _differs(box: Box, picture: NDArray[Any], before: NDArray[Any]) -> bool:
     """Whether a face differs from the same place in another picture, both grey [H, W]."""
     place = slice(max(0, round(box.top)), round(box.bottom)), slice(max(0, round(box.left)), round(box.right))
-    here, there = picture[place], before[place] if picture.shape == before.shape else picture[place]
-    return bool(here.size) and float(np.abs(here.astype(np.float32) - there).mean()) > MOVES_FROM_LEVELS
+    if picture.shape != before.shape or not picture[place].size:
+        return False
+    return float(np.abs(picture[place].astype(np.float32) - before[place]).mean()) > MOVES_FROM_LEVELS

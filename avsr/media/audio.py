@@ -72,7 +72,6 @@ class _Placed:
 
     def push(self, frame: av.AudioFrame, mono: Samples) -> Iterator[Samples]:
         """The blocks that are complete with this frame. mono: its one channel."""
-        self._account.found("samples", frame.samples)
         if not is_sane_sound(frame.layout.nb_channels, frame.sample_rate):
             # A damaged packet can state an absurd layout in the middle of a good stream; the rest is usable.
             self._account.lost(
@@ -179,10 +178,12 @@ class Resampler:
 
 
 def _mixed(frames: Iterator[av.AudioFrame], account: Account) -> Iterator[tuple[av.AudioFrame, Samples]]:
-    """Each frame, in order, with its one channel [S]; empty for an absurd layout."""
+    """Each decoded frame, in order, with its one channel [S]; empty for an absurd layout. Counts what is found."""
     downmix = Downmix(account)
     waiting: deque[av.AudioFrame] = deque()
     for frame in frames:
+        # Counted before the mix, so that the account also shows what would be lost in it.
+        account.found("samples", frame.samples)
         if is_sane_sound(frame.layout.nb_channels, frame.sample_rate):
             waiting.append(frame)
             ready = downmix.push(_channels(frame), frame.sample_rate)

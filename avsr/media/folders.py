@@ -112,7 +112,7 @@ class Lister:
         links: deque[str] = deque()
         self._add_folder(listing, folder, folders, is_root=True)
         while folders or links:
-            # Links come last, so that a folder is entered by its real path where there is one.
+            # Links come last: a folder with a real path below this one is entered by that path.
             if folders:
                 self._read(listing, folders.pop(), folders, links)
             else:

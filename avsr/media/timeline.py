@@ -157,7 +157,9 @@ class Timeline:
                     if joint is not None:
                         self._forget_times(packet, clock)
             clock.follow(packet)
-            yield packet if clock.part == 0 and not self._is_shown_late(packet, clock) else self._shifted(packet, clock)
+            if self._is_shown_late(packet, clock):
+                self._forget_shown(packet, clock)
+            yield packet if clock.part == 0 else self._shifted(packet, clock)
 
     def _steps(self, packet: Packet, clock: _Clock) -> bool:
         """Whether a packet does not go on from the last one of its track."""
@@ -179,7 +181,9 @@ class Timeline:
         return None
 
     def _find_joint(self, packets: Sequence[Packet]) -> _Joint | None:
-        """The joint among packets in the order of the file, the first of which steps. None: only one track steps.
+        """The joint in these packets. None: one track steps, and the others go on.
+
+        packets: in the order of the file; the first one steps.
 
         A step counts if the next packet of the track does not go back to the old clock: one wrong time stamp is no
         joint. The other tracks must step too, or have ended. Otherwise the time stamps of one track are at fault: what
@@ -236,10 +240,15 @@ class Timeline:
         """Whether it is shown absurdly long after it was decoded."""
         return abs(clock.start_s(packet) - clock.last_s) > self._max_gap_s and packet.pts is not None
 
+    def _forget_shown(self, packet: Packet, clock: _Clock) -> None:
+        """The packet is taken to follow the one before."""
+        time_s = clock.start_s(packet) - self._origin_s
+        packet.pts = None
+        line = f"a time stamp of {time_s:.2f} s is far from the time of its decoding, and is not used"
+        self._account.note("time of showing", line, cause=(packet.stream_index, time_s))
+
     def _shifted(self, packet: Packet, clock: _Clock) -> Packet:
         """The packet on the common clock."""
-        if self._is_shown_late(packet, clock):
-            packet.pts = None  # it then follows the packet before
         ticks = round(self._parts[clock.part].offset_s / clock.tick_s)
         packet.pts = None if packet.pts is None else packet.pts + ticks
         packet.dts = None if packet.dts is None else packet.dts + ticks

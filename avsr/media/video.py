@@ -26,6 +26,7 @@ a face that fills a fiftieth of the width still has them."""
 # The rate of the 40 ms slots, and of GRID.
 _FALLBACK_FPS = 25.0
 
+# Pictures by which each sample of a track lies further behind its key picture: half a second at 25 a second.
 _SAMPLE_STEP = 12
 
 _PLANAR = {"yuv420p", "yuvj420p", "yuv420p10le"}

@@ -39,7 +39,7 @@ MAX_DELAY_MS = 400
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How subtitles look. The names are those of Whisper's options."""
+    """How subtitles look. The fields are named like the options of Whisper."""
 
     max_line_width: int = MAX_LINE_COLUMNS
     """Columns; a character of a full-width script has two. A word of narrow letters that is wider stays whole."""

@@ -147,7 +147,7 @@ class _Level:
             self._is_said = True
             line = f"the sound is very quiet ({level_db:.0f} dB of full scale): raised by {self.gain_db:.0f} dB"
             self._account.note(VERY_QUIET, line)
-            self._account.most("raised_db", round(self.gain_db))
+        self._account.most("raised_db", round(self.gain_db))
         if level_db >= QUIET_DB:
             self._say_if_faint(pieces)
         self._reached += 1
