@@ -20,11 +20,11 @@ from avsr.cli.main import main
 from avsr.decoding.greedy import greedy
 from avsr.errors import ModelError
 from avsr.families import hub
-from avsr.families.nemo import archive as nemo_archive
 from avsr.families.nemo import load_nemo
 from avsr.families.own.checkpoint import load_checkpoint, save_checkpoint
 from avsr.nn.context import AttentionContext
 from avsr.recognizer import Recognizer
+from avsr.untrusted import archive as nemo_archive
 from tests.media import shared_nemo
 from tests.nemo_archive import TOKENIZER_MEMBER, content, saved, tokenizer_model, weights, write_archive
 from tests.test_recognizer import write_wav

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avsr.decoding.tokenizer import SentencePieceTokenizer
-from avsr.families.nemo.archive import Archive
 from avsr.families.nemo.config import CONFIG_MEMBER, model_class, read_nemo_config, read_settings, tokenizer_member
 from avsr.families.nemo.weights import WEIGHTS_MEMBER, check_filters, convert_weights
-from avsr.families.torch_file import MAX_WEIGHTS_BYTES, plain_tensors, read_torch_file
+from avsr.untrusted.archive import Archive
+from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES, plain_tensors, read_torch_file
 
 if TYPE_CHECKING:
     from avsr.families.own.network import Network

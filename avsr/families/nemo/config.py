@@ -14,12 +14,12 @@ import yaml
 
 from avsr.errors import ModelError
 from avsr.families.own.config import AudioEncoderConfig, ModelConfig
-from avsr.families.torch_file import shown
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
 from avsr.nn.conformer_shape import ConformerShape
 from avsr.nn.context import AttentionContext
 from avsr.sound.mel import FFT_SAMPLES, LOG_GUARD, PREEMPHASIS, WINDOW_SAMPLES
 from avsr.sound.mel_config import MelConfig
+from avsr.untrusted.values import shown
 
 CONFIG_MEMBER = "model_config.yaml"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from avsr.errors import ModelError
 from avsr.families.nemo.config import HEADS
 from avsr.families.own.config import ModelConfig
-from avsr.families.torch_file import shown
 from avsr.sound.mel_config import MelConfig
+from avsr.untrusted.values import shown
 
 if TYPE_CHECKING:
     import torch

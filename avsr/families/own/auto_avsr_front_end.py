@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avsr.errors import ModelError
-from avsr.families.torch_file import plain_tensors, read_torch_file, shown
+from avsr.untrusted.torch_file import plain_tensors, read_torch_file
+from avsr.untrusted.values import shown
 
 if TYPE_CHECKING:
     import torch

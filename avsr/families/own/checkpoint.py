@@ -15,7 +15,7 @@ from avsr.config import as_mapping, build, read_yaml
 from avsr.decoding.tokenizer import Tokenizer, read_tokenizer
 from avsr.errors import ModelError
 from avsr.families.own.config import FORMAT_VERSION, ModelConfig
-from avsr.families.torch_file import MAX_WEIGHTS_BYTES
+from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES
 
 if TYPE_CHECKING:
     import torch

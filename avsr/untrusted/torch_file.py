@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import reprlib
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avsr.errors import ModelError
+from avsr.untrusted.values import shown
 
 if TYPE_CHECKING:
     import torch
@@ -16,20 +16,6 @@ if TYPE_CHECKING:
 MAX_RECORDS = 100_000
 """Entries of the zip file; one tensor is one entry."""
 MAX_WEIGHTS_BYTES = 8 << 30
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring = 2, 100
-
-
-def shown(value: object) -> str:
-    """A text of about 100 characters for an error message, however large the value is.
-
-    A hostile file may nest lists in each other so that their full text would fill the memory.
-    """
-    try:
-        text = str(value) if isinstance(value, Exception) else _SHORT.repr(value)
-    except ValueError:  # a number of thousands of digits
-        text = f"a large {type(value).__name__}"
-    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def read_torch_file(path: Path, what: str) -> Any:

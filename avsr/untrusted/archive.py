@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from avsr.errors import ModelError
-from avsr.families.torch_file import MAX_WEIGHTS_BYTES
 from avsr.files import temporary_folder
+from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_MEMBERS = 1000
