@@ -21,7 +21,7 @@ from avsr.config import build, read_yaml
 from avsr.decoding.tokenizer import SentencePieceTokenizer, WordTokenizer
 from avsr.errors import AvsrError, ConfigError, ModelError
 from avsr.families.own.config import ModelConfig
-from avsr.shipped import ASSETS
+from avsr.shipped import ASSETS, CONFIGURATIONS
 from avsr.text import one_line, without_controls
 from avsr.untrusted import files, settings
 from avsr.untrusted.archive import Archive
@@ -29,7 +29,7 @@ from avsr.untrusted.files import open_file, read_file
 from avsr.untrusted.pickles import PickleError, scan_pickle
 from avsr.untrusted.settings import parse_json, parse_yaml
 from avsr.untrusted.torch_file import plain_tensors, read_torch_file
-from tests.nemo_archive import tokenizer_model, write_archive
+from tests.nemo_archive import write_archive
 
 ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]\n" for number in range(1, 12)
@@ -45,7 +45,7 @@ HOSTILE_YAML = {
     "a merge key": ("a: &a {b: 1}\nc: {<<: *a}", "merge key"),
     "itself": ("a: &a [*a]", "an alias of nothing"),
     "8 MB": ("# x\n" * 2_000_000, "too large"),
-    "a date that is none": ("layers: 2020-13-45", "wrong value for layers"),
+    "a date that is none": ("vocabulary_size: 2020-13-45", "wrong value for vocabulary_size"),
     "6000 digits": ("layers: " + "9" * 6000, "a number is too long"),
     "digits in base 60": ("layers: 1" + ":59" * 3000, "a number is too long"),
     "hexadecimal digits": ("layers: 0x" + "f" * 6000, "a number is too long"),
@@ -62,13 +62,9 @@ HOSTILE_YAML = {
     "a null byte": ("a: \0", "not valid YAML"),
     "an escape": ("a: \x1b[2J", "not valid YAML"),
     "two documents": ("a: 1\n---\nb: 2", "a second document"),
-    "no end": ("a: [1", "not valid YAML: got line 1"),
+    "no end": ("a: [1", "not valid YAML: got line 2"),
     "an escaped escape": ('name: "\\e]0;x\\a"', "wrong value for name"),
 }
-
-
-class Sample:
-    """The fields of a configuration."""
 
 
 @pytest.mark.parametrize(("text", "message"), HOSTILE_YAML.values(), ids=HOSTILE_YAML)
@@ -78,8 +74,7 @@ def test_hostile_yaml(text: str, message: str, tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ConfigError, match=message) as caught:
-            content = read_yaml(path)
-            build(ModelConfig, {"audio_encoder": {"conformer": content}} | content, str(path))
+            build(ModelConfig, read_yaml(path), str(path))
         assert tracemalloc.get_traced_memory()[1] < 100_000_000
     finally:
         tracemalloc.stop()
@@ -94,7 +89,7 @@ def test_yaml_in_another_encoding(data: bytes) -> None:
 
 
 def test_every_shipped_configuration_reads_as_before() -> None:
-    paths = [*ASSETS.rglob("*.yaml")]
+    paths = [*ASSETS.rglob("*.yaml"), *CONFIGURATIONS.glob("*.yaml")]
     assert len(paths) > 5
     for path in paths:
         data = path.read_bytes()
@@ -355,24 +350,25 @@ def test_units_of_all_scripts(unit: str) -> None:
     assert one_line(unit).replace("é", "e\u0301") == unit
 
 
-def test_pieces_that_a_terminal_obeys() -> None:
-    from sentencepiece import sentencepiece_model_pb2 as format_  # noqa: PLC0415
-
-    model = format_.ModelProto.FromString(tokenizer_model())
-    model.pieces[7].piece = "\x1b[2J"
-    with pytest.raises(ModelError, match="vocabulary is wrong: got unit 7"):
-        SentencePieceTokenizer(model.SerializeToString())
-
-
-def test_bytes_that_form_an_escape() -> None:
+def trained_pieces(**options: Any) -> bytes:
+    """A SentencePiece model of a few pieces."""
     import sentencepiece
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["place blue by r nine again"] * 3), model_writer=model, vocab_size=280,
-        byte_fallback=True, bos_id=-1, eos_id=-1, minloglevel=2, hard_vocab_limit=False,
+        sentence_iterator=iter(["place blue by r nine again"] * 3), model_writer=model, vocab_size=290,
+        bos_id=-1, eos_id=-1, minloglevel=2, hard_vocab_limit=False, **options,
     )  # fmt: skip
-    tokenizer = SentencePieceTokenizer(model.getvalue())
+    return model.getvalue()
+
+
+def test_pieces_that_a_terminal_obeys() -> None:
+    with pytest.raises(ModelError, match="vocabulary is wrong: got unit 1,"):
+        SentencePieceTokenizer(trained_pieces(user_defined_symbols=["\x1b[2J"]))
+
+
+def test_bytes_that_form_an_escape() -> None:
+    tokenizer = SentencePieceTokenizer(trained_pieces(byte_fallback=True))
     escape = [tokenizer._processor.piece_to_id(piece) for piece in ("<0x1B>", "<0x5B>", "<0x32>", "<0x4A>")]
     assert tokenizer.decode(escape) == "[2J"
 

@@ -99,9 +99,7 @@ def plain_tensors(content: Any, what: str) -> dict[str, torch.Tensor]:
             raise ModelError(f"{damaged}: {shown(name)}", got=type(tensor).__name__, expected="a plain tensor")
         # With strides of 0, a few bytes would stand for any number of them.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ModelError(
-                f"{damaged}: {shown(name)}", got="a tensor that repeats its numbers", expected="all of them"
-            )
+            raise ModelError(f"{damaged}: {shown(name)}", got="more numbers than the file holds for it")
         total += tensor.numel() * 4
     if total > MAX_WEIGHTS_BYTES:
         raise ModelError(f"{what}: weights too large", got=f"{total} bytes", expected=f"{MAX_WEIGHTS_BYTES} at most")
