@@ -14,27 +14,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from avsr.errors import ConfigError, nearest
+from avsr.text import has_controls
+from avsr.untrusted.files import read_file
+from avsr.untrusted.settings import MAX_YAML_BYTES, parse_yaml
+from avsr.untrusted.values import shown
 
 Config = TypeVar("Config")
-MAX_CONFIG_BYTES = 1_000_000
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError if it cannot be read, is larger than 1 MB or is no mapping."""
+    """The mapping in a YAML file. Raises ConfigError if it cannot be read, is too large or is no mapping."""
     path = Path(path)
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: configuration too large", got=f"{path.stat().st_size} bytes", expected="1 MB")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file", remedy="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read", got=error) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML", got=error) from None
+    content = parse_yaml(read_file(path, MAX_YAML_BYTES, ConfigError), str(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: not a configuration", got=type(content).__name__, expected="key: value lines")
     return content
@@ -61,10 +53,8 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
             node = node[_item(node, parent, override)] if isinstance(node, list) else node.setdefault(parent, {})
             if not isinstance(node, dict | list):
                 raise ConfigError(f"override {override!r}: {parent} is a value, not a section")
-        try:
-            node[_item(node, last, override) if isinstance(node, list) else last] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"override {override!r}: the value is not valid YAML") from None
+        item = _item(node, last, override) if isinstance(node, list) else last
+        node[item] = parse_yaml(value.encode("utf-8", "surrogateescape"), f"override {shown(override)}")
 
 
 def _item(items: list[Any], name: str, override: str) -> int:
@@ -130,6 +120,8 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
             pass
     # bool is a subclass of int in Python, but "layers: true" is a mistake.
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        if isinstance(value, str) and has_controls(value):  # names and domains reach the terminal
+            raise _wrong(where, key, value, "a text without control characters")
         return value
     raise _wrong(where, key, value, getattr(kind, "__name__", str(kind)))
 
@@ -143,7 +135,7 @@ def _convert_dataclass(kind: Any, value: Any, where: str, key: str) -> Any:
         if name not in fields:
             close = nearest(str(name), fields)
             raise ConfigError(
-                f"{where}: unknown key {_join(key, name)}",
+                f"{where}: unknown key {_join(key, str(name)[:80])}",
                 expected=f"one of {', '.join(fields)}",
                 remedy=f"did you mean {_join(key, close)}?" if close else None,
             )
@@ -163,4 +155,4 @@ def _join(key: str, name: object) -> str:
 
 
 def _wrong(where: str, key: str, value: Any, expected: str) -> ConfigError:
-    return ConfigError(f"{where}: wrong value for {key}", got=repr(value), expected=expected)
+    return ConfigError(f"{where}: wrong value for {key}", got=shown(value), expected=expected)

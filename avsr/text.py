@@ -6,6 +6,7 @@ Myanmar. A "character" is what a reader takes for one: a letter with its marks, 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -28,13 +29,28 @@ _NO_LINE_BEGINS_WITH = ("Pe", "Pf", "Po", "Lm")  # closing marks, full stops, th
 _NO_LINE_ENDS_WITH = ("Ps", "Pi")
 
 
+# What a terminal obeys, and what turns the direction of the text around it. Left are the spaces (tab, line break and so
+# on) and the joiners and marks of direction, without which words of several scripts are misspelt.
+_CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def has_controls(text: str) -> bool:
+    """Whether a text has control characters that are no spaces."""
+    return _CONTROLS.search(text) is not None
+
+
+def without_controls(text: str) -> str:
+    """The text without control characters that are no spaces."""
+    return _CONTROLS.sub("", text)
+
+
 def one_line(text: str) -> str:
-    """The text in Unicode's form NFC, with one space between its parts and none at its ends.
+    """The text in Unicode's form NFC, with one space between its parts, none at its ends, and no control characters.
 
     NFC writes a Korean syllable as one character and an accented letter as one, wherever Unicode has it. Every text
     that comes from outside goes through this function, so that equal texts are equal strings.
     """
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(unicodedata.normalize("NFC", without_controls(text)).split())
 
 
 def join_words(words: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "account": set(),
     "surroundings": {"errors"},
     "arrays": set(),
-    "config": {"errors", "untrusted"},
+    "config": {"errors", "text", "untrusted"},
     "files": {"errors"},
     "untrusted": {"errors", "files", "text"},
     "shipped": {"errors", "config"},

@@ -234,7 +234,7 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
     check({**weights(), name: "text"}, "got str, expected a plain tensor")
     check([1, 2], "model_weights.ckpt cannot be read: got list")
     # A few bytes that claim to be terabytes.
-    check({**weights(), name: torch.zeros(1).expand(1 << 42)}, "weights too large")
+    check({**weights(), name: torch.zeros(1).expand(1 << 42)}, "more numbers than the file holds")
     check({**weights(), "preprocessor.featurizer.fb": torch.zeros(1, 80, 257)}, "featurizer.fb is not supported")
 
 
@@ -260,16 +260,16 @@ def test_hostile_archives_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     write_archive(path, members={"../model_config.yaml": b"a: 1"})
     check("two members are called 'model_config.yaml'")
     write_archive(path, members={"./model_config.yaml": b"!!python/object/apply:os.system [ls]"})
-    check("not valid YAML")
+    check("a tag is not read")
     write_archive(path, members={"./model_config.yaml": b"[" * 100_000})
-    check("not valid YAML")
+    check("nested too deep")
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 200))
     for key in ("target", "encoder", "preprocessor"):
         write_archive(path, members={"./model_config.yaml": (bomb + TOKENIZER_YAML + f"{key}: *a199\n").encode()})
-        check("target is not supported")
+        check("too many values")
     large = yaml.safe_dump(content()).replace("n_layers: 2", "n_layers: 0x" + "f" * 20_000)
     write_archive(path, members={"./model_config.yaml": large.encode()})
-    check("encoder.n_layers is not supported: got a large int")
+    check("a number is too long")
     write_archive(path, members={"./model_config.yaml": b"\xff\xfe"})
     check("not valid YAML")
     write_archive(path, members={f"./{TOKENIZER_MEMBER}": b"\x08\x01" * 30})
@@ -290,17 +290,17 @@ def test_hostile_archives_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         assert tar.fileobj is not None
         tar.fileobj.write(member.tobuf())
         tar.addfile(tarfile.TarInfo("x"), io.BytesIO())
-    check("a tar header of")
+    check("tar headers of more than")
     with tarfile.open(path, "w") as tar:  # links are no members
         member = tarfile.TarInfo("model_config.yaml")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(member)
     check("model_config.yaml is missing")
 
-    monkeypatch.setattr(nemo_archive, "MAX_WEIGHTS_BYTES", -(1 << 30) + 5_000_000)
+    monkeypatch.setattr(nemo_archive, "FREE_GZIP_BYTES", 5_000_000)
     path.write_bytes(gzip.compress(bytes(10_000_000)))
     check("too large when decompressed")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="no such file"):
         load_nemo(tmp_path / "none.nemo")
 
 

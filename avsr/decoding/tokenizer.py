@@ -9,6 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from avsr.errors import DataError, ModelError, nearest
+from avsr.text import has_controls, without_controls
+from avsr.untrusted.files import read_file
+from avsr.untrusted.values import shown
+
+MAX_UNITS = 1 << 20
+MAX_VOCABULARY_BYTES = 16 << 20
+MAX_TOKENIZER_BYTES = 16 << 20
 
 
 class WordTokenizer:
@@ -25,6 +32,7 @@ class WordTokenizer:
     def __init__(self, words: Sequence[str]) -> None:
         if not words or len(set(words)) != len(words) or any(not word or word != word.strip() for word in words):
             raise ModelError("vocabulary is wrong", got=f"{len(words)} words", expected="different words, none empty")
+        _check_units(words)
         self.words = tuple(words)
         self._ids = {word: index for index, word in enumerate(self.words)}
 
@@ -32,10 +40,9 @@ class WordTokenizer:
     def read(cls, path: Path) -> WordTokenizer:
         """The tokenizer in a file of one word a line. Raises ModelError if the file is missing or wrong."""
         try:
-            words = path.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ModelError(f"{path}: vocabulary cannot be read", got=reason) from None
+            words = read_file(path, MAX_VOCABULARY_BYTES).decode("utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{path}: vocabulary cannot be read", got=error) from None
         try:
             # Only the end of the last line is no word. Any other empty line is an error of the file.
             return cls(words[:-1] if words[-1] == "" else words)
@@ -92,7 +99,10 @@ class SentencePieceTokenizer:
         try:
             self._processor.LoadFromSerializedProto(model)
         except (RuntimeError, ValueError) as error:
-            raise ModelError("tokenizer cannot be read", got=error, expected="a SentencePiece model") from None
+            raise ModelError("tokenizer cannot be read", got=shown(error), expected="a SentencePiece model") from None
+        if len(self) > MAX_UNITS:
+            raise ModelError("tokenizer is too large", got=f"{len(self)} pieces", expected=f"{MAX_UNITS} at most")
+        _check_units([self._processor.id_to_piece(index) for index in range(len(self))])
         self._starts = []  # for each piece: whether it begins a word, which SentencePiece marks with U+2581
         self._alone = []  # for each piece: whether it is the unknown piece, which stands for a word by itself
         for index in range(len(self)):
@@ -144,10 +154,9 @@ class SentencePieceTokenizer:
     @classmethod
     def read(cls, path: Path) -> SentencePieceTokenizer:
         """The tokenizer in the file of a SentencePiece model. Raises ModelError if it is missing or wrong."""
+        model = read_file(path, MAX_TOKENIZER_BYTES)
         try:
-            return cls(path.read_bytes())
-        except OSError as error:
-            raise ModelError(f"{path}: tokenizer cannot be read", got=error.strerror) from None
+            return cls(model)
         except ModelError as error:
             raise ModelError(f"{path}: {error.what}", got=error.got, expected=error.expected) from None
 
@@ -163,8 +172,8 @@ class SentencePieceTokenizer:
         return self._processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text exactly as SentencePiece joins it. A piece that is only a space gives a space."""
-        return self._processor.decode(list(ids))
+        """The text as SentencePiece joins it. A piece that is only a space gives a space."""
+        return without_controls(self._processor.decode(list(ids)))  # pieces of single bytes may form any character
 
     def word_groups(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
         """The words of these pieces, each with its pieces: (word, index in `ids` of the first, index after the last).
@@ -188,6 +197,15 @@ class SentencePieceTokenizer:
 
 
 Tokenizer = WordTokenizer | SentencePieceTokenizer
+
+
+def _check_units(units: Sequence[str]) -> None:
+    """Raises ModelError for a unit with control characters: a terminal would obey them."""
+    for number, unit in enumerate(units):
+        if has_controls(unit) or len(unit.splitlines()) > 1:
+            raise ModelError(
+                "vocabulary is wrong", got=f"unit {number}, {unit!a:.80}", expected="no control characters"
+            )
 
 
 def read_vocabulary(path: Path) -> Tokenizer:

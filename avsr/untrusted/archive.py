@@ -5,8 +5,8 @@ The names of the members are only compared and never become paths. Every size is
 
 from __future__ import annotations
 
-import gzip
 import io
+import os
 import tarfile
 import tempfile
 import zlib
@@ -17,10 +17,16 @@ from typing import BinaryIO
 
 from avsr.errors import ModelError
 from avsr.files import temporary_folder
+from avsr.untrusted.files import open_file
 from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES
+from avsr.untrusted.values import shown
 
 MAX_HEADER_BYTES = 1 << 20
+MAX_HEADERS_BYTES = 8 << 20
 MAX_MEMBERS = 1000
+MAX_ARCHIVE_BYTES = MAX_WEIGHTS_BYTES + (1 << 30)
+MAX_GZIP_RATIO = 20
+FREE_GZIP_BYTES = 64 << 20
 
 
 class Archive:
@@ -32,10 +38,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._members: dict[str, tarfile.TarInfo] = {}
-        try:
-            self._file: BinaryIO = open(path, "rb")
-        except OSError as error:
-            raise ModelError(f"{path}: cannot be read", got=error.strerror) from None
+        self._file: BinaryIO = open_file(path, MAX_ARCHIVE_BYTES)
         try:
             if self._file.read(2) == b"\x1f\x8b":  # gzip
                 self._file = _decompressed(self._file, path)
@@ -67,11 +70,13 @@ class Archive:
                         name = member.name.rpartition("/")[2]
                         # With two members of one name it would depend on the reader which one is the model.
                         if name in self._members:
-                            raise ModelError(f"{self._path}: two members are called {name!r}", expected="one")
+                            raise ModelError(f"{self._path}: two members are called {shown(name)}", expected="one")
                         self._members[name] = member
+        except RecursionError:  # tarfile calls itself for each header that belongs to the next one
+            raise ModelError(f"{self._path}: not a model archive", got="a chain of headers") from None
         except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
             raise ModelError(
-                f"{self._path}: not a model archive", got=error, expected="a tar, as .nemo files are"
+                f"{self._path}: not a model archive", got=shown(error), expected="a tar, as .nemo files are"
             ) from None
 
     def _seek(self, name: str, limit: int) -> int:
@@ -112,17 +117,21 @@ class Archive:
 
 
 class _HeaderReader(io.RawIOBase):
-    """A file that refuses long reads. tarfile reads only headers through it.
+    """A file that refuses long reads, and many. tarfile reads only headers through it.
 
     Some tar headers state their own length, and tarfile would allocate whatever they state.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
+        self._left = MAX_HEADERS_BYTES
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MAX_HEADER_BYTES:
-            raise ModelError(f"{self._path}: not a model archive", got=f"a tar header of {size} bytes")
+        self._left -= max(size, 0)
+        if not 0 <= size <= MAX_HEADER_BYTES or self._left < 0:
+            raise ModelError(
+                f"{self._path}: not a model archive", got=f"tar headers of more than {MAX_HEADER_BYTES} bytes"
+            )
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -137,17 +146,20 @@ def _decompressed(file: BinaryIO, path: Path) -> BinaryIO:
 
     Raises ModelError if the content is damaged or too large: a small gzip file can unpack to a very large one.
     """
-    limit = MAX_WEIGHTS_BYTES + (1 << 30)
     with file:
+        packed = os.fstat(file.fileno()).st_size
+        # Weights hardly shrink, so that an archive that unpacks to many times its size holds none.
+        limit = min(MAX_ARCHIVE_BYTES, MAX_GZIP_RATIO * packed + FREE_GZIP_BYTES)
         file.seek(0)
         plain = tempfile.TemporaryFile(prefix="avsr-")  # noqa: SIM115 - the caller closes it
         try:
-            with gzip.open(file) as source:
-                while block := source.read(1 << 20):
-                    plain.write(block)
-                    # Checked while it unpacks: a gzip file does not reliably state its size.
-                    if plain.tell() > limit:
-                        raise ModelError(f"{path}: too large when decompressed", expected=f"{limit} bytes at most")
+            for block in _unpacked(file):
+                plain.write(block)
+                # Checked while it unpacks: a gzip file does not reliably state its size.
+                if plain.tell() > limit:
+                    raise ModelError(
+                        f"{path}: too large when decompressed", got=f"{packed} bytes that unpack to more than {limit}"
+                    )
         except (OSError, EOFError, zlib.error) as error:
             plain.close()
             raise ModelError(f"{path}: cannot be decompressed", got=error, remedy="download the model again") from None
@@ -155,3 +167,18 @@ def _decompressed(file: BinaryIO, path: Path) -> BinaryIO:
             plain.close()
             raise
     return plain
+
+
+def _unpacked(file: BinaryIO) -> Iterator[bytes]:
+    """The content of a gzip file, in blocks of at most 1 MiB. Raises EOFError, zlib.error."""
+    unpacker = zlib.decompressobj(wbits=31)
+    packed = b""
+    while not unpacker.eof:
+        packed = packed or file.read(1 << 16)
+        if not packed:
+            raise EOFError("it is cut off")
+        yield unpacker.decompress(packed, 1 << 20)
+        packed = unpacker.unconsumed_tail
+    # A file may be followed by more of its kind, thousands of empty ones too. No archive of a model is.
+    if (unpacker.unused_data + file.read(1 << 16)).strip(b"\0"):
+        raise EOFError("there is something behind its end")

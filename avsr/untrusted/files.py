@@ -27,7 +27,7 @@ def open_file(path: Path, most_bytes: int, error: type[AvsrError] = ModelError) 
         # Without O_NONBLOCK, opening a pipe waits until somebody writes to it. Regular files do not know it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise error(f"{path}: no such file", remedy="check the path, or download the model again") from None
+        raise error(f"{path}: no such file", remedy="check the path") from None
     except (OSError, ValueError) as reason:  # ValueError: a null byte in the name
         raise error(f"{path}: cannot be read", got=reason) from None
     try:

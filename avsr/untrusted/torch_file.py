@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from pathlib import Path
+import zlib
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from avsr.errors import ModelError
+from avsr.untrusted.files import open_file
+from avsr.untrusted.pickles import MAX_PICKLE_BYTES, PickleError, scan_pickle
 from avsr.untrusted.values import shown
 
 if TYPE_CHECKING:
@@ -28,17 +31,14 @@ def read_torch_file(path: Path, what: str) -> Any:
 
     damaged = f"{what} cannot be read"
     try:
-        with zipfile.ZipFile(path) as records:
-            entries = records.infolist()
-            # A compressed archive could unpack to far more than its size, and could not be mapped.
-            if len(entries) > MAX_RECORDS or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise ModelError(damaged, got="a compressed archive", expected="one as torch.save writes it")
+        with open_file(path, MAX_WEIGHTS_BYTES + MAX_PICKLE_BYTES) as file, zipfile.ZipFile(file) as records:
+            scan_pickle(_pickle_of(records))
         # Mapped, so that a record that claims to be longer than it is cannot reach beyond the file.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise ModelError(damaged, got="no such file", remedy="check the path") from None
+    except PickleError as error:
+        raise ModelError(damaged, got=error, expected="tensors by name, as torch.save writes them") from None
     except (
-        # A damaged pickle can raise any of these.
+        # A damaged archive or pickle can raise any of these.
         zipfile.BadZipFile,
         pickle.UnpicklingError,
         OSError,
@@ -48,19 +48,43 @@ def read_torch_file(path: Path, what: str) -> Any:
         LookupError,
         TypeError,
         AttributeError,
+        NotImplementedError,
+        MemoryError,
+        zlib.error,
     ) as error:
         raise ModelError(
             damaged,
-            got=shown(error).split("\n")[0],
+            got=shown(error).split("\n")[0] or type(error).__name__,
             expected="weights in the zip file that torch.save writes",
             remedy="download the model again",
         ) from None
 
 
+def _pickle_of(records: zipfile.ZipFile) -> bytes:
+    """The pickle of the archive that torch would read. Raises PickleError if that is not certain."""
+    entries = records.infolist()
+    # A compressed archive could unpack to far more than its size, and could not be mapped.
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
+        raise PickleError("a compressed or encrypted archive")
+    if len(entries) > MAX_RECORDS:
+        raise PickleError(f"an archive of {len(entries)} records")
+    # torch finds records without regard to case, and takes the first of a name.
+    names = {entry.filename.lower() for entry in entries}
+    if len(names) != len(entries) or records.comment:
+        raise PickleError("an archive with two records of one name, or with a comment")
+    pickles = [entry for entry in entries if PurePosixPath(entry.filename.lower()).name == "data.pkl"]
+    if len(pickles) != 1:
+        raise PickleError(f"{len(pickles)} records data.pkl")
+    if pickles[0].file_size > MAX_PICKLE_BYTES:
+        raise PickleError(f"a pickle of {pickles[0].file_size} bytes")
+    return records.read(pickles[0])
+
+
 def plain_tensors(content: Any, what: str) -> dict[str, torch.Tensor]:
     """`content`, checked to be a mapping of names to dense tensors of at most 8 GiB in all.
 
-    `what` names the file in errors. Raises ModelError that names the entry that is something else.
+    `what` names the file in errors. Raises ModelError that names the entry that is something else, or that claims more
+    numbers than the file holds for it.
     """
     import torch
 
@@ -73,7 +97,10 @@ def plain_tensors(content: Any, what: str) -> dict[str, torch.Tensor]:
         plain = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and not tensor.is_meta
         if not isinstance(name, str) or not plain:
             raise ModelError(f"{damaged}: {shown(name)}", got=type(tensor).__name__, expected="a plain tensor")
-        total += tensor.numel() * 4  # may be far more than the file holds, because strides can be 0
+        # With strides of 0, a few bytes would stand for any number of them.
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ModelError(f"{damaged}: {shown(name)}", got="more numbers than the file holds for it")
+        total += tensor.numel() * 4
     if total > MAX_WEIGHTS_BYTES:
         raise ModelError(f"{what}: weights too large", got=f"{total} bytes", expected=f"{MAX_WEIGHTS_BYTES} at most")
     return content

@@ -11,8 +11,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsr.decoding.tokenizer import SentencePieceTokenizer
-from avsr.families.nemo.config import CONFIG_MEMBER, model_class, read_nemo_config, read_settings, tokenizer_member
+from avsr.decoding.tokenizer import MAX_TOKENIZER_BYTES, SentencePieceTokenizer
+from avsr.families.nemo.config import (
+    CONFIG_MEMBER,
+    MAX_CONFIG_BYTES,
+    model_class,
+    read_nemo_config,
+    read_settings,
+    tokenizer_member,
+)
 from avsr.families.nemo.weights import WEIGHTS_MEMBER, check_filters, convert_weights
 from avsr.untrusted.archive import Archive
 from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES, plain_tensors, read_torch_file
@@ -23,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIX", "load_nemo", "model_card", "read_nemo_config"]
 
 SUFFIX = ".nemo"
-MAX_CONFIG_BYTES = 8 << 20
-MAX_TOKENIZER_BYTES = 64 << 20
 
 
 def load_nemo(path: str | os.PathLike[str]) -> tuple[Network, SentencePieceTokenizer]:

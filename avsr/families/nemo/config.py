@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from avsr.errors import ModelError
 from avsr.families.own.config import AudioEncoderConfig, ModelConfig
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
@@ -19,9 +17,12 @@ from avsr.nn.conformer_shape import ConformerShape
 from avsr.nn.context import AttentionContext
 from avsr.sound.mel import FFT_SAMPLES, LOG_GUARD, PREEMPHASIS, WINDOW_SAMPLES
 from avsr.sound.mel_config import MelConfig
+from avsr.untrusted.settings import parse_yaml
 from avsr.untrusted.values import shown
 
 CONFIG_MEMBER = "model_config.yaml"
+MAX_CONFIG_BYTES = 1 << 20
+"""Multilingual models list their vocabulary up to three times, which takes half of this."""
 
 HEADS = {
     "EncDecCTCModelBPE": ("decoder",),
@@ -32,10 +33,7 @@ HEADS = {
 
 def read_settings(data: bytes, path: Path) -> Mapping[str, Any]:
     """The mapping in the YAML text. `path` is for errors. Raises ModelError if the text is not valid YAML."""
-    try:
-        content = yaml.safe_load(data.decode("utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: {CONFIG_MEMBER} is not valid YAML", got=shown(error)) from None
+    content = parse_yaml(data, f"{path}: {CONFIG_MEMBER}", ModelError, most_bytes=MAX_CONFIG_BYTES)
     # Some archives hold the training configuration, with the model as one section of it.
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]

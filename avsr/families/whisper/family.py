@@ -11,6 +11,8 @@ from avsr.decoding.search import Search
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError, ModelError
 from avsr.families.whisper.model_file import check_model_file
+from avsr.untrusted.files import open_file, read_file
+from avsr.untrusted.settings import parse_json
 
 if TYPE_CHECKING:
     from avsr.decoding.redecoding import RedecodingSearch
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     from avsr.families.whisper.tokens import Tokens
 
 MODEL_NAME, CONFIG_NAME, TOKENIZER_NAME = "model.bin", "config.json", "tokenizer.json"
-MOST_TOKENIZER_BYTES = 20_000_000
-"""Published models have files of an eighth of this size."""
+OTHER_NAMES = ("vocabulary.json", "vocabulary.txt", "preprocessor_config.json")
+"""Further files that CTranslate2 opens if they are there."""
+MAX_OTHER_BYTES = 16 << 20
 MOST_THREADS = 8
 """More threads do not make models of this size faster."""
 
@@ -42,6 +45,7 @@ def open_model(target: str, device: str, dtype: str) -> Model:
     folder = Path(target)
     tokens = _tokens(folder)
     check_model_file(folder / MODEL_NAME)
+    _check_other_files(folder)
     kind, _, index = _device(ctranslate2, device).partition(":")
     compute = {"auto": "int8" if kind == "cpu" else "float16"}.get(dtype, dtype)
     supported = ctranslate2.get_supported_compute_types(kind)
@@ -72,6 +76,15 @@ def open_model(target: str, device: str, dtype: str) -> Model:
         identity=lambda: {"weights_sha256": _sha256(folder / MODEL_NAME), "compute": compute},
         device=f"{kind}:{index or 0}" if kind == "cuda" else kind,
     )
+
+
+def _check_other_files(folder: Path) -> None:
+    """Raises ModelError for a file that CTranslate2 would wait for, or fill the memory with."""
+    if not isinstance(parse_json(read_file(folder / CONFIG_NAME, MAX_OTHER_BYTES), CONFIG_NAME, ModelError), dict):
+        raise ModelError(f"{folder / CONFIG_NAME}: not a configuration", expected="an object of JSON")
+    for path in (folder / name for name in OTHER_NAMES):
+        if os.path.lexists(path):
+            open_file(path, MAX_OTHER_BYTES).close()
 
 
 def threads() -> int:
@@ -109,12 +122,7 @@ def _tokens(folder: Path) -> Tokens:
     _import_ctranslate2()
     from avsr.families.whisper.tokens import Tokens
 
-    path = folder / TOKENIZER_NAME
-    if path.stat().st_size > MOST_TOKENIZER_BYTES:
-        raise ModelError(
-            f"{path}: too large", got=f"{path.stat().st_size} bytes", expected=f"at most {MOST_TOKENIZER_BYTES}"
-        )
-    return Tokens(path)
+    return Tokens(folder / TOKENIZER_NAME)
 
 
 def _import_ctranslate2() -> Any:

@@ -7,11 +7,14 @@ length of the file. All numbers are little-endian.
 from __future__ import annotations
 
 import math
+import os
 import struct
 from pathlib import Path
 from typing import BinaryIO
 
 from avsr.errors import ModelError
+from avsr.untrusted.files import open_file
+from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES
 
 VERSIONS = range(4, 7)
 """Versions of the file format that name each tensor's bytes as read here."""
@@ -25,8 +28,8 @@ ITEM_BYTES = {0: 4, 1: 1, 2: 2, 3: 4, 4: 2, 5: 2}
 def check_model_file(path: Path) -> None:
     """Raises ModelError unless the file holds a whole Whisper model of CTranslate2."""
     try:
-        with path.open("rb") as file:
-            _check(file, path.stat().st_size)
+        with open_file(path, MAX_WEIGHTS_BYTES) as file:
+            _check(file, os.fstat(file.fileno()).st_size)
     except (OSError, _BadFileError) as error:
         raise ModelError(
             f"{path}: cannot be read", got=error, expected="a Whisper model of CTranslate2", remedy="download it again"

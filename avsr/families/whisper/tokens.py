@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from avsr.decoding.tokenizer import MAX_TOKENIZER_BYTES
 from avsr.errors import ModelError
 from avsr.text import is_unspaced, one_line
+from avsr.untrusted.files import read_file
+from avsr.untrusted.values import shown
 
 TIMESTAMP_S = 0.02
 """From one time token to the next."""
@@ -29,16 +32,20 @@ class TokenWord(NamedTuple):
 class Tokens:
     """The tokens of one model. Raises ModelError if the file does not describe tokens of Whisper.
 
-    path: its tokenizer.json, of a size that the caller has checked.
+    path: its tokenizer.json.
     """
 
     def __init__(self, path: Path) -> None:
         import tokenizers
 
         try:
-            self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(path))
+            self._tokenizer: Any = tokenizers.Tokenizer.from_buffer(read_file(path, MAX_TOKENIZER_BYTES))
+        except ModelError:
+            raise
         except Exception as error:  # the package raises Exception itself
-            raise ModelError(f"{path}: cannot be read", got=error, expected="the tokens of a Whisper model") from error
+            raise ModelError(
+                f"{path}: cannot be read", got=shown(error), expected="the tokens of a Whisper model"
+            ) from error
         self._path = path
         self.end_of_text = self._id("<|endoftext|>")
         self.start = self._id("<|startoftranscript|>")
