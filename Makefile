@@ -4,7 +4,7 @@
 # make lint    check style and types
 # make docs    build the documentation with the API reference into site/
 #
-# Each installs avsr into .venv first, unless that is done: with the versions in constraints.txt. Other settings:
+# Each installs avsr into .venv first, unless that is done: with the versions and hashes in requirements.txt. Other settings:
 #   make PYTHON=/path/to/python3.11   make VENV=/path/to/environment   make demo-open OPEN_MODEL=whisper-small FILE=talk.mp4
 
 VENV ?= .venv
@@ -48,7 +48,7 @@ lint: $(STAMP)
 docs: $(STAMP)
 	$(VENV)/bin/mkdocs build --strict --quiet
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml requirements.txt
 	@test -n "$(PYTHON)" || { echo "avsr: no Python 3.10, 3.11 or 3.12 on the PATH; install one, or name it:" \
 	"make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" scripts/check_system.py

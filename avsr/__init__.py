@@ -62,10 +62,10 @@ def load(
 ) -> Recognizer:
     """A recogniser, ready to transcribe.
 
-    name: of a model in the package or an installed one (avsr.models); a checkpoint folder; a `.nemo` file; the id of a
-        model on the Hugging Face hub (fetched with huggingface_hub, if that is installed); or another recogniser, as in
-        "command:whisper-cli {wav}" and "function:my_module:recognise". None for the best installed model, as
-        avsr.models.default() chooses it.
+    name: of a model in the package or an installed one (avsr.models); a checkpoint folder; a `.nemo` file; a model
+        of the Hugging Face hub, as in "hf:nvidia/parakeet-ctc-1.1b" (fetched with huggingface_hub, if that is
+        installed); or another recogniser, as in "command:whisper-cli {wav}" and "function:my_module:recognise". None
+        for the best installed model, as avsr.models.default() chooses it.
     device: "auto" for the first GPU if there is one and the CPU otherwise, "cpu", "cuda" or "cuda:N".
     dtype: "bfloat16" or "float16" computes in that precision where it pays; None for float32. As in torch, or as text.
 

@@ -25,6 +25,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from avsr.errors import AvsrError
+from avsr.files import file_error
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -182,10 +183,12 @@ def one_thread() -> Iterator[None]:
 
 
 def as_avsr_error(error: Exception) -> AvsrError:
-    """An AvsrError unchanged; any other error as an AvsrError that names its kind."""
+    """An AvsrError unchanged; an OSError with its file; any other error with its kind."""
     logger.debug("traceback", exc_info=error)
     if isinstance(error, AvsrError):
         return error
+    if isinstance(error, OSError):
+        return file_error(error)
     return AvsrError(f"unexpected {type(error).__name__}", got=error if str(error) else None)
 
 

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors"},
     "untrusted": {"errors", "files", "text"},
     "shipped": {"errors", "config"},
-    "processes": {"errors"},
+    "processes": {"errors", "files"},
     "output": {*FOUNDATION, "files"},
     "transcript": {"grid", "output", "text"},
     "nn": ARRAYS,
@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "augment": {*ARRAYS, "noise"},
     "training": {
         *ARRAYS, "augment", "avsr", "config", "datasets", "decoding", "families", "files", "lips", "nn", "noise",
-        "processes", "randomness", "shipped", "sound",
+        "processes", "randomness", "shipped", "sound", "untrusted",
     },
     "evaluation": {
         *ARRAYS, "augment", "avsr", "datasets", "decoding", "engine", "families", "files", "noise", "offline",

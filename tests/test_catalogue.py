@@ -18,6 +18,7 @@ from avsr.catalogue.entries import read_catalogue
 from avsr.cli.main import main
 from avsr.errors import ConfigError, ModelError
 from avsr.families import find
+from avsr.families import hub as families_hub
 from tests.fake_sources import FILES, FakeHub, described, sha256, toy, write_catalogue
 
 
@@ -313,15 +314,58 @@ class TestUse:
         (tmp_path / "toy").mkdir()  # a name means the same model in every folder
         assert Path(find("toy", catalogue=catalogue)) == models / "toy"
         assert Path(find("some/toy", catalogue=catalogue)) == models / "toy"
+        assert Path(find("hf:some/toy", catalogue=catalogue)) == models / "toy"
         assert Path(find("one-file", catalogue=catalogue)) == models / "one-file/weights.bin"
 
-    def test_a_mistyped_path_asks_nobody(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.usefixtures("models")
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("models/mine", "models/mine: no such file or model; for the hub: hf:models/mine"),
+            ("nvidia/parakeet-ctc-1.1c", "no such file or model; for the hub: hf:nvidia/parakeet-ctc-1.1c"),
+            ("runs/mine", "runs/mine: no such file or model; for the hub: hf:runs/mine"),
+            ("./models/mine", "./models/mine: no such file or model; check the path"),
+            ("runs/mine/model", "runs/mine/model: no such file or model; check the path"),
+            ("models/mine.nemo", "models/mine.nemo: no such file: expected a .nemo archive; check the path"),
+            ("nvidia/parakeet-ctc-1.1b", "is not installed; avsr models pull parakeet-ctc-1.1b"),
+            ("https://hub/models/mine", "no such file or model; check the path"),
+            ("hf:mine", "hf:mine: no id of the hub: expected hf:ACCOUNT/NAME"),
+            ("hf:../mine", "hf:../mine: no id of the hub: expected hf:ACCOUNT/NAME"),
+            ("hf:models/../mine", "no id of the hub"),
+            ("HF:models/mine", "HF:models/mine: no such file or model; check the path"),
+        ],
+    )
+    def test_a_mistyped_path_asks_nobody(
+        self, name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         hub = FakeHub(monkeypatch)
+        monkeypatch.setattr(families_hub, "snapshot", lambda *args: pytest.fail("the hub was asked"))
         monkeypatch.chdir(tmp_path)
         (tmp_path / "runs").mkdir()
-        with pytest.raises(ModelError, match="no model 'runs/mine'"):
-            find("runs/mine")
+        monkeypatch.setenv("AVSR_MODEL", name)
+        for open_it in (find, avsr.load, lambda _: avsr.load()):
+            with pytest.raises(ModelError) as caught:
+                open_it(name)
+            assert message in str(caught.value).replace(" (AVSR_MODEL names it)", "")
+        with pytest.raises(ModelError, match="no model .* in the catalogue"):
+            avsr.models.pull(name)
         assert hub.asked == []
+
+    def test_the_hub_is_asked_by_its_prefix(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[str] = []
+
+        def snapshot(repository: str, patterns: object) -> Path:
+            asked.append(repository)
+            return tmp_path / "fetched"
+
+        monkeypatch.setattr(families_hub, "snapshot", snapshot)
+        (tmp_path / "fetched").mkdir()
+        (tmp_path / "fetched/one.nemo").touch()
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "models/mine").mkdir(parents=True)
+        assert find("hf:models/mine") == str(tmp_path / "fetched/one.nemo")
+        assert find("models/mine") == "models/mine"
+        assert asked == ["models/mine"]
 
     def test_default(self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         catalogue = write_catalogue(

@@ -153,7 +153,9 @@ class TestStandardOutput:
             with avsr_process("transcribe", "talk.mp4", stdout=full) as process:
                 _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
-        assert errors == "avsr: standard output cannot be written: got No space left on device\n"
+        assert errors == "avsr: standard output cannot be written: got No space left on device" + (
+            "; free some space, then run the same command again\n"
+        )
 
     @pytest.mark.parametrize("words", ["transcribe a.mp4 b.mp4", "--help", "transcribe --help", "--version"])
     def test_closed_pipe_is_silent(self, words: str, folder: Path) -> None:
@@ -273,7 +275,7 @@ class TestOutputFolder:
         assert main(["transcribe", "in", "--recursive", "--output-dir", "out", "--quiet"]) == 1
         assert files_below("out")["b/talk.txt"] == "in b talk\n"
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("avsr: out/a/talk.txt: cannot be written: out/a: ")
+        assert line.startswith("avsr: out/a/talk.txt: cannot be written: got out/a: ")
 
 
 class TestFailures:

@@ -311,7 +311,7 @@ def test_hub_ids(monkeypatch: pytest.MonkeyPatch, archive: Path, tmp_path: Path)
     )
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ModelError, match="no model 'some/model' here.*pip install '.\\[hub\\]', or download"):
-        avsr.load("some/model")
+        avsr.load("hf:some/model")
 
     def offline(*args: object, **kwargs: object) -> str:
         raise OSError("no connection")
@@ -324,12 +324,12 @@ def test_hub_ids(monkeypatch: pytest.MonkeyPatch, archive: Path, tmp_path: Path)
     module("huggingface_hub", snapshot_download=offline)
     module("huggingface_hub.errors", HfHubHTTPError=OSError)
     with pytest.raises(ModelError, match="'some/model' cannot be fetched.*no connection; check the name and the conn"):
-        avsr.load("some/model")
+        avsr.load("hf:some/model")
     module("huggingface_hub", snapshot_download=lambda *args, **kwargs: str(archive.parent))
-    assert avsr.load("some/model", device="cpu").name == "tiny"
+    assert avsr.load("hf:some/model", device="cpu").name == "tiny"
     module("huggingface_hub", snapshot_download=lambda *args, **kwargs: str(tmp_path))
     with pytest.raises(ModelError, match="some/model: not a checkpoint: got 0 .nemo files"):
-        avsr.load("some/model")
+        avsr.load("hf:some/model")
 
 
 def test_the_configuration_of_the_helper_is_what_is_read(archive: Path) -> None:

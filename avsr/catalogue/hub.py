@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from avsr.catalogue.entries import Entry
-from avsr.catalogue.source import DISK_FULL, SourceError, Task, watched
+from avsr.catalogue.source import SourceError, Task, watched
 from avsr.errors import ModelError
+from avsr.files import remedy_for
 
 ANSWER_TIMEOUT_S = 10.0
 MAX_FILE_BYTES = 20_000_000_000  # where the list does not know the size
@@ -125,7 +126,7 @@ def _check_answer(client: Any, wanted: str) -> None:
 
 def _explained(error: Exception, what: str) -> SourceError:
     """Any error of the client as one line. Its kinds differ between versions: it has changed its HTTP library."""
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
+    if isinstance(error, OSError) and remedy_for(error):  # of our disk, not of the network
         raise error
     cause = error.__cause__ or error
     lines = str(cause).strip().splitlines() or [type(cause).__name__]

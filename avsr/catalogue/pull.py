@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from avsr.catalogue import hub, packages
 from avsr.catalogue.entries import Entry, with_recorded
 from avsr.catalogue.install import Arrivals, check_present, listed, write_records
-from avsr.catalogue.source import DISK_FULL, SourceError, Task, folder_bytes
+from avsr.catalogue.source import SourceError, Task, folder_bytes
 from avsr.catalogue.store import (
     RECORD,
     hash_record_path,
@@ -22,6 +23,7 @@ from avsr.catalogue.store import (
     require_models_folder,
 )
 from avsr.errors import ModelError
+from avsr.files import DISK_FULL
 
 HUB, PACKAGES, BY_HAND = "hub", "packages", "by hand"
 SOURCES = (HUB, PACKAGES)
@@ -167,6 +169,6 @@ def _disk_errors(entry: Entry, root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = "make room, and run the same command again"
-        if error.errno not in DISK_FULL:
+        if error.errno not in (*DISK_FULL, errno.EFBIG):
             remedy = "set AVSR_MODELS to another folder"
         raise ModelError(f"{entry.name} cannot be written to {root}", got=error, remedy=remedy) from None

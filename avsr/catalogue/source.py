@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from avsr.errors import ModelError
 Result = TypeVar("Result")
 
 TICK_S = 0.2
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class SourceError(ModelError):

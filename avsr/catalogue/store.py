@@ -12,7 +12,6 @@ finished folder is renamed to NAME, so that a pull that is killed leaves nothing
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from typing import Any
 
 from avsr.catalogue.entries import SHA256, Entry, File
 from avsr.errors import ModelError
-from avsr.files import write_text
+from avsr.files import take_lock, write_text
 
 RECORD = "avsr-model.json"
 MAX_RECORD_BYTES = 1 << 16
@@ -136,12 +135,8 @@ def locked(entry: Entry, root: Path) -> Iterator[None]:
     # Without following a link, which would create a file elsewhere.
     handle = os.open(root / f".{entry.name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ModelError(
-                f"{entry.name}: another process is pulling or removing this model", remedy="wait for it"
-            ) from None
+        if not take_lock(handle):
+            raise ModelError(f"{entry.name}: another process is pulling or removing this model", remedy="wait for it")
         yield
     finally:
         os.close(handle)  # which gives the lock back; so does the end of the process, however it comes

@@ -28,7 +28,8 @@ DEVICES = "auto|cpu|cuda[:N]"
 
 
 MODEL_FORMS = (
-    "name in avsr models, checkpoint or run folder, .nemo file, hub id, command:PROGRAM or function:MODULE:NAME"
+    "name in avsr models, checkpoint or run folder, .nemo file, hf:ACCOUNT/NAME, command:PROGRAM or"
+    " function:MODULE:NAME"
 )
 """What --model takes, for its help."""
 

@@ -22,8 +22,9 @@ from avsr.cli.arguments import (
     positive_integer,
 )
 from avsr.cli.command import Action
-from avsr.cli.console import Console, UsageError, describe
-from avsr.errors import AvsrError, DataError
+from avsr.cli.console import Console, UsageError
+from avsr.errors import DataError
+from avsr.files import not_written, write_bytes
 
 if TYPE_CHECKING:
     from avsr.bench.latency import Latency, LiveClip
@@ -311,9 +312,9 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def _write(target: Path, data: bytes) -> None:
     try:
-        target.write_bytes(data)
+        write_bytes(target, data)
     except OSError as error:
-        raise AvsrError(f"{target}: cannot be written", got=describe(error)) from error
+        raise not_written(target, error) from error
 
 
 def _chunks(text: str) -> list[int]:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TextIO
 
 from avsr.errors import AvsrError
+from avsr.files import file_error, remedy_for
 from avsr.surroundings import quiet_matplotlib
 
 BAR_WIDTH = 24
@@ -67,7 +68,9 @@ class Console:
             except BrokenPipeError:
                 raise
             except OSError as error:
-                raise AvsrError("standard output cannot be written", got=describe(error)) from error
+                raise AvsrError(
+                    "standard output cannot be written", got=describe(error), remedy=remedy_for(error)
+                ) from error
 
     def error(self, line: str) -> None:
         """One line about what failed."""
@@ -177,7 +180,7 @@ def explain(error: Exception) -> AvsrError:
         case ImportError():
             return AvsrError("a package is missing", got=error, remedy="install avsr again, with its dependencies")
         case OSError():
-            return AvsrError(describe(error))
+            return file_error(error)
         case _:
             what = f"unexpected {type(error).__name__}"
             return AvsrError(what, got=error, remedy="--debug shows where it happened")

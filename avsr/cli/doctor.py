@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avsr.cli.arguments import add_quiet, add_tracks, media_file, tracks_of
-from avsr.cli.console import Console, UsageError, describe, printable
-from avsr.errors import AvsrError
-from avsr.files import write_bytes
+from avsr.cli.console import Console, UsageError, printable
+from avsr.files import not_written, write_bytes
 
 if TYPE_CHECKING:
     from avsr.media import AudioStreamInfo, VideoStreamInfo
@@ -133,4 +132,4 @@ def _write_sheet(diagnosis: Diagnosis, target: Path) -> None:
     try:
         write_bytes(target, data)
     except OSError as error:
-        raise AvsrError(f"{target}: cannot be written", got=describe(error)) from error
+        raise not_written(target, error) from error

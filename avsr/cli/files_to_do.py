@@ -14,7 +14,7 @@ from avsr.account import Account
 from avsr.cli.console import Console, UsageError
 from avsr.cli.sources import Sources
 from avsr.errors import AvsrError
-from avsr.files import local_path
+from avsr.files import local_path, remedy_for
 
 if TYPE_CHECKING:
     from avsr.media.folders import Lister
@@ -241,5 +241,7 @@ def check_writable(folder: Path) -> None:
         trial.unlink()
     except OSError as error:
         raise AvsrError(
-            f"--output-dir {folder}: cannot be written", got=error.strerror, remedy="give another folder"
+            f"--output-dir {folder}: cannot be written",
+            got=error.strerror,
+            remedy=remedy_for(error) or "give another folder",
         ) from error

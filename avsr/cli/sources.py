@@ -8,11 +8,14 @@ may write to the same folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from pathlib import Path
 from typing import NamedTuple
+
+from avsr.files import append_line
 
 RECORD_NAME = ".avsr-sources.jsonl"
 _PART_BYTES = 1 << 20
@@ -57,8 +60,15 @@ class Sources:
     def record(self, output: Path, path: str) -> None:
         """Record that `output` was made from `path`. Raises OSError if the line cannot be written."""
         row = {"output": self._key(output), "source": path, "fingerprint": fingerprint(path)}
-        with (self._folder / RECORD_NAME).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self._folder / RECORD_NAME, json.dumps(row))
+
+    def keep(self, output: Path) -> None:
+        """Record the former input of `output` again, if it is known, because the file could not be replaced."""
+        known = self._of.get(self._key(output))
+        if known is not None:
+            row = {"output": self._key(output), "source": known.name, "fingerprint": known.fingerprint}
+            with contextlib.suppress(OSError):
+                append_line(self._folder / RECORD_NAME, json.dumps(row))
 
     def _key(self, output: Path) -> str:
         return output.relative_to(self._folder).as_posix()

@@ -30,13 +30,14 @@ from avsr.cli.arguments import (
     tracks_of,
 )
 from avsr.cli.claims import Claims
-from avsr.cli.console import Console, UsageError, describe, explain, messages_on_stderr, printable, without_name
+from avsr.cli.console import Console, UsageError, explain, messages_on_stderr, printable, without_name
 from avsr.cli.files_to_do import FAILED, Job, check_writable, find_files, is_folder, plan, without_finished
 from avsr.cli.sources import Sources
 from avsr.cli.suggestions import FORMATS as FORMAT_MEANINGS
 from avsr.cli.suggestions import suggest
 from avsr.errors import AvsrError
-from avsr.output import FORMATS, SUBTITLES, render, to_json_line, write
+from avsr.files import not_written, write_text
+from avsr.output import FORMATS, SUBTITLES, render, to_json_line
 from avsr.processes import Crew, Report
 from avsr.processes import run as run_pool
 from avsr.transcript import Transcript
@@ -336,15 +337,13 @@ def _write(
             num_there += 1
             continue
         try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            is_subtitle = output.suffix.removeprefix(".") in SUBTITLES
-            write(transcript, output, overwrite=overwrite, layout=layout if is_subtitle else None)
-            sources.record(output, job.path)
-        except AvsrError as error:
-            console.error(str(error))
-            num_failed += 1
+            format_name = output.suffix.removeprefix(".")
+            text = render(transcript, format_name, layout if format_name in SUBTITLES else None)
+            # The record goes before the new file and behind its text: each is there with the other, or not at all.
+            write_text(output, text, before=functools.partial(sources.record, output, job.path))
         except OSError as error:
-            console.error(f"{output}: cannot be written: {describe(error)}")
+            sources.keep(output)
+            console.error(str(not_written(output, error)))
             num_failed += 1
         else:
             console.note(f"wrote {output}")

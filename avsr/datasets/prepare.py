@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import errno
 import functools
 import hashlib
 import itertools
@@ -39,7 +38,7 @@ from avsr.datasets.manifest import (
 from avsr.datasets.source import CorpusReader, SourceClip
 from avsr.datasets.speech import read_speech
 from avsr.errors import AvsrError, ConfigError, DataError, MediaError, nearest
-from avsr.files import remove_partial, write_text
+from avsr.files import not_written, only_writer, remedy_for, remove_partial, write_text
 from avsr.grid import SAMPLE_RATE_HZ, SLOT_S
 from avsr.lips.faces import FaceFinder
 from avsr.lips.slots import LipTrack
@@ -126,7 +125,17 @@ def prepare(
     try:
         (out / "records").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{out}: cannot be written", got=error.strerror, remedy="give another folder") from error
+        raise DataError(
+            f"{out}: cannot be written", got=error, remedy=remedy_for(error) or "give another folder"
+        ) from error
+    with only_writer(out):
+        return _prepare(clips, out, workers, on_progress, account)
+
+
+def _prepare(
+    clips: list[SourceClip], out: Path, workers: int, on_progress: Progress | None, account: Account
+) -> Preparation:
+    """Prepare the clips into a folder that no other process writes to."""
     # Temporary files have random names, so no later run overwrites the ones that a killed run left. Without this they
     # would pile up.
     remove_partial(out)
@@ -302,8 +311,7 @@ def _new_records(
 def _explain(out: Path, error: Exception) -> AvsrError:
     """What stops the whole preparation; a clip that cannot be used is a record and no error."""
     if isinstance(error, OSError):
-        remedy = "free some space, then run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
-        return DataError(f"{out}: cannot be written", got=error.strerror, remedy=remedy)
+        return not_written(error.filename or out, error, DataError)
     known = as_avsr_error(error)
     return DataError(known.what, got=known.got, expected=known.expected, remedy=known.remedy)
 

@@ -8,7 +8,6 @@ OUT/units/*.jsonl    finished work: a line for each unit of a batch
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import platform
@@ -28,6 +27,7 @@ from avsr.evaluation.normalizers import find_normalizer
 from avsr.evaluation.opened import Opened
 from avsr.evaluation.sounds import PLAN_NAME, NoiseSource
 from avsr.evaluation.work import Unit
+from avsr.files import naming, take_lock
 
 SETTINGS_NAME = "settings.json"
 
@@ -122,14 +122,9 @@ def own_units(output: Path, name: str) -> Iterator[BinaryIO]:
     """The file that this run appends to. It is locked, and a line that a killed run left half written is cut off."""
     path = output / "units" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        try:
-            # The system frees this lock if the run is killed; a lock file would stay.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"{path}: another run is writing to it", remedy="wait, or give another --output-dir"
-            ) from None
+    with naming(path), path.open("a+b") as file:
+        if not take_lock(file.fileno()):
+            raise ConfigError(f"{path}: another run is writing to it", remedy="wait, or give another --output-dir")
         file.seek(0)
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)

@@ -108,7 +108,8 @@ FAMILIES: tuple[Family, ...] = (
 def open_model(name: str | PathLike[str], *, device: object = "auto", dtype: object = None) -> Model:
     """The model that `name` stands for.
 
-    name: of a shipped or installed model, a path that a family owns, a hub id, or the text of an external recogniser.
+    name: of a shipped or installed model, a path that a family owns, `hf:ACCOUNT/NAME`, or the text of an external
+        recogniser.
     device: as text or a torch.device. dtype: as text or a torch.dtype; None for "auto". Raises ModelError, ConfigError.
     """
     device_text, dtype_text = _device(device), _dtype(dtype)
@@ -133,28 +134,27 @@ def _open(target: str, device_text: str, dtype_text: str) -> Model:
 def find(name: str, *, catalogue: Path | None = None) -> str:
     """The target that `name` stands for: a shipped or installed model, a path, or the text itself.
 
-    catalogue: the list of models that can be installed; None for the one in the package. An id of the hub that is not
-    installed is fetched. Raises ModelError when there is no such model.
+    catalogue: the list of models that can be installed; None for the one in the package. Only `hf:ACCOUNT/NAME` is
+    fetched, from the hub, if it is not installed. Raises ModelError when there is no such model.
     """
-    from avsr.families.hub import fetch, is_hub_id
+    from avsr.families.hub import fetch, hub_id
 
+    repository = hub_id(name)
     # Names of models go before paths of that name in the current folder, so that a name always means the same model.
     if Path(name).name == name and os.path.isfile(ASSETS / name / "config.yaml"):
         return str(ASSETS / name)
-    entry = _catalogue_entry(name, catalogue)
+    entry = _catalogue_entry(repository or name, catalogue)
     folder = installed_folder(entry) if entry is not None else None
     if entry is not None and folder is not None:
         return str(folder / entry.opens)
-    # Paths go before ids of the hub: nothing is fetched if the file is here.
+    if repository is not None:
+        return str(fetch(repository, _is_owned))
     if name and (os.path.exists(name) or _is_owned(name)):
         return name
     if name.endswith(".nemo"):
         raise ModelError(f"{name}: no such file", expected="a .nemo archive", remedy="check the path")
-    if entry is not None and entry.name == name:
-        raise ModelError(f"{name} is not installed", remedy=f"avsr models pull {name}")
-    # In an id the part before the slash is an account. If there is a folder of that name, a path was meant.
-    if is_hub_id(name) and not os.path.isdir(os.path.dirname(name)):
-        return str(fetch(name, _is_owned))
+    if entry is not None:
+        raise ModelError(f"{name} is not installed", remedy=f"avsr models pull {entry.name}")
     raise _unknown(name, catalogue)
 
 
@@ -172,6 +172,12 @@ def _is_owned(target: str) -> bool:
 
 
 def _unknown(name: str, catalogue: Path | None) -> ModelError:
+    from avsr.families.hub import PREFIX, is_hub_id
+
+    if is_hub_id(name):
+        return ModelError(f"{name}: no such file or model", remedy=f"for the hub: {PREFIX}{name}")
+    if os.path.dirname(name):
+        return ModelError(f"{name}: no such file or model", remedy="check the path")
     known = [path.parent.name for path in sorted(ASSETS.glob("*/config.yaml"))] + list(read_catalogue(catalogue))
     # "tiny" is a part of several names, and the most similar one need not be the one that is meant.
     close = [model for model in known if len(name) > 2 and name.lower() in model][:3]

@@ -1,4 +1,8 @@
-"""Downloads models from the Hugging Face hub by their id, such as `nvidia/parakeet-ctc-1.1b`."""
+"""Downloads models from the Hugging Face hub by their id, such as `hf:nvidia/parakeet-ctc-1.1b`.
+
+Without `hf:` no name reaches the network: an id looks like a path, and a mistyped path would fetch the model that a
+stranger gave this name.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,22 @@ WANTED = (
 )
 
 
+PREFIX = "hf:"
+
+
 def is_hub_id(name: str) -> bool:
-    """Whether `name` could be an id of the hub: two plain names with a slash between them."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None and not name.endswith(".nemo")
+    """Whether `name`, without `hf:`, could be an id of the hub: two plain names with a slash between them."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII) is not None and not name.endswith(".nemo")
+
+
+def hub_id(name: str) -> str | None:
+    """The id that `name` asks the hub for; None if it does not begin with `hf:`. Raises ModelError for another text."""
+    if not name.startswith(PREFIX):
+        return None
+    repository = name.removeprefix(PREFIX)
+    if not is_hub_id(repository):
+        raise ModelError(f"{name}: no id of the hub", expected=f"{PREFIX}ACCOUNT/NAME")
+    return repository
 
 
 def fetch(repository: str, is_owned: Callable[[str], bool]) -> Path:

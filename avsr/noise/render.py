@@ -18,7 +18,7 @@ import itertools
 import logging
 import os
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -26,9 +26,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from avsr.datasets.manifest import load_samples, read_manifest, write_manifest, write_wav
+from avsr.datasets.manifest import Utterance, load_samples, read_manifest, write_manifest, write_wav
 from avsr.errors import DataError
-from avsr.files import remove_partial
+from avsr.files import only_writer, remove_partial
 from avsr.noise.compose import change_mixture, change_voice, loop_recording, sum_noise
 from avsr.noise.filters import NoiseColour, coloured_noise
 from avsr.noise.library import Pcm, open_library, pcm_of, sound_hash
@@ -133,6 +133,15 @@ def render_plan(
             )
     if other_manifest is not None:
         logger.warning("%s: has changed: got %s; each mixture is checked by its hash", plan.manifest, other_manifest)
+    out.mkdir(parents=True, exist_ok=True)
+    with only_writer(out):
+        return _render_all(plan, out, utterances, workers, on_progress)
+
+
+def _render_all(
+    plan: NoisePlan, out: Path, utterances: Mapping[str, Utterance], workers: int, on_progress: Progress | None
+) -> list[Path]:
+    """Write all mixtures into a folder that no other process writes to."""
     remove_partial(out)  # temporary files have random names, so a killed run's are never overwritten
     # Blocks, because neighbouring lines use the same recordings, which each process keeps in memory.
     blocks = [plan.lines[i : i + _LINES_AT_A_TIME] for i in range(0, len(plan.lines), _LINES_AT_A_TIME)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import math
 import os
 import shutil
@@ -18,7 +17,7 @@ import numpy as np
 from avsr.account import Account
 from avsr.arrays import Samples, check_samples
 from avsr.errors import AvsrError, ConfigError, MediaError
-from avsr.files import local_path, temporary_folder
+from avsr.files import DISK_FULL, local_path, temporary_folder
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.lips.tracks import probe_faces
 from avsr.media import Tracks, iter_audio
@@ -146,7 +145,7 @@ def _copy(source: Any, path: Path) -> None:
         with path.open("wb") as file:
             shutil.copyfileobj(source, file)
     except OSError as error:
-        remedy = "set TMPDIR to a folder with room for it" if error.errno == errno.ENOSPC else None
+        remedy = "set TMPDIR to a folder with room for it" if error.errno in DISK_FULL else None
         raise MediaError("the open file cannot be copied", got=error, remedy=remedy) from None
     except TypeError:  # a file that was opened as text gives str
         raise TypeError("transcribe: got a file opened as text, expected one opened with mode 'rb'") from None

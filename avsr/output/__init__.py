@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avsr.errors import AvsrError, ConfigError, nearest
-from avsr.files import write_text
+from avsr.files import remedy_for, write_text
 from avsr.output.formats import to_ctm, to_json, to_json_line, to_tsv, to_txt
 from avsr.output.subtitles import Layout, to_srt, to_vtt
 
@@ -80,5 +80,7 @@ def write(
         write_text(path, text)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or str(error)
-        remedy = None if path.parent.is_dir() else f"make the folder {path.parent} first"
+        remedy = remedy_for(error) if isinstance(error, OSError) else None
+        if not path.parent.is_dir():
+            remedy = f"make the folder {path.parent} first"
         raise AvsrError(f"{path}: cannot be written", got=reason, remedy=remedy) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from avsr.decoding.tokenizer import Tokenizer
 from avsr.families.own.checkpoint import save_checkpoint
 from avsr.families.own.run_folder import EPOCHS_NAME, RESUME_NAME, epoch_checkpoint, epoch_checkpoints
-from avsr.files import write_whole
+from avsr.files import write_text
 from avsr.training.metrics import describe
 
 
@@ -39,8 +40,7 @@ class KeepEpochWeights(lightning.Callback):
         for old in epoch_checkpoints(self.run_folder)[: -self.keep]:
             shutil.rmtree(old)
         # Written last: a run that is killed before repeats this epoch and gets the same weights again.
-        with write_whole(self.run_folder / EPOCHS_NAME / RESUME_NAME) as temporary:
-            trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(self.run_folder / EPOCHS_NAME / RESUME_NAME)
 
 
 class StopBetweenBatches(lightning.Callback):
@@ -73,30 +73,57 @@ class StopBetweenBatches(lightning.Callback):
     on_train_batch_start = on_validation_batch_start = _check
 
 
-class Narrator(lightning.Callback):
-    """Reports an estimate of the duration and each epoch's figures; draws a progress bar if stderr is a terminal.
+class RecordFigures(lightning.Callback):
+    """Writes a line of figures for each epoch to metrics.jsonl, the file `path`."""
 
-    path: of metrics.jsonl, to which a line is appended after each epoch.
-    on_message: receives one line at a time.
-    estimate_after: the number of batches after which the duration is estimated.
-    """
-
-    def __init__(self, path: Path, on_message: Callable[[str], None], estimate_after: int) -> None:
-        self.path, self.on_message, self.estimate_after = path, on_message, estimate_after
-        self.bar: tqdm | None = None
-        self.steps = 0
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.figures: dict[str, float] = {}
+        """Of the last epoch that ended."""
         self.measured = False
         """Whether the development set was measured in this epoch."""
+        self.epoch_started = 0.0
 
-    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        self.epochs = module.config.optimizer.epochs
-        self.started, self.first_epoch = time.monotonic(), trainer.current_epoch
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        self.epoch_started, self.measured = time.monotonic(), False
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         self.measured = True
 
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if not self.measured:  # Lightning keeps the figures of the last measurement, which are not this epoch's
+            figures = {name: value for name, value in figures.items() if not name.startswith("dev/")}
+        self.figures = figures
+        epoch = trainer.current_epoch + 1
+        seconds = time.monotonic() - self.epoch_started
+        line = json.dumps({"epoch": epoch, "seconds": round(seconds, 1), **figures})
+        # An epoch is repeated if the run ended before its weights were saved: then this line takes the other's place.
+        write_text(self.path, "".join(f"{line}\n" for line in (*_lines_before(self.path, epoch), line)))
+
+
+class Narrator(lightning.Callback):
+    """Reports an estimate of the duration and each epoch's figures; draws a progress bar if stderr is a terminal.
+
+    record: has the figures.
+    on_message: receives one line at a time.
+    estimate_after: the number of batches after which the duration is estimated.
+    """
+
+    def __init__(self, record: RecordFigures, on_message: Callable[[str], None], estimate_after: int) -> None:
+        self.record, self.on_message, self.estimate_after = record, on_message, estimate_after
+        self.bar: tqdm | None = None
+        self.steps = 0
+        self.has_started = False
+        """Whether the state of an interrupted run was taken over, if there was one."""
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        self.epochs = module.config.optimizer.epochs
+        self.has_started = True
+        self.started, self.first_epoch = time.monotonic(), trainer.current_epoch
+
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        self.epoch_started, self.measured = time.monotonic(), False
+        self.epoch_started = time.monotonic()
         if sys.stderr.isatty():
             self.bar = tqdm(total=trainer.num_training_batches, desc=f"epoch {trainer.current_epoch + 1}", leave=False)
 
@@ -112,13 +139,9 @@ class Narrator(lightning.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         if self.bar is not None:
             self.bar.close()
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if not self.measured:  # Lightning keeps the figures of the last measurement, which are not this epoch's
-            figures = {name: value for name, value in figures.items() if not name.startswith("dev/")}
+        figures = self.record.figures
         epoch = trainer.current_epoch + 1
         seconds = time.monotonic() - self.epoch_started
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch, "seconds": round(seconds, 1), **figures}) + "\n")
         done = epoch - self.first_epoch
         left_min = (time.monotonic() - self.started) / done * (self.epochs - epoch) / 60
         facts = [
@@ -128,3 +151,13 @@ class Narrator(lightning.Callback):
             f"{left_min:.0f} min left",
         ]
         self.on_message(f"epoch {epoch}/{self.epochs}: " + ", ".join(filter(None, facts)))
+
+
+def _lines_before(path: Path, epoch: int) -> list[str]:
+    """The lines of metrics.jsonl on earlier epochs. What is cut off or damaged is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["epoch"] < epoch:
+                lines.append(line)
+    return lines

@@ -26,13 +26,16 @@ from avsr.families.own.checkpoint import load_checkpoint, read_weights, save_che
 from avsr.families.own.network import Network
 from avsr.families.own.run_folder import EPOCHS_NAME, MODEL_NAME, RESUME_NAME, epoch_checkpoints
 from avsr.families.own.visual_encoder import ResNetTrunk
-from avsr.files import write_text
+from avsr.files import naming, only_writer, remedy_for, write_text
 from avsr.shipped import find_configuration, find_file
 from avsr.surroundings import start_computing
 from avsr.training.config import TrainConfig
 from avsr.training.metrics import describe
 
 if TYPE_CHECKING:
+    import lightning
+
+    from avsr.training.callbacks import StopBetweenBatches
     from avsr.training.data import TrainingSet
     from avsr.training.module import TrainingModule
 
@@ -49,17 +52,41 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
     Raises ConfigError, DataError, ModelError; and AvsrError with the install command if the training extra is missing.
     """
     ready = set_up(config_path, overrides)
-    config, tokenizer, network, data, module = ready
-    import lightning
-    from lightning.pytorch.loggers import TensorBoardLogger
+    config, tokenizer, network, _, module = ready
+    from lightning.pytorch.utilities import rank_zero_only
 
-    from avsr.training.callbacks import KeepEpochWeights, Narrator, StopBetweenBatches
+    from avsr.training.callbacks import StopBetweenBatches
 
     output = Path(config.output)
     dev_loaders = _dev_loaders(config, module)
     # The folder is made only now, so that a run that cannot start leaves nothing behind.
-    _claim(output, config, str(config_path))
-    announce(ready, on_message)
+    check_output(output, config)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = remedy_for(error) or "give another output"
+        raise ConfigError(f"output {output}: cannot be written", got=error, remedy=remedy) from None
+    # On several GPUs Lightning starts this command once for each; the first process writes.
+    lock = only_writer(output) if getattr(rank_zero_only, "rank", 0) == 0 else contextlib.nullcontext()
+    with lock, naming(output), _without_chatter(), StopBetweenBatches() as stopper:
+        _claim(output, config, str(config_path))
+        announce(ready, on_message)
+        trainer = _fit(ready, stopper, on_message)
+        return _finish(
+            config, output, network, tokenizer, lambda: trainer.validate(module, dev_loaders, verbose=False), on_message
+        )
+
+
+def _fit(ready: Ready, stopper: StopBetweenBatches, on_message: Message) -> lightning.Trainer:
+    """Train to the last epoch, from where an earlier run stopped. Raises ModelError if its state is damaged."""
+    import lightning
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from avsr.training.callbacks import KeepEpochWeights, Narrator, RecordFigures
+    from avsr.training.resume import ResumeFile, unusable
+
+    config, tokenizer, _, data, module = ready
+    output = Path(config.output)
     steps = len(data.epoch(0))
     size = config.optimizer.batch_size
     on_message(
@@ -68,37 +95,44 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
     )
 
     keeper = KeepEpochWeights(output, tokenizer, config.optimizer.average_last)
-    with _without_chatter(), StopBetweenBatches() as stopper:
-        trainer = lightning.Trainer(
-            max_epochs=config.optimizer.epochs,
-            accumulate_grad_batches=config.optimizer.accumulate,
-            gradient_clip_val=config.optimizer.clip,
-            precision=precision(config),
-            # Every epoch draws batches of its own.
-            reload_dataloaders_every_n_epochs=1,
-            check_val_every_n_epoch=config.dev_every,
-            num_sanity_val_steps=0,
-            logger=TensorBoardLogger(str(output), name="tensorboard", version=""),
-            callbacks=[stopper, keeper, Narrator(output / "metrics.jsonl", on_message, ESTIMATE_AFTER_STEPS)],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            # `KeepEpochWeights` saves whole files, and weights in the format of a checkpoint.
-            enable_checkpointing=False,
+    recorder = RecordFigures(output / "metrics.jsonl")
+    narrator = Narrator(recorder, on_message, ESTIMATE_AFTER_STEPS)
+    trainer = lightning.Trainer(
+        max_epochs=config.optimizer.epochs,
+        accumulate_grad_batches=config.optimizer.accumulate,
+        gradient_clip_val=config.optimizer.clip,
+        precision=precision(config),
+        # Every epoch draws batches of its own.
+        reload_dataloaders_every_n_epochs=1,
+        check_val_every_n_epoch=config.dev_every,
+        num_sanity_val_steps=0,
+        logger=TensorBoardLogger(str(output), name="tensorboard", version=""),
+        # The figures before the state: an epoch whose figures cannot be written is repeated.
+        callbacks=[stopper, recorder, keeper, narrator],
+        plugins=[ResumeFile()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        # `KeepEpochWeights` saves whole files, and weights in the format of a checkpoint.
+        enable_checkpointing=False,
+    )
+    resume = output / EPOCHS_NAME / RESUME_NAME
+    if resume.is_file():
+        on_message(f"resuming from {resume}")
+    try:
+        trainer.fit(
+            module,
+            val_dataloaders=_dev_loaders(config, module),
+            ckpt_path=str(resume) if resume.is_file() else None,
+            weights_only=True,
         )
-        resume = output / EPOCHS_NAME / RESUME_NAME
-        if resume.is_file():
-            on_message(f"resuming from {resume}")
-        try:
-            trainer.fit(
-                module,
-                val_dataloaders=_dev_loaders(config, module),
-                ckpt_path=str(resume) if resume.is_file() else None,
-            )
-        except SystemExit:  # Lightning turns Ctrl-C into it
-            raise KeyboardInterrupt from None
-        return _finish(
-            config, output, network, tokenizer, lambda: trainer.validate(module, dev_loaders, verbose=False), on_message
-        )
+    except SystemExit:  # Lightning turns Ctrl-C into it
+        raise KeyboardInterrupt from None
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if narrator.has_started or not resume.is_file():
+            raise
+        # Lightning looks at nothing before it uses it, and the file may be of anybody.
+        raise unusable(resume, f"{type(error).__name__}: {error}"[:200]) from None
+    return trainer
 
 
 class Ready(NamedTuple):
@@ -298,13 +332,9 @@ def _versions() -> dict[str, str]:
 
 
 def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
-    """Make the run folder with its record. Raises ConfigError if the folder holds a run of another configuration."""
-    if check_output(output, config):
+    """Write the record of a new run. Raises ConfigError if the folder holds a run of another configuration."""
+    if check_output(output, config):  # another process may have begun it
         return
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output {output}: cannot be written", got=error, remedy="give another output") from None
     write_text(output / "command.txt", shlex.join(sys.argv) + f"\n# configuration: {config_path}\n")
     write_text(output / "versions.json", json.dumps(_versions(), indent=1) + "\n")
     # Written last: a folder with it is a run that can be resumed.

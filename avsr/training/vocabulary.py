@@ -11,7 +11,7 @@ from typing import NamedTuple
 from avsr.datasets.manifest import Utterance, read_manifest
 from avsr.decoding.tokenizer import SentencePieceTokenizer, Tokenizer, WordTokenizer
 from avsr.errors import ConfigError, DataError
-from avsr.files import write_bytes
+from avsr.files import not_written, write_bytes
 
 FRAME_S = 0.08
 """The shortest time that CTC needs for a unit: one frame of the audio encoder with its usual subsampling of 8."""
@@ -59,7 +59,7 @@ def make_vocabulary(
     try:
         write_bytes(out, tokenizer.data())
     except OSError as error:
-        raise DataError(f"{out}: cannot be written", got=error) from error
+        raise not_written(out, error, DataError) from error
     units = sum(len(tokenizer.encode(utterance.text)) for utterance in utterances)
     words = sum(len(utterance.text.split()) for utterance in utterances)
     seconds = sum(utterance.duration for utterance in utterances)

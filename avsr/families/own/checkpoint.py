@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from avsr.config import as_mapping, build, read_yaml
 from avsr.decoding.tokenizer import Tokenizer, read_tokenizer
 from avsr.errors import ModelError
 from avsr.families.own.config import FORMAT_VERSION, ModelConfig
+from avsr.files import naming
 from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES
 
 if TYPE_CHECKING:
@@ -54,25 +54,36 @@ def save_checkpoint(
             tensor = tensor.to(dtype)
         weights[name] = tensor.contiguous()
     # Written beside the folder, because a rename does not cross file systems.
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    # The name is short, so that it fits wherever the folder does.
+    staging = folder.parent / f".{os.urandom(6).hex()}.partial"
+    content = {"format": FORMAT_VERSION, "model": as_mapping(network.config)}
     try:
-        staging.chmod(0o755)  # mkdtemp makes a folder that others cannot read
-        save_file(weights, staging / WEIGHTS_NAME, metadata={"format": "pt"})
-        (staging / WEIGHTS_NAME).chmod(0o644)
-        content = {"format": FORMAT_VERSION, "model": as_mapping(network.config)}
-        (staging / CONFIG_NAME).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        (staging / tokenizer.FILE_NAME).write_bytes(tokenizer.data())
-        (staging / CARD_NAME).write_text(card, encoding="utf-8")
-        if folder.exists():  # a folder with files in it cannot be replaced by a rename
-            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            os.replace(folder, retired / folder.name)
-            os.replace(staging, folder)
-            shutil.rmtree(retired)
-        else:
-            os.replace(staging, folder)
+        with naming(folder, staging):
+            staging.mkdir()
+            save_file(weights, staging / WEIGHTS_NAME, metadata={"format": "pt"})
+            (staging / WEIGHTS_NAME).chmod(0o644)
+            (staging / CONFIG_NAME).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+            (staging / tokenizer.FILE_NAME).write_bytes(tokenizer.data())
+            (staging / CARD_NAME).write_text(card, encoding="utf-8")
+            _put_in_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
+
+
+def _put_in_place(staging: Path, folder: Path) -> None:
+    """Rename a finished folder. The folder of that name is replaced, and stays if that fails."""
+    if not folder.exists():
+        return os.replace(staging, folder)
+    # A folder with files in it cannot be replaced by a rename.
+    retired = folder.parent / f".{os.urandom(6).hex()}.partial"
+    os.replace(folder, retired)
+    try:
+        os.replace(staging, folder)
+    except OSError:
+        os.replace(retired, folder)
+        raise
+    shutil.rmtree(retired)
 
 
 def read_config(folder: Path) -> ModelConfig:
