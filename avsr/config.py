@@ -112,7 +112,10 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
     if origin is dict and isinstance(value, Mapping):
         return {name: _convert(arguments[1], item, where, f"{key}.{name}") for name, item in value.items()}
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # a whole number of hundreds of digits
+            raise _wrong(where, key, value, "a number") from None
     if kind is float and isinstance(value, str):  # YAML 1.1 takes 1e-3 for text
         try:
             return float(value)

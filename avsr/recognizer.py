@@ -10,6 +10,7 @@ import numpy as np
 
 from avsr.account import Account
 from avsr.arrays import Crops, LogProbs, Present, Samples, check_samples
+from avsr.decoding.checked import CheckedFrames
 from avsr.decoding.search import Search
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError
@@ -184,11 +185,12 @@ class Recognizer:
             raise ValueError("log_probs: got neither samples nor lips, expected at least one")
         # Parts that were not trained would give numbers too, and nothing would show that they mean no words.
         self.card.require("a" if crops is None else "v" if samples is None else "av")
-        engine = self.model.frames
+        frames = self.model.frames
         if chunk_ms is not None:
             if self.model.in_chunks is None:
                 raise ConfigError(f"model {self.name} cannot stream", remedy="leave out chunk_ms")
-            engine = self.model.in_chunks(chunk_ms)
+            frames = self.model.in_chunks(chunk_ms)
+        engine = CheckedFrames(frames, self.name)
         for index, item in enumerate(samples or ()):
             check_samples(item, f"samples {index}")
         audio = None if samples is None else engine.encode_audio(samples)

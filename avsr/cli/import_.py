@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Import the model; 0 when the folder is written."""
     from avsr.families.nemo import load_nemo, model_card
     from avsr.families.own.checkpoint import CONFIG_NAME, save_checkpoint
+    from avsr.families.own.family import check_reacts
 
     out = arguments.output_dir
     # Only a checkpoint may be replaced: any other folder may hold what somebody still needs.
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
             remedy="give another folder" + (", or --overwrite" if (out / CONFIG_NAME).is_file() else ""),
         )
     network, tokenizer = load_nemo(arguments.model)
+    check_reacts(network, tokenizer)
     with Console() as console:
         console.result(f"{save_checkpoint(out, network, tokenizer, card=model_card(arguments.model, network))}\n")
     return 0

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsr.arrays import LogProbs, Present
+from avsr.decoding.checked import check_log_probs
 from avsr.decoding.search import Cut, Spoken
 from avsr.decoding.tokenizer import Tokenizer
 
@@ -89,6 +90,8 @@ class GreedySearch:
         units, since_pause, at_pause = [*beam.units], [*beam.since_pause], beam.at_pause
         run_unit, run_first, run_sum = beam.run_unit, beam.run_first, beam.run_probability
         quiet_from = beam.quiet_from
+        # NaN would be the best unit of its frame, and a sure one.
+        check_log_probs(log_probs_TV, "of this search", most=np.inf)
         best_T, probability_T = _best(log_probs_TV)
         for first, end in _runs(best_T):
             unit = None if best_T[first] == self._blank_id else int(best_T[first])

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from avsr.decoding.checked import CheckedFrames
 from avsr.engine import Card, Engine
 from avsr.errors import ConfigError
 from avsr.evaluation.long_sounds import with_long_sounds
@@ -45,13 +46,15 @@ def _open(source: ModelSource) -> Opened:
     model = open_model(source.target, device=source.device)
     record = {"kind": model.card.family, "target": source.target, **model.identity()}
     if source.chunk_ms is None:
+        if model.frames is not None:
+            model = model._replace(engine=CheckedFrames(model.frames, model.card.name))
         return Opened(model.card.name, model.card, with_long_sounds(model), model.device, record)
     if model.in_chunks is None:
         raise ConfigError(f"{model.card.name} cannot stream", remedy="leave out --chunk-ms")
     return Opened(
         f"{model.card.name}, {source.chunk_ms} ms",
         model.card,
-        model.in_chunks(source.chunk_ms),
+        CheckedFrames(model.in_chunks(source.chunk_ms), model.card.name),
         model.device,
         record | {"chunk_ms": str(source.chunk_ms)},
     )

@@ -18,6 +18,7 @@ from avsr.engine import Card, Model
 from avsr.errors import ConfigError, ModelError, nearest
 from avsr.shipped import ASSETS
 from avsr.surroundings import start_computing
+from avsr.untrusted.weights import enough_memory
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 """"auto": what the model is best computed in; float32 for networks of torch, 8 bit for Whisper on a CPU."""
@@ -126,7 +127,8 @@ def open_model(name: str | PathLike[str], *, device: object = "auto", dtype: obj
 def _open(target: str, device_text: str, dtype_text: str) -> Model:
     for family in FAMILIES:
         if family.owns(target):
-            return family.open(target, device_text, dtype_text)
+            with enough_memory(target):
+                return family.open(target, device_text, dtype_text)
     kind = "a folder" if os.path.isdir(target) else "a file"
     raise ModelError(f"{target}: not a checkpoint", got=kind, expected=_expected())
 

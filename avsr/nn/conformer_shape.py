@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from avsr.nn.sizes import MAX_EXPANSION, MAX_HEADS, MAX_KERNEL, MAX_LAYERS, MAX_WIDTH, check_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConformerShape:
@@ -37,9 +39,11 @@ class ConformerShape:
     """Share of values that training sets to zero."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "expansion", "kernel"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+        check_size("width", self.width, MAX_WIDTH)
+        check_size("layers", self.layers, MAX_LAYERS)
+        check_size("heads", self.heads, MAX_HEADS)
+        check_size("expansion", self.expansion, MAX_EXPANSION)
+        check_size("kernel", self.kernel, MAX_KERNEL)
         # Even, because sines and cosines of the positions take turns.
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width: got {self.width}, expected an even multiple of the {self.heads} heads")

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from avsr.arrays import Present
+from avsr.decoding.checked import CheckedFrames, checked_words
 from avsr.decoding.search import FrameSearch, Search, Spoken
 from avsr.engine import Card, Engine, FrameEngine, Model
 from avsr.grid import FRAME_MS, FRAME_SAMPLES, FRAME_SLOTS
@@ -31,7 +32,7 @@ def joiner(model: Model, search: Search) -> Joiner:
     """The joiner for a model. Raises ConfigError for a search that the model does not have."""
     model.card.require_search(search)
     if model.frames is not None:
-        return _FrameJoiner(model.frames, search)
+        return _FrameJoiner(CheckedFrames(model.frames, model.card.name), search)
     return _WordJoiner(model.engine, search, model.card)
 
 
@@ -78,8 +79,8 @@ class _WordJoiner:
         if not windows:
             return
         items = self._engine.decode(*_encode(self._engine, windows), self._search)
-        for window, words in zip(windows, items, strict=True):
-            first_s = window.first * FRAME_S
+        for window, item in zip(windows, items, strict=True):
+            first_s, words = window.first * FRAME_S, checked_words(item, self._card.name)
             self._words += [
                 word._replace(start_s=word.start_s + first_s, end_s=word.end_s + first_s)
                 for word in _words_of(window, words, has_times=self._card.has_times)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from avsr.nn.sizes import LEAST_DEVIATION, MAX_DEVIATION, MAX_MEAN, MAX_MELS, check_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class MelConfig:
@@ -21,7 +23,6 @@ class MelConfig:
     """Divisor of "fixed"."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n_mels <= 256:
-            raise ValueError(f"n_mels: got {self.n_mels}, expected 1 to 256")
-        if self.std <= 0:
-            raise ValueError(f"std: got {self.std}, expected more than 0")
+        check_size("n_mels", self.n_mels, MAX_MELS)
+        check_size("mean", self.mean, MAX_MEAN, -MAX_MEAN)
+        check_size("std", self.std, MAX_DEVIATION, LEAST_DEVIATION)

@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from avsr.arrays import Crops, LogProbs, Present, Samples
+from avsr.decoding.checked import RowsCheck
 from avsr.decoding.search import Search
 from avsr.engine import Chunk, Model
 from avsr.errors import ConfigError
@@ -143,6 +144,8 @@ class Session:
         sentences = None if force else model.card.sentences
         are_foreign = None if sentences is None else sentences.are_foreign
         self._utterance = Utterance(decoder, self._plan.frame_s, pause_ms / 1000, are_foreign)
+        # Without frames the rows are samples for a search that recognises them.
+        self._rows_check = None if model.frames is None else RowsCheck(model.card.name)
         self._state: Any = self._engine.initial_state()
         self._frames = 0
         """Number of frames in the state."""
@@ -439,17 +442,17 @@ class Session:
         crops, present = arrays_of(slots if self._reads_lips else [])
 
         given_end = min(plan.samples_needed(end), self._sound.end)
-        rows, state = self._engine.step(
-            Chunk(
-                frames=end - first,
-                samples=self._sound.between(self._given, given_end),
-                crops=crops,
-                present=present,
-                heard=sound.heard,
-                is_last=ending and end == plan.whole_frames(self._sound.end),
-            ),
-            self._state,
+        chunk = Chunk(
+            frames=end - first,
+            samples=self._sound.between(self._given, given_end),
+            crops=crops,
+            present=present,
+            heard=sound.heard,
+            is_last=ending and end == plan.whole_frames(self._sound.end),
         )
+        rows, state = self._engine.step(chunk, self._state)
+        if for_good and self._rows_check is not None:
+            self._rows_check.add(rows, chunk.samples if chunk.heard else None, crops, present)
         audible = sound.audible & (not sound.is_lost)
         there = [
             *self._there,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from avsr.arrays import Rows
+from avsr.decoding.checked import checked_words
 from avsr.decoding.search import FrameSearch, Spoken
 from avsr.grid import Modality
 from avsr.transcript import Word
@@ -159,7 +160,7 @@ class Utterance:
     def _attributed(self, spoken_words: list[Spoken], sources: list[Source]) -> tuple[Word, ...]:
         """The words, each with the input that most of its frames were recognised from."""
         words = []
-        for spoken in spoken_words:
+        for spoken in checked_words(spoken_words, "of this stream"):
             first, end = (round(time_s / self._frame_s) - self._first for time_s in (spoken.start_s, spoken.end_s))
             first = min(max(first, 0), len(sources) - 1)
             # Words of a recogniser with times of its own may be shorter than a frame.

@@ -6,6 +6,9 @@
     archive.py      the members of a tar
     pickles.py      looks through a pickle without running it
     torch_file.py   the tensors of a file of `torch.save`, without running its pickle
+    safetensors.py  the tensors of a safetensors file, its header first
+    weights.py      weights against the names, shapes and kinds of numbers of the network that takes them
+    finite.py       whether numbers in a file are finite
 
 Media files have `avsr.media` instead. docs/security.md lists all limits and their reasons.
 """

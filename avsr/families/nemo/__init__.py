@@ -23,6 +23,7 @@ from avsr.families.nemo.config import (
 from avsr.families.nemo.weights import WEIGHTS_MEMBER, check_filters, convert_weights
 from avsr.untrusted.archive import Archive
 from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES, plain_tensors, read_torch_file
+from avsr.untrusted.weights import enough_memory, without_memory
 
 if TYPE_CHECKING:
     from avsr.families.own.network import Network
@@ -38,19 +39,16 @@ def load_nemo(path: str | os.PathLike[str]) -> tuple[Network, SentencePieceToken
     If the model has both a transducer and a CTC head, the CTC head is read. Raises ModelError if the archive is damaged
     or too large, or if the model has a part or setting that changes results and is not supported.
     """
-    import torch
-
     from avsr.families.own.network import Network
 
     path = Path(path)
-    with Archive(path) as archive:
+    with enough_memory(path), Archive(path) as archive:
         content = read_settings(archive.read(CONFIG_MEMBER, MAX_CONFIG_BYTES), path)
         tokenizer = SentencePieceTokenizer(archive.read(tokenizer_member(content, path), MAX_TOKENIZER_BYTES))
         kind = model_class(content, path)
         config = read_nemo_config(content, path, len(tokenizer))
         # The sizes in the configuration may be lies: allocate nothing before the weights agree with them.
-        with torch.device("meta"):
-            network = Network(config)
+        network = without_memory(lambda: Network(config))
         with archive.as_file(WEIGHTS_MEMBER, MAX_WEIGHTS_BYTES) as weights_path:
             what = f"{path}: {WEIGHTS_MEMBER}"
             weights = plain_tensors(read_torch_file(weights_path, what), what)

@@ -15,6 +15,19 @@ from avsr.families.own.config import AudioEncoderConfig, ModelConfig
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
 from avsr.nn.conformer_shape import ConformerShape
 from avsr.nn.context import AttentionContext
+from avsr.nn.sizes import (
+    MAX_CONTEXT_FRAMES,
+    MAX_CONTEXTS,
+    MAX_EXPANSION,
+    MAX_GLOBAL_SPACING,
+    MAX_GLOBAL_TOKENS,
+    MAX_HEADS,
+    MAX_KERNEL,
+    MAX_LAYERS,
+    MAX_MELS,
+    MAX_UNITS,
+    MAX_WIDTH,
+)
 from avsr.sound.mel import FFT_SAMPLES, LOG_GUARD, PREEMPHASIS, WINDOW_SAMPLES
 from avsr.sound.mel_config import MelConfig
 from avsr.untrusted.settings import parse_yaml
@@ -140,7 +153,7 @@ def read_nemo_config(content: Mapping[str, Any], path: Path, vocabulary_size: in
     head = root
     for name in HEADS[model_class(content, path)]:
         head = head.section(name)
-    units = head.integer("num_classes", None, 1, 1 << 20)
+    units = head.integer("num_classes", None, 1, MAX_UNITS)
     if units != vocabulary_size:
         raise head.refuse("num_classes", units, f"{vocabulary_size}, the size of the tokenizer")
     if head.take("feat_in", None) not in (None, encoder.conformer.width):
@@ -182,7 +195,7 @@ def _mel_config(section: _Section) -> MelConfig:
     # Dither and augmentation are for training. Padding has no influence: frames past the end are masked everywhere.
     section.ignore("dither", "pad_to", "pad_value", "nb_augmentation_prob", "nb_max_freq", "rng", "stft_conv")
     mel = MelConfig(
-        n_mels=section.integer("features", 64, 1, 256),
+        n_mels=section.integer("features", 64, 1, MAX_MELS),
         normalize=section.choice(
             "normalize", "per_feature", {"per_feature": "per_feature", "NA": "none", None: "none"}
         ),
@@ -193,23 +206,27 @@ def _mel_config(section: _Section) -> MelConfig:
 
 def _encoder_config(section: _Section, mel: MelConfig) -> AudioEncoderConfig:
     section.class_name("ConformerEncoder")
-    if section.integer("feat_in", mel.n_mels, 1, 256) != mel.n_mels:
+    if section.integer("feat_in", mel.n_mels, 1, MAX_MELS) != mel.n_mels:
         raise section.refuse("feat_in", "another number than features", mel.n_mels)
-    width = section.integer("d_model", None, 1, 8192)
+    width = section.integer("d_model", None, 1, MAX_WIDTH)
     section.choice("feat_out", -1, {-1: None, 0: None, None: None, width: None})
-    heads = section.integer("n_heads", 4, 1, 128)
+    heads = section.integer("n_heads", 4, 1, MAX_HEADS)
     if width % heads or width % 2:
         raise section.refuse("n_heads", heads, f"a divisor of {width}")
-    kernel = section.integer("conv_kernel_size", 31, 1, 999)
+    kernel = section.integer("conv_kernel_size", 31, 1, MAX_KERNEL)
     channels = section.take("subsampling_conv_channels", -1)
-    if not isinstance(channels, int) or isinstance(channels, bool) or not (channels == -1 or 1 <= channels <= 8192):
-        raise section.refuse("subsampling_conv_channels", channels, "-1 or 1 to 8192")
+    if (
+        not isinstance(channels, int)
+        or isinstance(channels, bool)
+        or not (channels == -1 or 1 <= channels <= MAX_WIDTH)
+    ):
+        raise section.refuse("subsampling_conv_channels", channels, f"-1 or 1 to {MAX_WIDTH}")
     contexts = _contexts(section)
     shape = ConformerShape(
         width=width,
-        layers=section.integer("n_layers", None, 1, 256),
+        layers=section.integer("n_layers", None, 1, MAX_LAYERS),
         heads=heads,
-        expansion=section.integer("ff_expansion_factor", 4, 1, 64),
+        expansion=section.integer("ff_expansion_factor", 4, 1, MAX_EXPANSION),
         kernel=kernel,
         **_convolution_context(section, kernel),
         conv_norm=section.choice("conv_norm_type", "batch_norm", {"batch_norm": "batch", "layer_norm": "layer"}),
@@ -257,8 +274,8 @@ def _contexts(section: _Section) -> tuple[AttentionContext, ...]:
     if model not in ("rel_pos", "rel_pos_local_attn"):
         raise section.refuse("self_attention_model", model, "rel_pos or rel_pos_local_attn")
     style = section.choice("att_context_style", "regular", {"regular": "regular", "chunked_limited": "chunked"})
-    tokens = section.integer("global_tokens", 0, 0, 1000)
-    spacing = section.integer("global_tokens_spacing", 1, 1, 1_000_000)
+    tokens = section.integer("global_tokens", 0, 0, MAX_GLOBAL_TOKENS)
+    spacing = section.integer("global_tokens_spacing", 1, 1, MAX_GLOBAL_SPACING)
     extra = {}
     if model == "rel_pos_local_attn":
         if style != "regular":
@@ -267,13 +284,13 @@ def _contexts(section: _Section) -> tuple[AttentionContext, ...]:
         extra = {"global_tokens": tokens, "global_spacing": spacing if tokens else 1}
     value = section.take("att_context_size", None)
     sizes = [-1, -1] if value is None else value  # without limit on either side
-    if not isinstance(sizes, list) or not 1 <= len(sizes) <= 100:
+    if not isinstance(sizes, list) or not 1 <= len(sizes) <= MAX_CONTEXTS:
         raise section.refuse("att_context_size", value, "[left, right], or a list of such")
     contexts = []
     for size in sizes if isinstance(sizes[0], list) else [sizes]:
         limits_are_whole = isinstance(size, list) and len(size) == 2 and {type(limit) for limit in size} == {int}
-        if not limits_are_whole or not -1 <= min(size) <= max(size) <= 100_000:
-            raise section.refuse("att_context_size", size, "[left, right], each -1 to 100000")
+        if not limits_are_whole or not -1 <= min(size) <= max(size) <= MAX_CONTEXT_FRAMES:
+            raise section.refuse("att_context_size", size, f"[left, right], each -1 to {MAX_CONTEXT_FRAMES}")
         try:
             contexts.append(AttentionContext(style=style, left=size[0], right=size[1], **extra))
         except ValueError as error:

@@ -10,7 +10,7 @@ from avsr.errors import ModelError
 from avsr.families.nemo.config import HEADS
 from avsr.families.own.config import ModelConfig
 from avsr.sound.mel_config import MelConfig
-from avsr.untrusted.values import shown
+from avsr.untrusted.weights import fit_weights
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ def check_filters(weights: Mapping[str, torch.Tensor], mel: MelConfig, path: Pat
         stored = weights.get(f"preprocessor.featurizer.{name}")
         if stored is None:
             continue
-        if stored.shape != expected.shape or float((stored.float() - expected).abs().max()) > MAX_FILTER_ERROR:
+        if stored.shape != expected.shape or not float((stored.float() - expected).abs().max()) <= MAX_FILTER_ERROR:
             raise ModelError(f"{path}: preprocessor.featurizer.{name} is not supported", got="other values than ours")
 
 
@@ -82,29 +82,16 @@ def convert_weights(
     kind: the class of the model, a key of HEADS.
     path: for errors.
 
-    Raises ModelError if a weight is missing, has another shape, or is left over.
+    Raises ModelError if a weight is missing, left over, of another shape or kind of number, or not finite.
     """
-    converted, used = {}, set()
-    for name, ours in network.state_dict().items():
-        source = source_name(name, network.config, kind)
-        if source not in weights:
-            raise ModelError(f"{path}: weight {source} is missing")
-        used.add(source)
-        tensor = weights[source]
-        # A convolution over one frame is a linear layer.
-        if tensor.ndim == ours.ndim + 1 and tensor.shape[-1] == 1:
-            tensor = tensor.squeeze(-1)
-        if tensor.shape != ours.shape:
-            raise ModelError(
-                f"{path}: weight {source} has another shape", got=tuple(tensor.shape), expected=tuple(ours.shape)
-            )
-        # A copy, because the tensors are mapped from a temporary file that is about to be removed.
-        converted[name] = tensor.to(ours.dtype, copy=True).contiguous()
-    for source in weights:
-        # A weight that nobody reads means that the model has a part that would be left out.
-        if source not in used and not source.startswith(UNUSED_WEIGHTS[kind]):
-            raise ModelError(f"{path}: weight {shown(source)} is not supported")
-    return converted
+    return fit_weights(
+        weights,
+        network.state_dict(),
+        path,
+        source=lambda name: source_name(name, network.config, kind),
+        # Any other weight that nobody reads means that the model has a part that would be left out.
+        is_ignored=lambda name: name.startswith(UNUSED_WEIGHTS[kind]),
+    )
 
 
 def source_name(name: str, config: ModelConfig, kind: str) -> str:

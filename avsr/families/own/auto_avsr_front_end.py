@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from avsr.errors import ModelError
 from avsr.untrusted.torch_file import plain_tensors, read_torch_file
 from avsr.untrusted.values import shown
+from avsr.untrusted.weights import enough_memory, fit_weights
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,12 @@ def load_visual_trunk(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
     or of another shape. Older models with PReLU have unknown weights: this trunk computes SiLU.
     """
     path = Path(path)
+    with enough_memory(path):
+        trunk.resnet.load_state_dict(_fitted(trunk, path))
+
+
+def _fitted(trunk: ResNetTrunk, path: Path) -> dict[str, torch.Tensor]:
+    """The file's weights under the names of `trunk.resnet`."""
     content = read_torch_file(path, str(path))
     if isinstance(content, dict):
         content = next((content[key] for key in NESTED if isinstance(content.get(key), dict)), content)
@@ -48,32 +55,20 @@ def load_visual_trunk(trunk: ResNetTrunk, path: str | os.PathLike[str]) -> None:
             remedy="give the weights of an Auto-AVSR model that reads lips, vsr_*.pth",
         )
     prefix = prefixes[0]
-    converted: dict[str, torch.Tensor] = {}
-    used = set()
-    for name, ours in trunk.resnet.state_dict().items():
-        source = prefix + _source_name(name)
-        used.add(source)
-        if source not in weights:
-            raise ModelError(f"{path}: weight {source} is missing", remedy="give the weights of an Auto-AVSR model")
-        tensor = weights[source]
-        # The 3-D convolution has one input channel; ours has its slots as channels instead.
-        shape = (ours.shape[0], 1, *ours.shape[1:]) if source.endswith(FIRST) else ours.shape
-        if tensor.shape != shape:
-            raise ModelError(
-                f"{path}: weight {source} has another shape", got=tuple(tensor.shape), expected=tuple(shape)
-            )
-        if tensor.is_floating_point() != ours.is_floating_point():
-            raise ModelError(f"{path}: weight {source} is of another kind", got=tensor.dtype, expected=ours.dtype)
-        converted[name] = tensor.reshape(ours.shape).to(ours.dtype)
-        # Weights that are not finite would make every result NaN, without any error.
-        if not bool(converted[name].isfinite().all()):
-            raise ModelError(f"{path}: weight {source} is not finite", remedy="download the model again")
-    for source in weights:
-        if source not in used and source.startswith((f"{prefix}{STEM}", f"{prefix}trunk.")):
-            raise ModelError(
-                f"{path}: weight {shown(source)} is not supported", expected="a ResNet-18 with SiLU and no more"
-            )
-    trunk.resnet.load_state_dict(converted)
+    expected = trunk.resnet.state_dict()
+    # The file's 3-D convolution has one input channel; ours has its slots as channels instead.
+    expected["conv1.weight"] = expected["conv1.weight"][:, None]
+    fitted = fit_weights(
+        weights,
+        expected,
+        path,
+        source=lambda name: prefix + _source_name(name),
+        # The encoder and decoder of the file are not read.
+        is_ignored=lambda name: not name.startswith((f"{prefix}{STEM}", f"{prefix}trunk.")),
+        network="a ResNet-18 with SiLU and no more",
+    )
+    fitted["conv1.weight"] = fitted["conv1.weight"][:, 0]
+    return fitted
 
 
 def _source_name(name: str) -> str:

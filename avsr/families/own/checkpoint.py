@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +14,8 @@ from avsr.decoding.tokenizer import Tokenizer, read_tokenizer
 from avsr.errors import ModelError
 from avsr.families.own.config import FORMAT_VERSION, ModelConfig
 from avsr.files import naming
-from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES
+from avsr.untrusted.safetensors import read_safetensors
+from avsr.untrusted.weights import check_header, check_numbers, enough_memory, fit_weights, without_memory
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,8 @@ def save_checkpoint(
     tokenizer: written beside them.
     card: the text of README.md.
     dtype: of the floating-point weights in the file; None: their own.
+
+    Raises ModelError, and writes nothing, if a weight is not finite.
     """
     from safetensors.torch import save_file
 
@@ -53,6 +55,7 @@ def save_checkpoint(
         if dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(dtype)
         weights[name] = tensor.contiguous()
+    check_numbers(weights, folder, "nothing is written; train with a lower learning rate")
     # Written beside the folder, because a rename does not cross file systems.
     # The name is short, so that it fits wherever the folder does.
     staging = folder.parent / f".{os.urandom(6).hex()}.partial"
@@ -131,38 +134,17 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[Network, Tokenizer]
     # A tokenizer of another model would give other words without any error.
     if len(tokenizer) != config.vocabulary_size:
         raise ModelError(f"{folder}: vocabulary", got=f"{len(tokenizer)} units", expected=str(config.vocabulary_size))
-    weights = read_weights(folder / WEIGHTS_NAME)
-    network = Network(config)
-    expected = network.state_dict()
-    for name, tensor in expected.items():
-        if name not in weights:
-            raise ModelError(f"{folder / WEIGHTS_NAME}: weight {name} is missing", remedy="download the model again")
-        if weights[name].shape != tensor.shape:
-            raise ModelError(
-                f"{folder / WEIGHTS_NAME}: weight {name} has another shape",
-                got=tuple(weights[name].shape),
-                expected=tuple(tensor.shape),
-            )
-    # A weight that is left over means that the configuration describes another network.
-    unknown = sorted(set(weights) - set(expected))
-    if unknown:
-        raise ModelError(f"{folder / WEIGHTS_NAME}: unknown weight", got=unknown[0], remedy="check config.yaml")
-    # Saved weights may be 16 bit; the network computes in float32.
-    network.load_state_dict({name: weights[name].to(tensor.dtype) for name, tensor in expected.items()})
+    path = folder / WEIGHTS_NAME
+    with enough_memory(path):
+        # The sizes in the configuration may be lies: no memory is taken before the file's header agrees with them.
+        network = without_memory(lambda: Network(config))
+        expected = network.state_dict()
+        weights = read_safetensors(path, lambda header: check_header(header, expected, path))
+        # Assigned, because the tensors of the meta device have no memory to copy into.
+        network.load_state_dict(fit_weights(weights, expected, path), assign=True)
     return network.eval(), tokenizer
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file by name. Raises ModelError if it is missing, damaged or larger than 8 GiB."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        size = path.stat().st_size
-        if size > MAX_WEIGHTS_BYTES:
-            raise ModelError(f"{path}: weights too large", got=f"{size} bytes", expected="8 GiB at most")
-        return load_file(path)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file", remedy="download the model again") from None
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path}: weights cannot be read", got=error, remedy="download the model again") from None
+    return read_safetensors(path)

@@ -13,6 +13,22 @@ from avsr.errors import ConfigError
 from avsr.grid import HOP_MS, Modality
 from avsr.nn.conformer_shape import ConformerShape
 from avsr.nn.context import AttentionContext
+from avsr.nn.sizes import (
+    LEAST_DEVIATION,
+    MAX_CONTEXT_FRAMES,
+    MAX_CONTEXTS,
+    MAX_DEVIATION,
+    MAX_EXPANSION,
+    MAX_GLOBAL_SPACING,
+    MAX_GLOBAL_TOKENS,
+    MAX_HEADS,
+    MAX_LAYERS,
+    MAX_MEAN,
+    MAX_STEM_SLOTS,
+    MAX_UNITS,
+    MAX_WIDTH,
+    check_size,
+)
 from avsr.sound.mel_config import MelConfig
 
 FORMAT_VERSION = 1
@@ -43,8 +59,11 @@ class AudioEncoderConfig:
     def __post_init__(self) -> None:
         if self.subsampling not in (2, 4, 8, 16):
             raise ValueError(f"subsampling: got {self.subsampling}, expected 2, 4, 8 or 16")
-        if self.subsampling_channels < 1:
-            raise ValueError(f"subsampling_channels: got {self.subsampling_channels}, expected 1 or more")
+        check_size("subsampling_channels", self.subsampling_channels, MAX_WIDTH)
+        _check_context("attention", self.attention)
+        check_size("number of attention_choices", len(self.attention_choices), MAX_CONTEXTS, 0)
+        for choice in self.attention_choices:
+            _check_context("attention_choices", choice)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +89,18 @@ class VisualEncoderConfig:
     """How far attention of the blocks reaches, in frames of 80 ms as in the other parts."""
 
     def __post_init__(self) -> None:
+        check_size("stem_slots", self.stem_slots, MAX_STEM_SLOTS)
         if not 0 <= self.stem_look_ahead < self.stem_slots:
             raise ValueError(f"stem_look_ahead: got {self.stem_look_ahead}, expected 0 to {self.stem_slots - 1}")
         if len(self.channels) != 4 or min(self.channels) < 1:
             raise ValueError(f"channels: got {list(self.channels)}, expected 4 stages of 1 or more")
         if self.trunk == "resnet18" and self.channels != type(self).channels:
             raise ValueError("channels: expected none with trunk resnet18, which has fixed sizes")
-        if self.std <= 0:
-            raise ValueError(f"std: got {self.std}, expected more than 0")
+        for channels in self.channels:
+            check_size("channels", channels, MAX_WIDTH)
+        check_size("mean", self.mean, MAX_MEAN, -MAX_MEAN)
+        check_size("std", self.std, MAX_DEVIATION, LEAST_DEVIATION)
+        _check_context("attention", self.attention)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +122,13 @@ class FusionConfig:
     """Whether sound and lips each pass a gate. False: one linear map joins them. docs/experiments.md compares both."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "heads", "expansion"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+        check_size("layers", self.layers, MAX_LAYERS)
+        check_size("heads", self.heads, MAX_HEADS)
+        check_size("expansion", self.expansion, MAX_EXPANSION)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: got {self.dropout}, expected 0 to 1")
+        _check_context("attention", self.attention)
+        _check_context("lips", self.lips)
 
     def contexts(self, attention: AttentionContext | None) -> tuple[AttentionContext, AttentionContext]:
         """The contexts of self-attention and of attention to the lips, if the encoders run with `attention`.
@@ -147,8 +172,7 @@ class ModelConfig:
     """Codes such as "en". Empty: not stated."""
 
     def __post_init__(self) -> None:
-        if self.vocabulary_size < 1:
-            raise ValueError(f"vocabulary_size: got {self.vocabulary_size}, expected 1 or more")
+        check_size("vocabulary_size", self.vocabulary_size, MAX_UNITS)
         if (self.visual_encoder is None) != (self.fusion is None):
             raise ValueError("visual_encoder and fusion: expected both or neither")
         if self.visual_encoder is not None:
@@ -206,3 +230,11 @@ class ModelConfig:
     def frame_ms(self) -> int:
         """Duration of one output frame: 80 for all models with lips."""
         return HOP_MS * self.audio_encoder.subsampling
+
+
+def _check_context(name: str, context: AttentionContext) -> None:
+    """Raises ValueError for a larger context. Contexts of finer frames are larger, so they do not check themselves."""
+    check_size(f"{name} left", context.left, MAX_CONTEXT_FRAMES, -1)
+    check_size(f"{name} right", context.right, MAX_CONTEXT_FRAMES, -1)
+    check_size(f"{name} global_tokens", context.global_tokens, MAX_GLOBAL_TOKENS, 0)
+    check_size(f"{name} global_spacing", context.global_spacing, MAX_GLOBAL_SPACING)

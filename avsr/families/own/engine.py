@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from avsr.arrays import Crops, LogProbs, Present, Samples, check_form
+from avsr.decoding.checked import BROKEN
 from avsr.decoding.greedy import GreedySearch
 from avsr.decoding.search import Search, Spoken
 from avsr.decoding.tokenizer import Tokenizer
@@ -24,6 +25,9 @@ from avsr.grid import CROP_PX, HOP_MS, LIP_INPUT_PX, SLOT_MS
 from avsr.lips.crops import centre_crop
 from avsr.nn.context import AttentionContext
 from avsr.sound.mel import LogMel
+
+LEAST_LOG_PROB = -1000.0
+"""A trained network stays above -100, even for units that it is sure are wrong. Broken weights go far below."""
 
 EncodedT = TypeVar("EncodedT", "EncodedAudio", "EncodedLips")
 
@@ -164,7 +168,19 @@ class OwnEngine:
                     None if lips is None else lips.frames,
                     attention=self._attention,
                 )
-        return [item_TV[:length] for item_TV, length in zip(log_probs_BTV.cpu().numpy(), lengths.tolist(), strict=True)]
+        rows = log_probs_BTV.cpu().numpy()
+        return [self.checked(item_TV[:length]) for item_TV, length in zip(rows, lengths.tolist(), strict=True)]
+
+    def checked(self, rows_TV: LogProbs) -> LogProbs:
+        """The same rows. Raises ModelError for NaN, and for values that only broken weights give."""
+        if not rows_TV.min(initial=0.0) >= LEAST_LOG_PROB:
+            raise ModelError(
+                f"model {self.config.name} gives no log-probabilities",
+                got=rows_TV.min(),
+                expected=f"{LEAST_LOG_PROB:.0f} to 0",
+                remedy=BROKEN,
+            )
+        return rows_TV
 
     def decode(self, audio: EncodedAudio | None, lips: EncodedLips | None, search: Search) -> list[list[Spoken]]:
         """See `avsr.engine.Engine`."""

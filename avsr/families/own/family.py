@@ -15,6 +15,7 @@ from avsr.errors import ConfigError, ModelError
 from avsr.families.own.checkpoint import CONFIG_NAME, load_checkpoint, read_config
 from avsr.families.own.config import ModelConfig
 from avsr.families.own.run_folder import MODEL_NAME, epoch_checkpoints, finished_checkpoint
+from avsr.grid import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     import torch
@@ -124,6 +125,18 @@ def make_model(
         device=str(engine.device),
         network=network,
     )
+
+
+def check_reacts(network: Network, tokenizer: Tokenizer) -> None:
+    """Raises ModelError if the network gives the same for all sound, or no log-probabilities."""
+    import numpy as np
+
+    from avsr.decoding.checked import CheckedFrames
+    from avsr.families.own.engine import OwnEngine
+
+    noise_S = 0.1 * np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE_HZ).astype(np.float32)
+    frames = CheckedFrames(OwnEngine(network, tokenizer), network.config.name)
+    frames.log_probs(frames.encode_audio([noise_S]), None)
 
 
 def torch_device(device: str) -> torch.device:

@@ -110,4 +110,4 @@ class OwnStream:
         tail_S = samples_S[(tail_from - state.tail_from) * HOP_SAMPLES :].copy()
         next_state = OwnStreamState(output.state, state.frames + chunk.frames, mel_end, tail_S, tail_from)
         # A copy: an inference tensor's memory must not be changed by those who get the array.
-        return log_probs_1TV[0].float().cpu().numpy().copy(), next_state
+        return engine.checked(log_probs_1TV[0].float().cpu().numpy().copy()), next_state

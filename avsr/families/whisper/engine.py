@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from avsr.arrays import Crops, Present, Samples
+from avsr.decoding.checked import BROKEN
 from avsr.decoding.search import Search, Spoken
 from avsr.errors import ModelError
 from avsr.families.whisper.checks import is_without_speech, without_crowds, without_loop
@@ -168,6 +169,8 @@ class WhisperEngine:
             for result, item in zip(results, heard.items, strict=True)
         ]
         for place, result in enumerate(results):
+            if not math.isfinite(result.scores[0]) or not math.isfinite(result.no_speech_prob):
+                raise ModelError("the Whisper model gives no probabilities", got=result.scores[0], remedy=BROKEN)
             if is_without_speech(result.no_speech_prob, result.scores[0]):
                 written[place] = _Written([], None)
         words = self._timed(heard, prompts, languages, [item.text for item in written])

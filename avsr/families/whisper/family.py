@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avsr.decoding.search import Search
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError, ModelError
-from avsr.families.whisper.model_file import check_model_file
+from avsr.families.whisper.model_file import check_model_file, check_numbers
 from avsr.untrusted.files import open_file, read_file
 from avsr.untrusted.settings import parse_json
 
@@ -44,19 +45,25 @@ def open_model(target: str, device: str, dtype: str) -> Model:
 
     folder = Path(target)
     tokens = _tokens(folder)
-    check_model_file(folder / MODEL_NAME)
+    numbers = check_model_file(folder / MODEL_NAME)
     _check_other_files(folder)
     kind, _, index = _device(ctranslate2, device).partition(":")
     compute = {"auto": "int8" if kind == "cpu" else "float16"}.get(dtype, dtype)
     supported = ctranslate2.get_supported_compute_types(kind)
     if compute not in supported:
         raise ConfigError(f"{kind} cannot compute in {compute}", expected=", ".join(sorted(supported)))
-    try:
-        model = ctranslate2.models.Whisper(
-            target, device=kind, device_index=int(index or 0), compute_type=compute, intra_threads=threads()
-        )
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{target}: cannot be read", got=error, expected="a Whisper model of CTranslate2") from error
+    # The runtime reads the file too, and longer; beside it the look at the numbers takes no time.
+    with ThreadPoolExecutor(1) as pool:
+        are_finite = pool.submit(check_numbers, folder / MODEL_NAME, numbers)
+        try:
+            model = ctranslate2.models.Whisper(
+                target, device=kind, device_index=int(index or 0), compute_type=compute, intra_threads=threads()
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"{target}: cannot be read", got=error, expected="a Whisper model of CTranslate2"
+            ) from error
+        are_finite.result()
     if model.is_multilingual != tokens.is_multilingual:
         raise ModelError(f"{target}: {MODEL_NAME} and {TOKENIZER_NAME} are of different models")
     card = _card(target, tokens.languages, tokens.is_multilingual)

@@ -1,7 +1,7 @@
 """Checks the file of a CTranslate2 model before the runtime reads it, so that a damaged file is named in one line.
 
-The file is a list of tensors: name, shape, type, bytes. Only the names and sizes are read here, and compared with the
-length of the file. All numbers are little-endian.
+The file is a list of tensors: name, shape, type, bytes. The names and sizes are compared with the length of
+the file, and all floating-point numbers must be finite. All numbers are little-endian.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import math
 import os
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from avsr.errors import ModelError
 from avsr.untrusted.files import open_file
+from avsr.untrusted.finite import next_are_finite
 from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES
 
 VERSIONS = range(4, 7)
@@ -23,24 +24,54 @@ MOST_TENSORS = 10_000
 MOST_DIMENSIONS = 5
 ITEM_BYTES = {0: 4, 1: 1, 2: 2, 3: 4, 4: 2, 5: 2}
 """Bytes of an item by type: float32, int8, int16, int32, float16, bfloat16."""
+FLOATS = {0: "float32", 4: "float16", 5: "bfloat16"}
+"""The types with numbers that may be not finite. Whole numbers have their scales in a tensor of their own."""
 
 
-def check_model_file(path: Path) -> None:
-    """Raises ModelError unless the file holds a whole Whisper model of CTranslate2."""
+class Numbers(NamedTuple):
+    """A tensor of floating-point numbers in the file."""
+
+    name: str
+    form: str
+    """A key of `avsr.untrusted.finite.FORMS`."""
+    begin: int
+    """Place of its first byte."""
+    size: int
+    """Bytes."""
+
+
+def check_model_file(path: Path) -> list[Numbers]:
+    """The floating-point tensors. Raises ModelError unless the file holds a whole Whisper model of CTranslate2."""
     try:
         with open_file(path, MAX_WEIGHTS_BYTES) as file:
-            _check(file, os.fstat(file.fileno()).st_size)
+            return _check(file, os.fstat(file.fileno()).st_size)
     except (OSError, _BadFileError) as error:
-        raise ModelError(
-            f"{path}: cannot be read", got=error, expected="a Whisper model of CTranslate2", remedy="download it again"
-        ) from error
+        raise _cannot_be_read(path, error) from error
+
+
+def check_numbers(path: Path, tensors: list[Numbers]) -> None:
+    """Raises ModelError if a number in one of the tensors is not finite."""
+    try:
+        with open_file(path, MAX_WEIGHTS_BYTES) as file:
+            for tensor in tensors:
+                file.seek(tensor.begin)
+                if not next_are_finite(file, tensor.size, tensor.form):
+                    raise _BadFileError(f"numbers that are not finite in the tensor {tensor.name[:80]!r}")
+    except (OSError, EOFError, _BadFileError) as error:
+        raise _cannot_be_read(path, error) from error
+
+
+def _cannot_be_read(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path}: cannot be read", got=error, expected="a Whisper model of CTranslate2", remedy="download it again"
+    )
 
 
 class _BadFileError(Exception):
     """What is wrong with the file."""
 
 
-def _check(file: BinaryIO, size: int) -> None:
+def _check(file: BinaryIO, size: int) -> list[Numbers]:
     version = _number(file, "<I")
     if version not in VERSIONS:
         raise _BadFileError(f"version {version} of the format")
@@ -51,23 +82,27 @@ def _check(file: BinaryIO, size: int) -> None:
     tensors = _number(file, "<I")
     if tensors > MOST_TENSORS:
         raise _BadFileError(f"{tensors} tensors")
-    for _ in range(tensors):
-        _skip_tensor(file, size)
+    found = [_tensor(file, size) for _ in range(tensors)]
+    return [tensor for tensor in found if tensor is not None]
 
 
-def _skip_tensor(file: BinaryIO, size: int) -> None:
+def _tensor(file: BinaryIO, size: int) -> Numbers | None:
+    """The next tensor; None if its numbers are whole. The file stands behind it."""
     name = _text(file)
     dimensions = _number(file, "<B")
     if dimensions > MOST_DIMENSIONS:
         raise _BadFileError(f"a tensor {name[:80]!r} of {dimensions} dimensions")
     shape = [_number(file, "<I") for _ in range(dimensions)]
-    item_bytes = ITEM_BYTES.get(_number(file, "<B"))
+    kind = _number(file, "<B")
+    item_bytes = ITEM_BYTES.get(kind)
     bytes_ = _number(file, "<I")
     if item_bytes is None or math.prod(shape) * item_bytes != bytes_:
         raise _BadFileError(f"a tensor {name[:80]!r} of shape {shape} in {bytes_} bytes")
     if file.tell() + bytes_ > size:
         raise _BadFileError(f"{size} bytes, and the tensor {name[:80]!r} ends after {file.tell() + bytes_}")
+    begin = file.tell()
     file.seek(bytes_, 1)
+    return Numbers(name, FLOATS[kind], begin, bytes_) if kind in FLOATS else None
 
 
 def _number(file: BinaryIO, form: str) -> int:
