@@ -32,3 +32,7 @@ LIP_INPUT_PX = 88
 
 Modality = Literal["a", "v", "av"]
 """What speech is recognised from: sound, lips, or both."""
+
+MAX_HOURS = 24.0
+"""Media time of a file. Longer recordings are read on demand only: recorders that run all day begin a new file each day
+or earlier."""

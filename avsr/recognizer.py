@@ -14,6 +14,7 @@ from avsr.decoding.checked import CheckedFrames
 from avsr.decoding.search import Search
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError
+from avsr.grid import MAX_HOURS
 from avsr.media import Tracks
 from avsr.offline.source import SourceLike
 from avsr.offline.transcribe import ModalityChoice
@@ -55,6 +56,7 @@ class Recognizer:
         tracks: Tracks | None = None,
         force: bool = False,
         min_confidence: float = 0.0,
+        max_hours: float = MAX_HOURS,
         on_progress: Callable[[float], None] | None = None,
     ) -> Transcript:
         """The transcript of a video or sound file, an open binary file, or samples.
@@ -69,6 +71,8 @@ class Recognizer:
             video tracks the one with faces.
         force: show also words of speech or noise that a model with a closed domain does not know; a warning marks them.
         min_confidence: leave out words below this, 0 to 1; a warning says how many.
+        max_hours: a file that states a longer time is refused; one that turns out to be longer is cut, and a warning
+            says where.
         on_progress: called with the media seconds done.
 
         Raises MediaError when the source cannot be read or lacks what the modality or the face needs, ModelError when
@@ -85,6 +89,7 @@ class Recognizer:
             tracks=tracks,
             force=force,
             min_confidence=min_confidence,
+            max_hours=max_hours,
             on_progress=on_progress,
         )
 

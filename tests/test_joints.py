@@ -18,6 +18,7 @@ from avsr.errors import MediaError
 from avsr.grid import SAMPLE_RATE_HZ
 from avsr.lips.tracks import probe_faces
 from avsr.media import Tracks, iter_audio, iter_frames, probe, read_audio
+from avsr.media.budget import Budget
 from avsr.media.timeline import Timeline
 from avsr.offline.source import open_source
 
@@ -191,7 +192,7 @@ def place(packets: Sequence[tuple[int, float]], account: Account, form: str = "m
         def __setattr__(self, name: str, value: object) -> None:
             setattr(self.packet, name, value)
 
-    timeline = Timeline(form, 0.0, {0: 1e-3, 1: 1e-3}, account)
+    timeline = Timeline(form, 0.0, {0: 1e-3, 1: 1e-3}, account, Budget(24.0, 0))
     placed = timeline.place(iter([Numbered(packet) for _, packet in made]))  # type: ignore[list-item]
     return [(packet.stream_index, -1.0 if packet.pts is None else packet.pts / 1000) for packet in placed]
 
@@ -434,6 +435,6 @@ def test_a_time_of_showing_far_from_decoding_is_said_and_not_used() -> None:
             setattr(packet, name, value)
 
     account = Account()
-    (placed,) = Timeline("mpegts", 0.0, {0: 1e-3}, account).place(iter([Numbered()]))  # type: ignore[list-item]
+    (placed,) = Timeline("mpegts", 0.0, {0: 1e-3}, account, Budget(24.0, 0)).place(iter([Numbered()]))  # type: ignore[list-item]
     assert (placed.pts, placed.dts) == (None, 0)
     assert account.lines() == ["a time stamp of 5000.00 s is far from the time of its decoding, and is not used"]

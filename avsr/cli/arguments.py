@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 from avsr.cli.console import UsageError
 from avsr.errors import AvsrError, ModelError
 from avsr.files import local_path
+from avsr.grid import MAX_HOURS
 
 DEFAULT_SEEDS = (1, 2, 3)
 DEVICES = "auto|cpu|cuda[:N]"
@@ -281,6 +282,17 @@ def add_tracks(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_max_hours(parser: argparse.ArgumentParser) -> None:
+    """Declare --max-hours."""
+    parser.add_argument(
+        "--max-hours",
+        type=hours,
+        default=MAX_HOURS,
+        metavar="H",
+        help=f"refuse a file that states a longer time, and cut one that is longer; default {MAX_HOURS:g}",
+    )
+
+
 def tracks_of(arguments: argparse.Namespace) -> Tracks:
     """The tracks that the command line names."""
     from avsr.media.tracks import Tracks  # its package loads the decoders, which --help does not need
@@ -301,6 +313,17 @@ def non_negative_integer(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 on")
     return int(text)
+
+
+def hours(text: str) -> float:
+    """Type of a number of hours above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan  # fails the comparison below, like any number out of range
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected hours above 0")
+    return value
 
 
 def named_folder(text: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsr.cli.arguments import add_quiet, add_tracks, media_file, tracks_of
+from avsr.cli.arguments import add_max_hours, add_quiet, add_tracks, media_file, tracks_of
 from avsr.cli.console import Console, UsageError, printable
 from avsr.files import not_written, write_bytes
 
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print one JSON object instead of lines")
     add("--sheet", type=Path, metavar="OUT.png", help="write a picture with lip crops of each face; replaces OUT.png")
     add_tracks(parser)
+    add_max_hours(parser)
     add_quiet(parser)
 
 
@@ -49,14 +50,16 @@ def run(arguments: argparse.Namespace) -> int:
         from avsr.media import probe
         from avsr.offline.diagnosis import diagnose
 
-        total_s = probe(arguments.file).duration_s
+        total_s = probe(arguments.file, max_hours=arguments.max_hours).duration_s
 
         def show(done_s: float) -> None:
             if total_s:
                 console.progress(min(1.0, done_s / total_s), f"{min(done_s, total_s):.0f}/{total_s:.0f} s")
 
         show(0.0)
-        diagnosis = diagnose(arguments.file, tracks=tracks_of(arguments), on_progress=show)
+        diagnosis = diagnose(
+            arguments.file, tracks=tracks_of(arguments), max_hours=arguments.max_hours, on_progress=show
+        )
         if arguments.sheet is not None:
             _write_sheet(diagnosis, arguments.sheet)
             console.note(f"wrote {arguments.sheet}")

@@ -16,6 +16,7 @@ from avsr.cli.arguments import (
     add_device,
     add_language,
     add_layout,
+    add_max_hours,
     add_model,
     add_output_dir,
     add_quiet,
@@ -85,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose lips to read; auto: the speaker's; ID: a number from the JSON format",
     )
     add_tracks(parser)
+    add_max_hours(parser)
     add(
         "--force",
         action="store_true",
@@ -182,6 +184,7 @@ def open_work(
     tracks: Tracks,
     force: bool,
     min_confidence: float,
+    max_hours: float,
     with_progress: bool,
     shared_folder: Path | None,
 ) -> Callable[[Job, Report], Transcript | None]:
@@ -201,7 +204,7 @@ def open_work(
         if claims is not None and (not claims.take(job.stem) or job.is_finished):
             return None
         path = job.path
-        on_progress = _as_seconds(path, on_fraction) if with_progress else None
+        on_progress = _as_seconds(path, on_fraction, max_hours) if with_progress else None
         return recognizer.transcribe(
             path,
             modality=modality,
@@ -210,17 +213,18 @@ def open_work(
             tracks=tracks,
             force=force,
             min_confidence=min_confidence,
+            max_hours=max_hours,
             on_progress=on_progress,
         )
 
     return transcribe
 
 
-def _as_seconds(path: str, on_fraction: Callable[[float], None]) -> Callable[[float], None] | None:
+def _as_seconds(path: str, on_fraction: Callable[[float], None], max_hours: float) -> Callable[[float], None] | None:
     """A callback that takes seconds done and passes the fraction done on; None if the file's length is not known."""
     from avsr.media import probe
 
-    total_s = probe(path).duration_s
+    total_s = probe(path, max_hours=max_hours).duration_s
     return (lambda done_s: on_fraction(min(1.0, done_s / total_s))) if total_s else None
 
 
@@ -250,6 +254,7 @@ def _transcribe(
         tracks=tracks_of(arguments),
         force=arguments.force,
         min_confidence=arguments.min_confidence,
+        max_hours=arguments.max_hours,
         # Without a bar nobody sees the progress, so that processes need not send it.
         with_progress=console.has_bar,
         shared_folder=arguments.output_dir if sources is not None and not arguments.overwrite else None,

@@ -11,38 +11,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsr.account import Account
+from avsr.grid import MAX_HOURS
 from avsr.lips.faces import Box, FaceFinder
 from avsr.media import MediaInfo, Picture, Tracks, VideoFrame, probe, sample_pictures
 from avsr.media.probe import count_tracks
 
 NUM_SAMPLES = 6
 """In this many pictures of each track, spread over the file, faces are looked for."""
+MAX_TRACKS = 8
+"""Faces are looked for in at most this many tracks. Each costs a tenth of a second and more."""
 MOVES_FROM_LEVELS = 2.5
 """A face that differs by more grey levels on average, of 255, is no photograph. Compression changes one by less than 1,
 and a head that moves by a few pixels by 5 or more."""
 
 
 def probe_faces(
-    path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None
+    path: str | PathLike[str],
+    *,
+    tracks: Tracks | None = None,
+    account: Account | None = None,
+    max_hours: float = MAX_HOURS,
 ) -> MediaInfo:
     """The tracks of a file, as `probe` gives them. Of several video tracks, the one with most moving faces is read.
 
     tracks: the tracks that were asked for; their choice is not touched.
     account: says which track is read, and why.
+    max_hours: as in `probe`.
 
     Raises MediaError as `probe` does.
     """
     asked = Tracks() if tracks is None else tracks
-    info = probe(path, tracks=asked)
+    info = probe(path, tracks=asked, max_hours=max_hours)
     default = "by its flags and quality"
     why = None if asked.video is not None else default
-    usable = [track.number for track in info.video_tracks if track.is_decodable]
+    decodable = [track.number for track in info.video_tracks if track.is_decodable]
+    usable = decodable[:MAX_TRACKS]
     if why is not None and len(usable) > 1:
         counts = _count_faces(path, usable, info.duration_s)
         best = max(usable, key=lambda number: (counts[number], number == info.tracks.video))
         if counts[best].faces > 0:
             why = f"faces in {counts[best].faces} of {NUM_SAMPLES} pictures"
-            info = probe(path, tracks=asked._replace(video=best))
+            info = probe(path, tracks=asked._replace(video=best), max_hours=max_hours)
+    if account is not None and why is not None and len(decodable) > len(usable):
+        line = f"faces are looked for in the first {MAX_TRACKS} of {len(decodable)} video tracks"
+        line += "; --video-track takes another"
+        account.note("many video tracks", line)
     if account is not None:
         because = None if asked.audio is not None else default
         count_tracks(info, account, sound_because=because, video_because=why)

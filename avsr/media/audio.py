@@ -15,9 +15,9 @@ import numpy.typing as npt
 from avsr.account import Account
 from avsr.arrays import Samples
 from avsr.errors import MediaError
-from avsr.grid import SAMPLE_RATE_HZ
+from avsr.grid import MAX_HOURS, SAMPLE_RATE_HZ
 from avsr.media.channels import Downmix
-from avsr.media.container import Damage, OpenMedia, decode_audio, is_sane_sound, open_media
+from avsr.media.container import BEYOND_LIMIT, Damage, OpenMedia, decode_audio, is_sane_sound, open_media
 from avsr.media.timeline import MAX_GAP_S
 from avsr.media.tracks import Tracks
 
@@ -25,13 +25,23 @@ from avsr.media.tracks import Tracks
 _GAP_TOLERANCE_S = 0.04
 _SAID_GAP_S = 0.5
 
+MAX_HOURS_IN_MEMORY = 4.0
+"""One array holds at most this much sound: 0.9 GB, and twice that while it is put together."""
+
 # With this many planes, as in 7.1 sound in AAC, PyAV (seen in 18.1) looks for the end of the list of planes in memory
 # that does not belong to it, and crashes the process.
 _UNSAFE_PLANES = 8
 
+# PyAV makes no arrays of 64-bit integers. All others come as they are.
+_UNKNOWN_TO_PYAV = {"s64", "s64p"}
+
 
 def iter_audio(
-    path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None
+    path: str | PathLike[str],
+    *,
+    tracks: Tracks | None = None,
+    account: Account | None = None,
+    max_hours: float = MAX_HOURS,
 ) -> Iterator[Samples]:
     """The sound of a file in consecutive blocks: float32 [S], mono, 16 kHz, at most about a second each.
 
@@ -42,11 +52,12 @@ def iter_audio(
     tracks: which sound track to read; None for the default of the file.
     account: counts the samples that were decoded, used and left out, at the rate of the track. It says if one channel
         was used alone, and if the sound is clipped.
+    max_hours: sound after this is not read, and neither is sound beyond the limits of `budget.py`; the account says so.
 
-    Everything that can be decoded is read. Raises MediaError if that is nothing.
+    Everything else that can be decoded is read. Raises MediaError if that is nothing.
     """
     account = Account() if account is None else account
-    with open_media(path, tracks) as media:
+    with open_media(path, tracks, max_hours=max_hours) as media:
         if media.audio is None:
             raise MediaError(f"{media.path}: has no sound", expected="an audio stream")
         tape = _Placed(media, Damage(media.path, "sound", account))
@@ -56,8 +67,9 @@ def iter_audio(
 
 
 def read_audio(path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None) -> Samples:
-    """The sound of a file in one array [S], otherwise as `iter_audio`."""
-    return np.concatenate([np.zeros(0, np.float32), *iter_audio(path, tracks=tracks, account=account)])
+    """The sound of a file in one array [S], at most MAX_HOURS_IN_MEMORY; otherwise as `iter_audio`."""
+    blocks = iter_audio(path, tracks=tracks, account=account, max_hours=MAX_HOURS_IN_MEMORY)
+    return np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
 class _Placed:
@@ -69,6 +81,7 @@ class _Placed:
         self._account = damage.account
         self._resampler: Resampler | None = None
         self._start_s = 0.0  # media time of the first sample of the resampler
+        self._is_full = False
 
     def push(self, frame: av.AudioFrame, mono: Samples) -> Iterator[Samples]:
         """The blocks that are complete with this frame. mono: its one channel."""
@@ -94,17 +107,33 @@ class _Placed:
         ahead_s = 0.0 if time_s is None else time_s - self._media.origin_s - self._reached_s
         if is_first or abs(ahead_s) > _GAP_TOLERANCE_S:
             ahead = round(ahead_s * self._resampler.rate)
-            if ahead_s > MAX_GAP_S:  # the clock of the packets does not go so far ahead, so this time is wrong
+            # Sound may begin late beside pictures, and `Timeline` has placed its beginning.
+            if (
+                ahead_s > MAX_GAP_S and not is_first
+            ):  # the clock of the packets does not go so far ahead, so this time is wrong
                 line = f"sound at {self._reached_s:.2f} s has a time {ahead_s:.0f} s ahead, and follows without a pause"
                 self._account.note("time of the sound", line)
                 ahead = 0
-            if ahead > 0:
+            if ahead > 0 and self._may_reach(self._reached_s + ahead_s):
                 yield from self._fill(ahead, is_first=is_first)
             elif ahead < 0:
                 mono = self._cut(mono, -ahead, is_first=is_first)
-        if len(mono):
+        if not self._may_reach(self._reached_s + len(mono) / frame.sample_rate):
+            self._account.lost("samples", BEYOND_LIMIT, len(mono))
+        elif len(mono):
             self._account.used("samples", len(mono))
             yield from self._resampler.push(mono)
+
+    def _may_reach(self, end_s: float) -> bool:
+        """Whether the sound may last until `end_s` of media time. After the first refusal nothing more is read."""
+        budget = self._media.budget
+        if self._is_full:
+            return False
+        why = budget.refuse_time(end_s)
+        if why is not None:
+            self._is_full = True
+            self.damage.stop(self._reached_s, why)
+        return why is None
 
     def finish(self) -> Iterator[Samples]:
         """The rest. Raises MediaError if there was no sound at all."""
@@ -202,9 +231,12 @@ def _channels(frame: av.AudioFrame) -> npt.NDArray[np.float32]:
 
     The resampler could mix down too, but its float mono is the mean of the channels times 1.414.
     """
-    if frame.format.is_planar and frame.layout.nb_channels >= _UNSAFE_PLANES:
-        # Packed sound has one plane, which keeps PyAV away from the list of planes.
-        (frame,) = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate).resample(frame)
+    form = frame.format
+    # Packed sound has one plane, which keeps PyAV away from the list of planes.
+    packs = form.is_planar and frame.layout.nb_channels >= _UNSAFE_PLANES
+    if packs or form.name in _UNKNOWN_TO_PYAV:
+        wanted = "dbl" if form.name in _UNKNOWN_TO_PYAV else form.packed
+        (frame,) = av.AudioResampler(wanted, frame.layout, frame.sample_rate).resample(frame)
     values: npt.NDArray[Any] = frame.to_ndarray()
     # AAC decodes to planar floats, WAV to interleaved integers.
     if not frame.format.is_planar:

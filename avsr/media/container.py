@@ -18,6 +18,9 @@ from av.video.stream import VideoStream
 
 from avsr.account import Account, Kind
 from avsr.errors import MediaError
+from avsr.grid import MAX_HOURS
+from avsr.media.boxes import check_tables
+from avsr.media.budget import Budget
 from avsr.media.rest import second_recording
 from avsr.media.timeline import Timeline
 from avsr.media.tracks import Tracks, audio_tracks, choose_audio, choose_video, is_decodable, video_tracks
@@ -26,15 +29,21 @@ from avsr.media.types import FORMAT_NAMES
 logger = logging.getLogger(__name__)
 
 MAX_VIDEO_SIDE_PX = 8192
+MAX_PICTURE_PX = 8192 * 4352
+MAX_PICTURE_BYTES = 4 * MAX_PICTURE_PX
 MAX_CHANNELS = 64
 SAMPLE_RATES_HZ = (1_000, 768_000)
 
 # A stream that ends earlier than the file states, by more than this, was cut off.
 _MAX_MISSING_END_S = 0.5
 
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMAT_NAMES}
+# FFmpeg decodes some pictures to describe a file, before anything here can look at their size.
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMAT_NAMES, "max_pixels": str(MAX_PICTURE_PX)}
 
 _BARE = {"aac", "ac3", "eac3", "amr", "flac", "mp3", "h264", "hevc", "m4v", "mpegvideo", "obu"}
+
+BEYOND_LIMIT = "beyond the limit"
+"""The reason in the account for what a limit of `budget.py` leaves out."""
 
 _REMEDY = "check the file, or convert it to MP4, MKV or WAV"
 
@@ -51,6 +60,8 @@ class OpenMedia:
     """None: the file has no video that can be decoded."""
     origin_s: float
     """Time of the container's clock at media time 0."""
+    budget: Budget
+    """What may be read from it. Every opening has its own."""
 
     @property
     def is_bare(self) -> bool:
@@ -64,10 +75,13 @@ class OpenMedia:
 
 
 @contextlib.contextmanager
-def open_media(path: str | PathLike[str], tracks: Tracks | None = None) -> Iterator[OpenMedia]:
+def open_media(
+    path: str | PathLike[str], tracks: Tracks | None = None, *, max_hours: float = MAX_HOURS
+) -> Iterator[OpenMedia]:
     """A local media file, open for reading until the context ends.
 
     tracks: which tracks to read; None for the default of the file.
+    max_hours: how much media time may be read.
 
     Raises MediaError if it is missing, is no media, lacks a track that is asked for, has a format that refers to other
     files, or is absurdly large.
@@ -75,6 +89,7 @@ def open_media(path: str | PathLike[str], tracks: Tracks | None = None) -> Itera
     path = Path(path)
     tracks = Tracks() if tracks is None else tracks
     check_is_file(path)
+    check_tables(path)
     try:
         # Without "file:", ffmpeg would take a name such as "concat:..." for a protocol.
         # Titles and other tags may be in any encoding; "replace" keeps them from stopping the file.
@@ -95,6 +110,7 @@ def open_media(path: str | PathLike[str], tracks: Tracks | None = None) -> Itera
             audio=audio,
             video=video,
             origin_s=min((start_s for start_s in starts_s if start_s is not None), default=0.0),
+            budget=Budget(max_hours, path.stat().st_size),
         )
 
 
@@ -139,6 +155,14 @@ class Damage:
         kind: Kind = "sound packets" if self._kind == "sound" else "picture packets"
         self.account.lost(kind, "damaged", packets, line=line, is_found=False)
 
+    def stop(self, time_s: float, why: str) -> None:
+        """Note that the rest of the track, from about `time_s` of media time on, is not read, because of a limit."""
+        what = "the sound" if self._kind == "sound" else "the picture"
+        kind: Kind = "sound packets" if self._kind == "sound" else "picture packets"
+        line = f"{what} from {max(time_s, 0.0):.2f} s on is not read: {why}"
+        # At least one packet; the others are not even looked for.
+        self.account.lost(kind, BEYOND_LIMIT, line=line, is_found=False)
+
 
 def decode_audio(media: OpenMedia, stream: AudioStream, damage: Damage) -> Iterator[av.AudioFrame]:
     """All frames of `stream` that can be decoded, in order. Damaged packets are reported and skipped."""
@@ -160,21 +184,32 @@ def _decode(
         *filter(is_decodable, video_tracks(media.container)),
     ]
     ticks_s = {track.index: float(track.time_base or 1) for track in followed}
-    timeline = Timeline(media.container.format.name, media.origin_s, ticks_s, damage.account)
-    packets = _Packets(media.container.demux(followed))
+    timeline = Timeline(media.container.format.name, media.origin_s, ticks_s, damage.account, media.budget)
+    budget = media.budget
+    packets = _Packets(media.container.demux(followed), budget)
     # Packets are decoded one by one: one damaged packet then costs only its own pictures or sound.
     for packet in packets if media.is_bare else timeline.place(packets):
         if packet.stream_index != stream.index:
             continue
+        why = None if budget.is_over else budget.refuse_work()
+        if why is not None:
+            damage.stop(_end_s(last, stream, media.origin_s), why)
+        if budget.is_over:
+            return
         try:
             frames = packet.decode()
         except av.FFmpegError as error:  # one packet is damaged, the next may be whole
             damage.report(_end_s(last, stream, media.origin_s), _reason(error), packets=1)
             continue
         for frame in frames:
-            if isinstance(frame, av.AudioFrame | av.VideoFrame):
-                last = frame
-                yield frame
+            if isinstance(frame, av.AudioFrame):
+                budget.add_sound(frame.samples, frame.layout.nb_channels)
+            elif isinstance(frame, av.VideoFrame):
+                budget.add_picture(frame.width, frame.height)
+            else:
+                continue
+            last = frame
+            yield frame
     reached_s = _end_s(last, stream, media.origin_s)
     if packets.error is not None:
         damage.report(reached_s, _reason(packets.error))
@@ -197,8 +232,9 @@ def _decode(
 class _Packets(Iterator[Packet]):
     """The packets of a container, up to the place where it is damaged so that nothing after it can be found."""
 
-    def __init__(self, packets: Iterator[Packet]) -> None:
+    def __init__(self, packets: Iterator[Packet], budget: Budget) -> None:
         self._packets = packets
+        self._budget = budget
         self.error: av.FFmpegError | None = None
         """The damage at the end, None if the file was read to its end."""
         self.end_bytes = 0
@@ -207,6 +243,7 @@ class _Packets(Iterator[Packet]):
     def __next__(self) -> Packet:
         try:
             packet = next(self._packets)
+            self._budget.add_packet(packet.size)
             if packet.pos is not None:
                 self.end_bytes = max(self.end_bytes, packet.pos + packet.size)
             return packet
@@ -239,15 +276,17 @@ def is_sane_sound(channels: int, rate: int) -> bool:
 
 def _refuse_absurd(path: Path, audio: AudioStream | None, video: VideoStream | None) -> None:
     if video is not None:
-        if max(video.codec_context.width, video.codec_context.height) > MAX_VIDEO_SIDE_PX:
+        width, height = video.codec_context.width, video.codec_context.height
+        max_pixels = _max_pixels(video)
+        if max(width, height) > MAX_VIDEO_SIDE_PX or width * height > max_pixels:
             raise MediaError(
                 f"{path}: the picture is too large",
-                got=f"{video.codec_context.width}x{video.codec_context.height}",
-                expected=f"at most {MAX_VIDEO_SIDE_PX} pixels a side",
+                got=f"{width}x{height}",
+                expected=f"at most {MAX_VIDEO_SIDE_PX} pixels a side, and {max_pixels / 1e6:.0f} million in all",
                 remedy="scale it down first",
             )
         # The size can also change, or become known, in the middle of the stream.
-        video.codec_context.options = {"max_pixels": str(MAX_VIDEO_SIDE_PX**2)}
+        video.codec_context.options = {"max_pixels": str(max_pixels)}
     if audio is not None:
         channels, rate = audio.codec_context.channels, audio.codec_context.sample_rate
         if not is_sane_sound(channels, rate):
@@ -258,6 +297,13 @@ def _refuse_absurd(path: Path, audio: AudioStream | None, video: VideoStream | N
                 expected=f"1-{MAX_CHANNELS} channels at {lowest}-{highest} Hz",
                 remedy=_REMEDY,
             )
+
+
+def _max_pixels(video: VideoStream) -> int:
+    """How many pixels a picture may have. Decoders keep up to 17 pictures."""
+    form = video.codec_context.format
+    bytes_each = 1.0 if form is None else max(1.0, form.padded_bits_per_pixel / 8)
+    return min(MAX_PICTURE_PX, int(MAX_PICTURE_BYTES / bytes_each))
 
 
 def _container_start_s(stream: AudioStream | VideoStream) -> float | None:

@@ -14,6 +14,8 @@ from av.video.stream import VideoStream
 
 from avsr.account import Account
 from avsr.errors import MediaError
+from avsr.grid import MAX_HOURS
+from avsr.media.budget import check_stated_hours
 from avsr.media.container import Damage, OpenMedia, decode_video, open_media
 from avsr.media.tracks import Tracks, audio_tracks, is_decodable, video_tracks
 from avsr.media.video import average_fps, quarter_turns, sample_aspect, square_pixel_size
@@ -88,22 +90,26 @@ class MediaInfo:
         )
 
 
-def probe(path: str | PathLike[str], *, tracks: Tracks | None = None) -> MediaInfo:
+def probe(path: str | PathLike[str], *, tracks: Tracks | None = None, max_hours: float = MAX_HOURS) -> MediaInfo:
     """The tracks of the file at `path`.
 
     tracks: which of them to read; None for the default of the file.
+    max_hours: a file that states a longer time is refused, before it costs any work.
 
-    Raises MediaError if the file cannot be opened, holds neither sound nor video, or lacks a track that was asked for.
+    Raises MediaError if the file cannot be opened, holds neither sound nor video, is too long, or lacks a track that
+    was asked for.
     """
-    with open_media(path, tracks) as media:
+    with open_media(path, tracks, max_hours=max_hours) as media:
         if media.audio is None and media.video is None:
             raise MediaError(f"{media.path}: holds neither sound nor video", expected="an audio or video stream")
+        duration_s = _duration_s(media)
+        check_stated_hours(media.path, None if media.is_bare else duration_s, max_hours)
         audio, video = audio_tracks(media.container), video_tracks(media.container)
         sounds = tuple(_audio_info(media, track, number) for number, track in enumerate(audio, start=1))
         videos = tuple(_video_info(media, track, number) for number, track in enumerate(video, start=1))
         return MediaInfo(
             path=media.path,
-            duration_s=_duration_s(media),
+            duration_s=duration_s,
             audio=None if media.audio is None else sounds[audio.index(media.audio)],
             video=None if media.video is None else videos[video.index(media.video)],
             audio_tracks=sounds,

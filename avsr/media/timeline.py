@@ -19,6 +19,7 @@ from typing import NamedTuple
 from av.packet import Packet
 
 from avsr.account import Account
+from avsr.media.budget import Budget
 
 MAX_GAP_S = 600.0
 """A clock that goes further ahead is at a joint, not at a gap. Filled with silence, a few bytes of a broken or hostile
@@ -38,6 +39,7 @@ _GOES_ON_S = 1.0
 
 # The tracks cross a joint some packets apart: this many are looked at to find where each crosses.
 _LOOK_AHEAD_PACKETS = 1024
+_LOOK_AHEAD_BYTES = 256 << 20  # ten seconds of film of the cinema
 _RECENT_PARTS = 8
 
 
@@ -106,9 +108,12 @@ class Timeline:
     format_name: of the container, as FFmpeg calls it.
     origin_s: time of the container's clock at media time 0.
     ticks_s: unit of the time stamps of each followed track, by the index of its stream.
+    budget: says how many steps of the clock are looked into.
     """
 
-    def __init__(self, format_name: str, origin_s: float, ticks_s: Mapping[int, float], account: Account) -> None:
+    def __init__(
+        self, format_name: str, origin_s: float, ticks_s: Mapping[int, float], account: Account, budget: Budget
+    ) -> None:
         is_broadcast = bool(_BROADCAST & set(format_name.split(",")))
         self._max_gap_s = MAX_BROADCAST_GAP_S if is_broadcast else MAX_GAP_S
         self._back_s = _BROADCAST_BACK_S if is_broadcast else _BACK_S
@@ -117,6 +122,7 @@ class Timeline:
         self._clocks = {index: _Clock(tick_s, origin_s, origin_s) for index, tick_s in ticks_s.items()}
         self._parts = [_Part(origin_s, 0.0)]
         self._crossings: dict[int, Packet] = {}  # by track: the first packet of the newest part, if it is known ahead
+        self._budget = budget
         self._ended_s = origin_s  # the end of the longest track in the parts that were left, on the common clock
 
     @property
@@ -147,8 +153,10 @@ class Timeline:
                 part = self._part_of_others(packet, clock)
                 if part is not None:
                     self._enter(clock, packet, part)
+                elif not self._budget.take_step():
+                    self._stop_trusting(packet)
                 else:
-                    waiting.extend(itertools.islice(packets, max(0, _LOOK_AHEAD_PACKETS - len(waiting))))
+                    self._look_ahead(waiting, packets)
                     joint = self._find_joint([packet, *waiting])
                     if joint is not None and joint.crossings.get(packet.stream_index) is packet:
                         self._open_part(joint)
@@ -161,13 +169,24 @@ class Timeline:
                 self._forget_shown(packet, clock)
             yield packet if clock.part == 0 else self._shifted(packet, clock)
 
+    def _look_ahead(self, waiting: deque[Packet], packets: Iterator[Packet]) -> None:
+        """Add packets to those that wait, as many as may be looked at."""
+        size = sum(packet.size for packet in waiting)
+        while len(waiting) < _LOOK_AHEAD_PACKETS and size < _LOOK_AHEAD_BYTES:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            size += packet.size
+            waiting.append(packet)
+
     def _steps(self, packet: Packet, clock: _Clock) -> bool:
         """Whether a packet does not go on from the last one of its track."""
         time_s = clock.time_s(packet)
         if time_s is None:
             return False
-        if clock.is_new:  # tracks may begin some time apart
-            return abs(time_s - clock.end_s) > self._max_gap_s
+        if clock.is_new:  # tracks may begin some time apart, and one may begin late beside others that have got there
+            end_s = max(clock.end_s, self.reached_s + self._origin_s) if len(self._parts) == 1 else clock.end_s
+            return not clock.end_s - self._max_gap_s <= time_s <= end_s + self._max_gap_s
         return time_s < clock.last_s - self._back_s or time_s > clock.end_s + self._max_gap_s
 
     def _part_of_others(self, packet: Packet, clock: _Clock) -> int | None:
@@ -192,11 +211,13 @@ class Timeline:
         crossings: dict[int, Packet] = {}
         goes_on = False
         ended_s = self._ended_s
+        by_track: dict[int, list[Packet]] = {}
+        for packet in packets:
+            if packet.dts is not None or packet.pts is not None:
+                by_track.setdefault(packet.stream_index, []).append(packet)
         for index, now in self._clocks.items():
             clock = dataclasses.replace(now)
-            of_track = [
-                packet for packet in packets if packet.stream_index == index and clock.time_s(packet) is not None
-            ]
+            of_track = by_track.get(index, [])
             for packet, following in itertools.zip_longest(of_track, of_track[1:]):
                 if not self._steps(packet, clock):
                     clock.follow(packet)
@@ -228,6 +249,12 @@ class Timeline:
     def _enter(self, clock: _Clock, packet: Packet, part: int) -> None:
         clock.part = part
         clock.last_s = clock.end_s = clock.time_s(packet) or 0.0
+
+    def _stop_trusting(self, packet: Packet) -> None:
+        """One step too many: the packet is taken to follow the one before."""
+        packet.pts = packet.dts = None
+        line = "the clock steps too often for so few bytes: time stamps that step are not used"
+        self._account.note("steps of the clock", line)
 
     def _forget_times(self, packet: Packet, clock: _Clock) -> None:
         """A single wrong time stamp: the packet is taken to follow the one before."""

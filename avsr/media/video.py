@@ -15,7 +15,8 @@ from av.video.reformatter import Interpolation
 
 from avsr.account import Account
 from avsr.errors import MediaError
-from avsr.media.container import Damage, decode_video, open_media
+from avsr.grid import MAX_HOURS
+from avsr.media.container import BEYOND_LIMIT, Damage, decode_video, open_media
 from avsr.media.picture import BT_601, BT_709, Picture
 from avsr.media.tracks import Tracks
 
@@ -28,6 +29,8 @@ _FALLBACK_FPS = 25.0
 
 # Pictures by which each sample of a track lies further behind its key picture: half a second at 25 a second.
 _SAMPLE_STEP = 12
+SAMPLE_PIXELS = 500_000_000
+"""Decoding for one sample ends after so many pixels: 72 pictures of 4K have 600 million, and any of them will do."""
 
 _PLANAR = {"yuv420p", "yuvj420p", "yuv420p10le"}
 """Pixel formats that need no conversion of the whole picture to RGB: 4:2:0 with 8 bits, and with 10 bits after a
@@ -60,24 +63,31 @@ class VideoFrame:
 
 
 def iter_frames(
-    path: str | PathLike[str], *, tracks: Tracks | None = None, account: Account | None = None
+    path: str | PathLike[str],
+    *,
+    tracks: Tracks | None = None,
+    account: Account | None = None,
+    max_hours: float = MAX_HOURS,
 ) -> Iterator[VideoFrame]:
     """The pictures of a file at their own rate, which may vary. Media time strictly increases.
 
     tracks: which video track to read; None for the default of the file.
     account: counts the pictures that were decoded, used and left out.
+    max_hours: pictures after this are not read, and neither are pictures beyond the limits of `budget.py`; the account
+        says so.
 
-    Everything that can be decoded is read. Raises MediaError if that is nothing.
+    Everything else that can be decoded is read. Raises MediaError if that is nothing.
     """
     account = Account() if account is None else account
-    with open_media(path, tracks) as media:
+    with open_media(path, tracks, max_hours=max_hours) as media:
         if media.video is None:
             raise MediaError(f"{media.path}: has no video", expected="a video stream")
         # The rate only fills in missing times: real files vary it, and some state a rate that they do not have.
         step_s = 1.0 / average_fps(media.video)
         aspect = sample_aspect(media.video)
         last_s: float | None = None
-        for frame in decode_video(media, media.video, Damage(media.path, "picture", account)):
+        damage = Damage(media.path, "picture", account)
+        for frame in decode_video(media, media.video, damage):
             account.found("pictures")
             if frame.time is not None:
                 time_s = frame.time - media.origin_s
@@ -90,6 +100,10 @@ def iter_frames(
             elif last_s is not None and time_s <= last_s:  # a damaged clock can repeat or run back
                 line = f"a picture at {time_s:.2f} s comes after one at {last_s:.2f} s, and is left out"
                 account.lost("pictures", "repeated time", line=line)
+            elif (why := media.budget.refuse_time(time_s)) is not None:
+                account.lost("pictures", BEYOND_LIMIT)
+                damage.stop(last_s or 0.0, why)
+                break
             else:
                 account.used("pictures")
                 last_s = time_s
@@ -127,7 +141,11 @@ def _picture_at(path: str | PathLike[str], track: int, time_s: float | None, mos
                 media.container.seek(round((time_s + media.origin_s) * av.time_base))
         last: av.VideoFrame | None = None
         frames = decode_video(media, media.video, Damage(media.path, "picture", Account()))
+        pixels = 0
         for last in itertools.islice(frames, most):
+            pixels += last.width * last.height
+            if pixels > SAMPLE_PIXELS:
+                break
             if time_s is not None and last.time is not None and last.time - media.origin_s >= time_s:
                 break
         return None if last is None else _upright(last, sample_aspect(media.video))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from avsr.account import Account
 from avsr.arrays import Samples
 from avsr.errors import MediaError
-from avsr.grid import SLOT_MS, SLOT_S, SLOT_SAMPLES
+from avsr.grid import MAX_HOURS, SLOT_MS, SLOT_S, SLOT_SAMPLES
 from avsr.lips.contact_sheet import SheetRecord
 from avsr.lips.faces import import_mediapipe
 from avsr.lips.quality import QualityRecord
@@ -144,29 +144,35 @@ def diagnose(
     path: str | PathLike[str],
     *,
     tracks: Tracks | None = None,
+    max_hours: float = MAX_HOURS,
     on_progress: Callable[[float], None] | None = None,
 ) -> Diagnosis:
     """Examine a video or sound file.
 
     path: the file.
     tracks: which tracks to examine; None for the ones that transcription would read.
+    max_hours: how long the file may be, as `open_source` takes it.
     on_progress: called with the media seconds done so far.
 
-    Raises MediaError if the file cannot be opened, or if neither its sound nor its picture can be decoded. Raises
-    AvsrError in a process that was forked after its parent had used a model.
+    Raises MediaError if the file cannot be opened or is too long, or if neither its sound nor its picture can be
+    decoded. Raises AvsrError in a process that was forked after its parent had used a model.
     """
     start_computing()
     account = Account()
-    info = probe_faces(path, tracks=tracks, account=account)
+    info = probe_faces(path, tracks=tracks, account=account, max_hours=max_hours)
     damage: list[str] = []
-    reader = _SoundReader(path, info.tracks, account, damage.append) if info.audio is not None else None
+    reader = None
+    if info.audio is not None:
+        sound_blocks = iter_audio(path, tracks=info.tracks, account=account, max_hours=max_hours)
+        reader = _SoundReader(path, sound_blocks, account, damage.append)
     times_s: list[float] = []
     record, sheet, stream = QualityRecord(), SheetRecord(), SynchronyStream()
     evidence: list[SlotEvidence] = []
     sizes: list[dict[int, float]] = []
     if info.video is not None:
         import_mediapipe()
-        frames = read_ahead(_timed(iter_frames(path, tracks=info.tracks, account=account), times_s))
+        pictures = iter_frames(path, tracks=info.tracks, account=account, max_hours=max_hours)
+        frames = read_ahead(_timed(pictures, times_s))
         with contextlib.closing(frames):  # stops its thread also if the work ends in an error or Ctrl-C
             try:
                 for slot in slots_of(frames, end_s=info.duration_s or math.inf, account=account):
@@ -219,10 +225,14 @@ class _SoundReader:
     """The sound of a file, slot by slot, and its quality. Sound that cannot be decoded ends there, with a warning."""
 
     def __init__(
-        self, path: str | PathLike[str], tracks: Tracks, account: Account, on_warning: Callable[[str], None]
+        self,
+        path: str | PathLike[str],
+        blocks: Iterator[Samples],
+        account: Account,
+        on_warning: Callable[[str], None],
     ) -> None:
         # The sound is measured as recorded, and the faces are judged by what a model would get.
-        self._blocks = raised(self._measured(iter_audio(path, tracks=tracks, account=account)), account)
+        self._blocks = raised(self._measured(blocks), account)
         self._on_warning = on_warning
         self._path = path
         self._held = np.zeros(0, np.float32)  # decoded, but not in a slot yet

@@ -18,7 +18,7 @@ from avsr.account import Account
 from avsr.arrays import Samples, check_samples
 from avsr.errors import AvsrError, ConfigError, MediaError
 from avsr.files import DISK_FULL, local_path, temporary_folder
-from avsr.grid import SAMPLE_RATE_HZ
+from avsr.grid import MAX_HOURS, SAMPLE_RATE_HZ
 from avsr.lips.tracks import probe_faces
 from avsr.media import Tracks, iter_audio
 from avsr.sound.level import raised
@@ -50,29 +50,37 @@ class Source:
     account: Account = dataclasses.field(default_factory=Account)
     """What was found in the recording, used, and left out."""
 
+    max_hours: float = MAX_HOURS
+    """How much of a file is read."""
+
     def blocks(self, account: Account | None) -> Iterator[Samples]:
         """The sound in blocks, at a usual level. account: counts the samples; None for a second reader of the same."""
         if self.samples is not None:
             return raised([self.samples], account)
         assert self.path is not None
-        return raised(iter_audio(self.path, tracks=self.tracks, account=account), account)
+        return raised(iter_audio(self.path, tracks=self.tracks, account=account, max_hours=self.max_hours), account)
 
 
 @contextlib.contextmanager
-def open_source(source: SourceLike, tracks: Tracks | None = None) -> Iterator[Source]:
+def open_source(source: SourceLike, tracks: Tracks | None = None, *, max_hours: float = MAX_HOURS) -> Iterator[Source]:
     """The recording that `source` stands for, as long as the block runs.
 
     tracks: the tracks of a file that were asked for. Of several video tracks, the one with faces is read by default.
+    max_hours: a file that states a longer time is refused, and one that turns out to be longer is cut; the account says
+        so.
 
-    Raises MediaError for a file that cannot be read, ConfigError for tracks that are no `Tracks`, ValueError for an
+    Raises MediaError for a file that cannot be read, ConfigError for tracks that are no `Tracks` or for hours that are
+    not above 0, ValueError for an
     array that is no sound, TypeError for anything else.
     """
     _check_tracks(tracks)
+    if not max_hours > 0:
+        raise ConfigError("wrong max_hours", got=max_hours, expected="hours above 0")
     if isinstance(source, np.ndarray):
         yield _in_memory(source)
     elif isinstance(source, str | bytes | PathLike):
         path = _path(source)
-        yield _from_file(path, path, tracks)
+        yield _from_file(path, path, tracks, max_hours)
     elif hasattr(source, "read"):
         # Containers are read back and forth, which a pipe or a download cannot do. A copy on the disk can.
         with temporary_folder() as folder:
@@ -81,7 +89,7 @@ def open_source(source: SourceLike, tracks: Tracks | None = None) -> Iterator[So
             name = getattr(source, "name", None)
             name = name if isinstance(name, str) else "the open file"
             try:
-                yield _from_file(str(copy), name, tracks)
+                yield _from_file(str(copy), name, tracks, max_hours)
             except MediaError as error:  # also from the block, which reads the copy
                 if str(copy) not in str(error):
                     raise
@@ -123,9 +131,9 @@ def _in_memory(samples: Samples) -> Source:
     return Source("samples", None, sound, has_sound=True, has_picture=False, duration_s=duration_s, fps=None)
 
 
-def _from_file(path: str, name: str, tracks: Tracks | None) -> Source:
+def _from_file(path: str, name: str, tracks: Tracks | None, max_hours: float) -> Source:
     account = Account()
-    info = probe_faces(path, tracks=tracks, account=account)
+    info = probe_faces(path, tracks=tracks, account=account, max_hours=max_hours)
     return Source(
         name,
         path,
@@ -137,6 +145,7 @@ def _from_file(path: str, name: str, tracks: Tracks | None) -> Source:
         fps=None if info.video is None else info.video.average_fps,
         tracks=info.tracks,
         account=account,
+        max_hours=max_hours,
     )
 
 

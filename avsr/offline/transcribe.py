@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from avsr.decoding.search import Search, Spoken
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError, MediaError
-from avsr.grid import Modality
+from avsr.grid import MAX_HOURS, Modality
 from avsr.media import Tracks
 from avsr.offline.chosen import ChosenWords, check_confidence, choose_words
 from avsr.offline.joining import joiner as joiner_of
@@ -37,6 +37,7 @@ def transcribe(
     tracks: Tracks | None = None,
     force: bool = False,
     min_confidence: float = 0.0,
+    max_hours: float = MAX_HOURS,
     on_progress: Callable[[float], None] | None = None,
 ) -> Transcript:
     """The transcript of a recording.
@@ -47,6 +48,7 @@ def transcribe(
     search: None for the usual search of the model.
     tracks: which tracks of a file to read; None for the default, and of several video tracks the one with faces.
     force, min_confidence: which words are shown, as `choose_words` takes them.
+    max_hours: how long a file may be, as `open_source` takes it.
     on_progress: called with the media seconds done.
 
     The faces of a picture are followed for models that only hear too, unless the modality is "a": they tell who speaks.
@@ -58,7 +60,7 @@ def transcribe(
         raise ConfigError("unknown modality", got=modality, expected="auto, av, a or v")
     check_confidence(min_confidence)
     face = str(face)
-    with open_source(source, tracks) as recording:
+    with open_source(source, tracks, max_hours=max_hours) as recording:
         use = _what_to_use(model.card, recording, modality)
         warnings = [*use.warnings, *_unused_face(recording, face, use)]
         record = Record()

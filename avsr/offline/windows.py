@@ -67,7 +67,8 @@ def windows(
         import_mediapipe()
         # Two threads use most of two cores. Two processes for parts of a file did 1.25 times as much, and starting one
         # takes 4 s.
-        pictures = iter_frames(source.path, tracks=source.tracks, account=source.account)
+        path, account = source.path, source.account
+        pictures = iter_frames(path, tracks=source.tracks, account=account, max_hours=source.max_hours)
         frames = read_ahead(pictures if lips else _while_readable(pictures, source))
         everybody = _watched(slots_of(frames, end_s=source.duration_s or 0.0, account=source.account), on_slot)
         slots = read_ahead(choice.follow(everybody), round(core_s / SLOT_S) if at_pauses else SLOTS_IN_FLIGHT)
