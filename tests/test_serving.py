@@ -26,8 +26,8 @@ from websockets.sync.client import ClientConnection, connect
 
 import avsr
 from avsr.cli.main import main
+from avsr.serving import places, transport
 from avsr.serving import server as server_module
-from avsr.serving import transport
 from avsr.serving.limits import Limits
 from avsr.serving.server import Prepared, Settings, prepare
 from tests.fake_live import FakeRecognizer
@@ -369,7 +369,7 @@ class TestLimits:
             assert closes(client)
 
     def test_number_of_connections(self, served: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(transport, "MAX_CONNECTIONS", 5)
+        monkeypatch.setattr(places, "MAX_CONNECTIONS", 5)
         clients = [socket.create_connection(("127.0.0.1", port_of(served)), timeout=10) for _ in range(12)]
         try:
             assert sum(closes(client, seconds=0.5) for client in clients) >= 7

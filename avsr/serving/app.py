@@ -1,4 +1,4 @@
-"""The web application: the page, the facts about server and model at `/info`, and the WebSocket."""
+"""The web application: the page, the facts about server and model at `/info`, counts at `/metrics`, the WebSocket."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from avsr import __version__
 from avsr.serving.access import Access
-from avsr.serving.connection import Connection, Live, Room
+from avsr.serving.connection import Connection, Live
+from avsr.serving.decoder_warnings import warnings
 from avsr.serving.limits import Limits
+from avsr.serving.places import Places, Room
 from avsr.shipped import ASSETS
 
 FILES = {
@@ -45,7 +47,7 @@ HEADERS = {
 }
 
 
-def create_app(live: Live, *, limits: Limits, access: Access) -> ASGIApp:
+def create_app(live: Live, *, limits: Limits, access: Access, places: Places) -> ASGIApp:
     """The application, ready to be served."""
     room = Room(limits)
     page = ASSETS / "page"
@@ -55,20 +57,39 @@ def create_app(live: Live, *, limits: Limits, access: Access) -> ASGIApp:
     # FastAPI's own documentation pages load scripts from another site.
     app = FastAPI(title="avsr", docs_url=None, redoc_url=None, openapi_url=None)
 
+    def refusal(what: str) -> Response:
+        places.metrics.refuse("token")
+        return PlainTextResponse(what, 403, headers=HEADERS)
+
+    def has_token(request: Request) -> bool:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        return access.accepts(token if scheme.lower() == "bearer" else "")
+
     @app.get("/")
     async def show_page(token: str = "") -> Response:
         if not access.accepts(token):
-            what = "This page needs the token: open it by the address that avsr serve printed.\n"
-            return PlainTextResponse(what, 403, headers=HEADERS)
+            return refusal("This page needs the token: open it by the address that avsr serve printed.\n")
         return Response(index, media_type="text/html; charset=utf-8", headers=HEADERS)
 
     @app.get("/info")
     async def show_info(request: Request) -> Response:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if not access.accepts(token if scheme.lower() == "bearer" else ""):
-            return PlainTextResponse("The token is wrong.\n", 403, headers=HEADERS)
+        if not has_token(request):
+            return refusal("The token is wrong.\n")
         known = {"version": __version__, "sessions": room.taken, "max_sessions": room.size} | live.description
         return JSONResponse(known, headers=HEADERS)
+
+    @app.get("/metrics")
+    async def show_metrics(request: Request) -> Response:
+        if not has_token(request):
+            return refusal("The token is wrong.\n")
+        now = {
+            "connections_without_session": len(places.strangers),
+            "connections_in_session": len(places.in_session),
+            "sessions": room.taken,
+            "max_sessions": room.size,
+            "decoder_warnings": warnings.count,
+        }
+        return PlainTextResponse(places.metrics.text(now), headers=HEADERS)
 
     @app.websocket("/stream")
     async def stream(websocket: WebSocket) -> None:
@@ -83,20 +104,21 @@ def create_app(live: Live, *, limits: Limits, access: Access) -> ASGIApp:
 
     for path, media_type in FILES.items():
         add_file(path, media_type)
-    return _Gate(app, access)
+    return _Gate(app, access, places)
 
 
 class _Gate:
     """Refuses requests with a wrong host name or from other sites, before the application gets them."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app, self._access = app, access
+    def __init__(self, app: ASGIApp, access: Access, places: Places) -> None:
+        self._app, self._access, self._metrics = app, access, places.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             is_websocket = scope["type"] == "websocket"
             why_not = self._access.why_not(scope["headers"], is_websocket=is_websocket)
             if why_not is not None:
+                self._metrics.refuse("host")
                 await PlainTextResponse(f"{why_not}\n", 403, headers=HEADERS)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -22,7 +22,8 @@ from avsr import __version__
 from avsr.errors import AvsrError
 from avsr.serving import protocol
 from avsr.serving.access import Access
-from avsr.serving.limits import Limits, Meter, RateLimit
+from avsr.serving.limits import Limits, Meter
+from avsr.serving.places import Room
 from avsr.serving.protocol import CLOSE_CODES, PROTOCOL, RefusalError, read_hello, read_media, read_stop
 from avsr.serving.stream import BrokenPicturesError, LiveSession, LiveStream
 
@@ -46,31 +47,6 @@ class Live:
     """Makes a session; the argument is whether pictures will come."""
     description: dict[str, Any]
     """Facts about model and settings, which a page gets at `/info` and in the hello."""
-
-
-class Room:
-    """Limits the number of sessions at the same time, and how fast sessions are opened.
-
-    A session counts until its threads have ended, even if its client has gone. The rate is limited because each session
-    needs a face finder, which takes the server longer to make than a client takes to ask for it.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self.size = limits.max_sessions
-        self.taken = 0
-        self._pace = RateLimit(limits.sessions_per_s, limits.burst_s)
-
-    def enter(self) -> None:
-        """Count a new session. Raises RefusalError if there are too many."""
-        if self.taken >= self.size:
-            raise RefusalError("busy", f"all {self.size} sessions are in use: try again when one has ended")
-        if not self._pace.take(1, time.monotonic()):
-            raise RefusalError("busy", "too many sessions were opened just now: try again in a few seconds")
-        self.taken += 1
-
-    def leave(self) -> None:
-        """Count the end of a session."""
-        self.taken -= 1
 
 
 class Outbox:
@@ -176,7 +152,8 @@ class Connection:
         return hello
 
     async def _stream(self, *, video: bool) -> None:
-        self._room.enter()
+        client = self._websocket.state.client_socket  # put there by `WebSocketTransport`
+        self._room.enter(client)
         stream = LiveStream(
             lambda: self._live.open_session(video),
             on_document=self._put_from_thread,
@@ -184,7 +161,7 @@ class Connection:
             limits=self._limits,
         )
         # The place is free when the threads have ended, which may be long after the client has gone.
-        self._ended.add_done_callback(lambda _: self._room.leave())
+        self._ended.add_done_callback(lambda _: self._room.leave(client))
         try:
             stream.start()
         except RuntimeError as no_thread:

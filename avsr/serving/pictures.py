@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from avsr.serving.decoder_warnings import warnings
+
 MAX_LONG_SIDE_PX, MAX_SHORT_SIDE_PX, MIN_SIDE_PX = 1280, 720, 32
 MAX_SCANS = 24
 """Progressive files have about 10."""
@@ -51,7 +53,8 @@ def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
         raise ValueError("a JPEG file of very many scans")
     try:
         # OpenCV would turn a picture by its EXIF orientation, and its sides would then differ from the checked header.
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        with warnings.hidden():
+            bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         bgr = None
     if bgr is None or bgr.shape != (height, width, 3):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import functools
+import gc
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -16,9 +17,12 @@ from avsr.grid import SAMPLE_RATE_HZ
 from avsr.processes import limit_threads
 from avsr.serving.access import Access
 from avsr.serving.limits import Limits
+from avsr.serving.metrics import Metrics
 from avsr.serving.stream import LiveSession
 
 if TYPE_CHECKING:
+    import asyncio
+
     import uvicorn
 
 SHUTDOWN_S = 3
@@ -63,13 +67,18 @@ class Prepared:
     listener: socket.socket
     url: str
     """Address of the page, with the token."""
+    metrics: Metrics
 
     def run(self) -> None:
         """Serve until a signal, or until `server.should_exit` is set."""
+        from avsr.serving.watch import quiet_libraries
+
         try:
-            self.server.run(sockets=[self.listener])
+            with quiet_libraries(self.metrics):
+                self.server.run(sockets=[self.listener])
         finally:
             self.listener.close()
+            self.metrics.tell()
 
 
 def require_extra() -> None:
@@ -92,7 +101,9 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
 
     from avsr.serving.app import create_app
     from avsr.serving.connection import Live
-    from avsr.serving.transport import HttpTransport, WebSocketTransport
+    from avsr.serving.places import Places
+    from avsr.serving.transport import ClientSocket, WebSocketTransport
+    from avsr.serving.watch import ACCEPTS_AT_ONCE, WatchedServer
 
     can_read = "av" in recognizer.card.modalities
     chunk_ms = settings.chunk_ms or recognizer.card.chunk_for(settings.look_ahead_ms)
@@ -117,13 +128,12 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
             "look_ahead_ms": settings.look_ahead_ms,
             "latency_ms": _try(open_session),
         }
-        access = Access(settings.host, settings.token)
-        app = create_app(
-            Live(open_session=open_session, description=description), limits=settings.limits, access=access
-        )
+        access, places = Access(settings.host, settings.token), Places(Metrics())
+        live = Live(open_session=open_session, description=description)
+        app = create_app(live, limits=settings.limits, access=access, places=places)
         config = uvicorn.Config(
             app,
-            http=HttpTransport,
+            http=cast("type[asyncio.Protocol]", functools.partial(ClientSocket, places)),
             ws=WebSocketTransport,
             loop="asyncio",
             lifespan="off",
@@ -135,14 +145,13 @@ def prepare(recognizer: LiveRecognizer, settings: Settings) -> Prepared:
             ws_max_size=2 * settings.limits.message_bytes,
             ws_per_message_deflate=False,  # a small message could become a very large one
             timeout_graceful_shutdown=SHUTDOWN_S,
+            backlog=ACCEPTS_AT_ONCE,
         )
     except BaseException:
         listener.close()
         raise
-    # uvicorn warns about mistakes of clients. Clients see them; here they would only be noise.
-    if not logging.getLogger("avsr").isEnabledFor(logging.DEBUG):
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    return Prepared(uvicorn.Server(config), listener, access.url(listener.getsockname()[1]))
+    url = access.url(listener.getsockname()[1])
+    return Prepared(WatchedServer(config, places.metrics), listener, url, places.metrics)
 
 
 def serve(recognizer: LiveRecognizer, settings: Settings, *, on_ready: Callable[[str], None]) -> None:
@@ -150,6 +159,9 @@ def serve(recognizer: LiveRecognizer, settings: Settings, *, on_ready: Callable[
     # Every session computes in threads of its own. More threads inside each step would slow the others down.
     limit_threads(1)
     prepared = prepare(recognizer, settings)
+    # What is there now stays. A full collection of it takes 40 ms and more, and clients decide when the next one comes.
+    gc.collect()
+    gc.freeze()
     on_ready(prepared.url)
     prepared.run()
 
