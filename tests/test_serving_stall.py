@@ -1,5 +1,5 @@
-"""Live sessions whose way to the server stalls, and refusals: a stalled session goes on, what is dropped is counted, and
-words that were said are given."""
+"""Live sessions whose way to the server stalls, and refusals: a stalled session goes on, drops are counted, and words
+that were said are given."""
 
 from __future__ import annotations
 

@@ -213,10 +213,8 @@ class Connection:
             reader, writer = tasks[:2]
             if reader in done:
                 stream.finish()
-                ignoring = asyncio.ensure_future(self._ignore())
-                tasks.append(ignoring)
-                waited_for = [self._ended, writer, ignoring]
-                await asyncio.wait(waited_for, timeout=FINISH_S, return_when=asyncio.FIRST_COMPLETED)
+                tasks.append(asyncio.ensure_future(self._ignore()))
+                await asyncio.wait([self._ended, writer], timeout=FINISH_S, return_when=asyncio.FIRST_COMPLETED)
             if reader in done or self._ended.done():
                 await self._flush(writer)
             if refusal is None and self._ended.done():
@@ -253,9 +251,11 @@ class Connection:
         raise RefusalError("length", f"the session has lasted {self._limits.max_minutes:g} minutes: start another")
 
     async def _ignore(self) -> None:
-        """Read what still comes after a stop or a refusal, so that the client is not held up. Ends with the client."""
-        while (await self._websocket.receive())["type"] != "websocket.disconnect":
-            pass
+        """Read what still comes after a stop or a refusal, so that an honest client is not held up."""
+        # The limits still hold: what a flood brings after its refusal costs time too.
+        with contextlib.suppress(RefusalError):
+            while True:
+                await self._receive()
 
     async def _receive(self) -> str | bytes:
         """The next message. Raises RefusalError if it is too large or comes too fast."""
