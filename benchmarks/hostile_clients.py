@@ -4,8 +4,8 @@
     python benchmarks/hostile_clients.py --list
 
 Two things keep it from being stronger than a stranger on a network. It runs at the lowest priority (nice 19), so that
-it takes only processor time that the server leaves. It sends at most --mbit megabits a second. Prints a JSON object: how
-often it connected and how much it sent. `serving_soak.py` runs it beside an honest client.
+it takes only processor time that the server leaves. It sends at most --mbit megabits a second. Prints a JSON object:
+how often it connected and how much it sent. `serving_soak.py` runs it beside an honest client.
 """
 
 from __future__ import annotations

@@ -3,15 +3,18 @@
     python benchmarks/serving_soak.py --seconds 20
     python benchmarks/serving_soak.py --only pings,text-ff+churn --seconds 12 --json soak.json
 
-Starts a server of its own, and speaks to it in real time: the demo clip between pauses, with its pictures. First alone,
-then beside each kind of `hostile_clients.py` or beside those of --only, then with --pairs beside two kinds at once,
-each kind and the next, then alone again. Hostile clients have addresses of their own (127.0.0.2 and on). How they are
-kept from taking the processor is said there.
+Starts a server of its own, and speaks to it in real time: the demo clip between pauses, with its pictures. Runs beside
+hostile clients alternate with runs alone, because the load of the machine may change. Hostile clients are those of
+`hostile_clients.py`, which says how they are kept from taking the processor. Each has its own address (127.0.0.2, ...).
+--pairs adds runs beside two kinds at once: each kind and the next.
 
-words: recognised rightly, of those said. delay: from the end of a word, as its sound was recorded, to the message with
-the word: median, 95 %, and the ratio of the median to that of the first run. dropped: pictures and seconds of sound.
-hold: the longest time that one client held the event loop so far, if the server says so. sent: what the hostile clients
-sent. stderr: lines that the server wrote.
+words: recognised rightly, of those said.
+delay: from the end of a word, as its sound was recorded, to the message with the word: the median, and 95 %.
+ratio: the median, divided by that of the runs alone before and after.
+dropped: pictures, and seconds of sound.
+hold: how long one client held the event loop at most so far, in ms, if the server says so.
+sent: what the hostile clients sent, in MB.
+stderr: how many lines the server wrote.
 """
 
 from __future__ import annotations
@@ -124,13 +127,20 @@ class Run:
     closed: str = ""
     """The close of the honest session, if it is not the one that it asked for."""
 
-    def row(self, quiet_ms: float) -> str:
+    quiet_ms: float = float("nan")
+    """The median delay alone, of the runs before and after."""
+
+    @property
+    def ratio(self) -> float:
+        return self.delay_ms / self.quiet_ms
+
+    def row(self) -> str:
         cells = [
             self.beside,
             f"{self.words}/{self.expected}",
             f"{self.delay_ms:.0f}",
             f"{self.p95_ms:.0f}",
-            f"{self.delay_ms / quiet_ms:.2f}",
+            f"{self.ratio:.2f}",
             f"{self.pictures_dropped}, {self.dropped_s:.1f} s",
             "-" if self.hold_ms is None else f"{self.hold_ms:.0f}",
             f"{self.rss_mib:.0f}",
@@ -260,27 +270,27 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     arguments = parser.parse_args()
     together = [tuple(part.split("+")) for part in (arguments.only or ",".join(KINDS)).split(",")]
-    kinds = list(itertools.chain.from_iterable(together))
-    if unknown := set(kinds) - set(KINDS):
+    every = list(itertools.chain.from_iterable(together))
+    if unknown := set(every) - set(KINDS):
         parser.error(f"--only: got {', '.join(sorted(unknown))}: expected {', '.join(KINDS)}")
     if arguments.pairs:
-        together += list(zip(kinds, kinds[1:] + kinds[:1], strict=True))
+        together += list(zip(every, every[1:] + every[:1], strict=True))
     speech = Speech()
     server = Server(arguments.model)
-    runs: list[Run] = []
+    print(HEAD + "\n" + "|---" * HEAD.count(" | ") + "|---|")
     try:
-        for number, some in enumerate([(), *together, ()]):
-            runs.append(asyncio.run(beside(server, speech, some, arguments.seconds)))
-            if number == 0:
-                print(HEAD + "\n" + "|---" * HEAD.count(" | ") + "|---|")
-            print(runs[-1].row(runs[0].delay_ms), flush=True)
+        runs = [asyncio.run(beside(server, speech, (), arguments.seconds))]
+        for some in together:
+            runs += [asyncio.run(beside(server, speech, kinds, arguments.seconds)) for kinds in (some, ())]
+            before, hostile, after = runs[-3:]
+            hostile.quiet_ms = (before.delay_ms + after.delay_ms) / 2
+            print(hostile.row(), flush=True)
             if server.process.poll() is not None:
                 raise SystemExit(f"serving_soak.py: the server has ended with {server.process.returncode}")
     finally:
         server.stop()
-    quiet_ms = statistics.median([runs[0].delay_ms, runs[-1].delay_ms])
-    worst = max(runs, key=lambda run: run.delay_ms)
-    print(f"largest median delay: {worst.delay_ms / quiet_ms:.2f} times that of a quiet server, beside {worst.beside}")
+    worst = max(runs[1::2], key=lambda run: run.ratio)
+    print(f"largest ratio: {worst.ratio:.2f}, beside {worst.beside}")
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
 
