@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +299,7 @@ class TestLimits:
 
     def test_rate_of_messages(self, served: Prepared) -> None:
         with open_socket(served) as client:
-            with pytest.raises(ConnectionClosed):
+            with suppress(ConnectionClosed):  # the words come before the close, so that all may have been sent by then
                 for _ in range(100_000):
                     client.send(sound(0.0, 1 / 16000))
             code, message = refusal(client)
