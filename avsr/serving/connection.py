@@ -25,12 +25,13 @@ from avsr.serving.access import Access
 from avsr.serving.limits import Limits, Meter
 from avsr.serving.places import Room
 from avsr.serving.protocol import CLOSE_CODES, PROTOCOL, RefusalError, read_hello, read_media, read_stop
-from avsr.serving.stream import BrokenPicturesError, LiveSession, LiveStream
+from avsr.serving.stream import LiveSession, LiveStream
 
 logger = logging.getLogger(__name__)
 
-FINISH_S = 10.0
-"""How long the session may take for the last words after the client's stop."""
+FINISH_S = 20.0
+"""How long the session may take for the last words after the client's stop, or after a refusal. The sound that waits
+is at most 16 s, and is recognised faster than it was spoken."""
 
 CLOSE_S = 2.0
 """How long the client may take to receive the reason for the close."""
@@ -184,12 +185,15 @@ class Connection:
             if refusal is None:
                 for task in done:
                     task.result()  # raises WebSocketDisconnect if the client has gone
-            reader = tasks[0]
-            # After a stop, and after a limit of time, the client still reads: it gets the last words before the close.
-            if reader in done and (refusal is None or refusal.code in ("idle", "length")):
+            # After a stop, and after a refusal of what it sent, the client still reads: it gets the last words before
+            # the close.
+            reader, writer = tasks[:2]
+            if reader in done:
                 stream.finish()
-                await asyncio.wait([self._ended], timeout=FINISH_S)
-                await self._flush(tasks[1])
+                tasks.append(asyncio.ensure_future(self._ignore()))
+                await asyncio.wait([self._ended, writer], timeout=FINISH_S, return_when=asyncio.FIRST_COMPLETED)
+            if reader in done or self._ended.done():
+                await self._flush(writer)
             if refusal is None and self._ended.done():
                 refusal = _refusal_for(self._ended.result())
             if refusal is not None:
@@ -222,6 +226,13 @@ class Connection:
             if media_s >= end_s:
                 break
         raise RefusalError("length", f"the session has lasted {self._limits.max_minutes:g} minutes: start another")
+
+    async def _ignore(self) -> None:
+        """Read what still comes after a stop or a refusal, so that an honest client is not held up."""
+        # The limits still hold: what a flood brings after its refusal costs time too.
+        with contextlib.suppress(RefusalError):
+            while True:
+                await self._receive()
 
     async def _receive(self) -> str | bytes:
         """The next message. Raises RefusalError if it is too large or comes too fast."""
@@ -295,8 +306,8 @@ def _refusal_for(error: BaseException | None) -> RefusalError | None:
     match error:
         case None:
             return None
-        case BrokenPicturesError():
-            return RefusalError("malformed", f"pictures that cannot be read: {error}")
+        case RefusalError():
+            return error
         case AvsrError():
             return RefusalError("fault", str(error))
         case _:

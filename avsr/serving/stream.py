@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from avsr.grid import SAMPLE_RATE_HZ, SLOT_S
-from avsr.serving.limits import Limits
+from avsr.serving.limits import Limits, Meter
 from avsr.serving.pictures import decode_jpeg
-from avsr.serving.protocol import PictureMessage, SoundMessage
+from avsr.serving.protocol import PictureMessage, RefusalError, SoundMessage
 
 if TYPE_CHECKING:
     from avsr.lips.slots import LipSlot
@@ -62,16 +62,13 @@ class LiveSession(Protocol):
     ) -> None: ...
 
 
-class BrokenPicturesError(Exception):
-    """Too many pictures in a row could not be decoded. str() is the error of the last one."""
-
-
 class LiveStream:
     """A session and its threads.
 
     open_session: makes the session. It is called in the session's thread.
     on_document: called with each event for the client, a JSON object.
-    on_end: called once, after the last event, with the error that ended the session, or None.
+    on_end: called once, after the last event, with the error that ended the session, or None. A RefusalError comes
+        after the words so far.
 
     Both callbacks are called from the threads and must not block.
     """
@@ -85,7 +82,7 @@ class LiveStream:
         limits: Limits,
     ) -> None:
         self._open_session, self._on_document, self._on_end = open_session, on_document, on_end
-        self._limits = limits
+        self._limits, self._meter = limits, Meter(limits)
         self._sound: deque[SoundMessage] = deque()
         self._sound_s = 0.0  # in the queue, in seconds
         self._pictures: deque[PictureMessage] = deque()
@@ -151,41 +148,60 @@ class LiveStream:
                 )
                 picture_thread.start()
                 try:
-                    while (sound := self._next_sound()) is not None:
-                        for first in range(0, len(sound.samples), PIECE_SAMPLES):
-                            piece = sound.samples[first : first + PIECE_SAMPLES]
-                            time_s = sound.time_s + first / SAMPLE_RATE_HZ
-                            waiting_s = self._sound_s + (len(sound.samples) - first - len(piece)) / SAMPLE_RATE_HZ
-                            self._publish(session, session.push_audio(piece, time_s, waiting_s=waiting_s))
+                    self._recognise_sound(session)
+                except RefusalError as refusal:
+                    self._failure = refusal
                 finally:
                     self.finish()  # after an error too, the other thread must end before the session is closed
                     picture_thread.join()
-                if self._failure is None and not self._closing:
+                # A client that is refused keeps the words that it has said.
+                if not self._closing:
                     self._publish(session, session.finish())
         except Exception as error:
             # An error of the pictures came first, and the client gets that one.
             self._failure = self._failure or error
         self._on_end(self._failure)
 
+    def _recognise_sound(self, session: LiveSession) -> None:
+        while (sound := self._next_sound()) is not None:
+            for first in range(0, len(sound.samples), PIECE_SAMPLES):
+                piece = sound.samples[first : first + PIECE_SAMPLES]
+                time_s = sound.time_s + first / SAMPLE_RATE_HZ
+                waiting_s = self._sound_s + (len(sound.samples) - first - len(piece)) / SAMPLE_RATE_HZ
+                self._publish(session, session.push_audio(piece, time_s, waiting_s=waiting_s))
+                self._check_silence(session)
+
     def _run_pictures(self, session: LiveSession) -> None:
-        broken = 0
+        # The sound thread may wait for sound; both `finish` and `close` wake it, so that the session ends.
         try:
-            while (picture := self._next_picture()) is not None:
-                try:
-                    rgb = decode_jpeg(picture.jpeg)
-                except ValueError as error:
-                    broken += 1
-                    with self._wake:
-                        self._dropped["pictures_broken"] += 1
-                    if broken >= MAX_BROKEN_PICTURES:
-                        raise BrokenPicturesError(str(error)) from error
-                    continue
-                broken = 0
-                self._publish(session, session.push_video(rgb, picture.time_s))
+            self._recognise_pictures(session)
+        except RefusalError as refusal:
+            self._failure = refusal
+            self.finish()
         except Exception as error:
-            # The sound thread may wait for sound; closing wakes it, so that the session ends at once.
             self._failure = error
             self.close()
+
+    def _recognise_pictures(self, session: LiveSession) -> None:
+        broken = 0
+        while (picture := self._next_picture()) is not None:
+            try:
+                rgb = decode_jpeg(picture.jpeg)
+            except ValueError as error:
+                broken += 1
+                with self._wake:
+                    self._dropped["pictures_broken"] += 1
+                if broken >= MAX_BROKEN_PICTURES:
+                    raise RefusalError("malformed", f"pictures that cannot be read: {error}") from error
+                continue
+            broken = 0
+            self._publish(session, session.push_video(rgb, picture.time_s))
+            self._check_silence(session)
+
+    def _check_silence(self, session: LiveSession) -> None:
+        lost_s = session.counters.get("samples_lost", 0) / SAMPLE_RATE_HZ
+        with self._wake:  # both threads check
+            self._meter.silence(lost_s)
 
     def _next_sound(self) -> SoundMessage | None:
         with self._wake:
@@ -217,7 +233,10 @@ class LiveStream:
             if self._closing:
                 return
             for event in events:
-                self._on_document(event.document())
+                document = event.document()
+                if event.counters is not None:
+                    document["counters"] = event.counters | self._dropped
+                self._on_document(document)
             for slot in session.recent_lips:
                 if slot.index > self._last_slot:
                     self._last_slot = slot.index

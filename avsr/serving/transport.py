@@ -29,7 +29,7 @@ REQUEST_S = 10.0
 """Time for a request, from its first byte to the last byte of the answer; for a WebSocket, until its hello, and from
 the end of its session to the close."""
 
-STALLED_S = 10.0
+STALLED_S = 20.0
 """How long a client may read nothing while the send buffer is full."""
 
 CLOSING_S = 2.0
