@@ -80,7 +80,7 @@ def test_the_numbers_of_lines_count_those_that_are_blank(tmp_path: Path) -> None
     path = written(tmp_path / "manifest.jsonl", "\n\n\ufeff\n".replace("\ufeff", "") + row() + "\n\n{\n")
     with pytest.raises(DataError, match=r"manifest.jsonl:6: not JSON"):
         read_manifest(path)
-    with pytest.raises(DataError, match=r"manifest.jsonl:2: the id occurs twice: got 's1/a', also in line 1"):
+    with pytest.raises(DataError, match=r"manifest.jsonl:2: the id occurs twice: got s1/a, also in line 1"):
         read_manifest(written(path, row() + "\n" + row()))
 
 

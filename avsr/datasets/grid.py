@@ -29,6 +29,7 @@ from avsr.datasets.source import SourceClip
 from avsr.errors import DataError
 from avsr.media.folders import NO_MEDIA
 from avsr.media.types import is_sound_name, media_stem
+from avsr.untrusted.files import without_path
 from avsr.untrusted.lines import json_lines
 
 _COMMANDS = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
@@ -132,7 +133,10 @@ def sentence_of_name(name: str) -> str:
 def read_align(path: Path) -> WordTimes:
     """The words of a file of word times, without silences. Raises DataError with the number of a wrong line."""
     words = []
-    lines = read_transcript_file(path).splitlines()
+    try:
+        lines = read_transcript_file(path).splitlines()
+    except DataError as error:
+        raise DataError(f"{path}: cannot read the word times", got=without_path(error, path)) from error
     for number, line in enumerate(lines, start=1):
         parts = line.split()
         if not parts:

@@ -93,8 +93,8 @@ def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
     for where, row in json_lines(Path(path), "manifest", "make it with: avsr prepare"):
         utterance = parse_utterance(row, where)
         if utterance.id in places_of_ids:
-            line = places_of_ids[utterance.id].rpartition(":")[2]
-            raise DataError(f"{where}: the id occurs twice", got=f"{shown(utterance.id)}, also in line {line}")
+            first, name = places_of_ids[utterance.id].rpartition(":")[2], shown(utterance.id).strip("'")
+            raise DataError(f"{where}: the id occurs twice", got=f"{name}, also in line {first}")
         places_of_ids[utterance.id] = where
         utterances.append(utterance)
     return utterances
@@ -209,7 +209,9 @@ def parse_utterance(row: object, where: str) -> Utterance:
     for key in row:
         if key not in fields:
             close = nearest(key, fields)
-            raise DataError(f"{where}: unknown key", got=shown(key), remedy=f"did you mean {close}?" if close else None)
+            raise DataError(
+                f"{where}: unknown key", got=shown(key).strip("'"), remedy=f"did you mean {close}?" if close else None
+            )
     for key, field in fields.items():
         if key not in row and field.default is dataclasses.MISSING:
             raise DataError(f"{where}: a key is missing", expected=key)

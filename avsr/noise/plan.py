@@ -139,7 +139,10 @@ def _fields(kind: type, row: object, where: str) -> dict[str, Any]:
     # A part of a line is always complete: only a plan of version 1 lacks fields.
     optional = {"avsr_version", "manifest_sha256"}
     if not isinstance(row, dict) or not set(names) - optional <= row.keys() <= set(names):
-        got = shown(", ".join(sorted(row))).strip("'") if isinstance(row, dict) else type(row).__name__
+        got = type(row).__name__
+        if isinstance(row, dict):
+            unknown = sorted(row.keys() - set(names))
+            got = shown(", ".join(unknown)).strip("'") if unknown else ", ".join(sorted(row))
         raise DataError(f"{where}: wrong keys", got=got, expected=", ".join(names))
     for field in dataclasses.fields(kind):
         value = row.get(field.name)

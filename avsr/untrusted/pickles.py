@@ -29,9 +29,6 @@ STORAGES = {
     "torch CharStorage": "int8",
     "torch ByteStorage": "uint8",
     "torch BoolStorage": "bool",
-    # No model has such weights. They are read so that the error can name the weight.
-    "torch ComplexFloatStorage": "complex64",
-    "torch ComplexDoubleStorage": "complex128",
 }
 """The type of the numbers by the class that holds them, as "module name"."""
 _TENSORS = {"torch._utils _rebuild_tensor": (4, 4), "torch._utils _rebuild_tensor_v2": (6, 7)}
