@@ -5,12 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import pickle
 import random
-import struct
 import tarfile
 import tracemalloc
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +23,7 @@ from avsr.text import one_line, without_controls
 from avsr.untrusted import files, settings
 from avsr.untrusted.archive import Archive
 from avsr.untrusted.files import open_file, read_file
-from avsr.untrusted.pickles import PickleError, scan_pickle
 from avsr.untrusted.settings import parse_json, parse_yaml
-from avsr.untrusted.torch_file import plain_tensors, read_torch_file
 from tests.nemo_archive import write_archive
 
 ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -54,6 +49,7 @@ HOSTILE_YAML = {
     "mappings in lines": ("".join(" " * level + "x:\n" for level in range(300)), "nested too deep"),
     "keys of keys": ("? " * 100_000, "nested too deep"),
     "a key that is a list": ("? [a]\n: 1", "a key that is no text"),
+    "keys of one hash": ("".join(f"{k * (2**61 - 1)}: 1\n" for k in range(1, 9000)), "a key that is a large number"),
     "one key twice": ("name: a\nname: b", "the key 'name' twice"),
     "an object": ("a: !!python/object/apply:os.system [ls]", "a tag is not read"),
     "a set": ("a: !!set {b}", "a tag is not read"),
@@ -136,12 +132,12 @@ def test_the_vocabulary_of_a_multilingual_archive_is_short_enough() -> None:
         ("9" * 6000, "a number of 6000 digits"),
         ('{"a": NaN}', "the number NaN"),
         ('{"a": 1, "a": 2}', "the key 'a' twice"),
-        ("{", "not valid JSON"),
-        (b"\xff", "not valid JSON"),
+        ("{", "not JSON"),
+        (b"\xff", "not JSON"),
     ],
 )
 def test_hostile_json(text: str | bytes, message: str) -> None:
-    with pytest.raises(ModelError, match=f"x: not valid JSON: got .*{message}|{message}"):
+    with pytest.raises(ModelError, match=f"x: not JSON: got .*{message}|{message}"):
         parse_json(text, "x", ModelError)
 
 
@@ -202,93 +198,6 @@ def test_names_that_no_file_has(tmp_path: Path) -> None:
     for name in ("x" * 5000, "a\0b"):
         with pytest.raises(ModelError, match="cannot be read"):
             open_file(tmp_path / name, 10)
-
-
-# -- pickles ----------------------------------------------------------------------------------------------------------
-
-
-def torch_file(path: Path, content: bytes, **more: bytes) -> Path:
-    with zipfile.ZipFile(path, "w") as records:
-        records.writestr("archive/data.pkl", content)
-        for name, data in ({"version": b"3\n"} | more).items():
-            records.writestr(f"archive/{name}", data)
-    return path
-
-
-class Reduced:
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.reduced = function, arguments
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self.reduced
-
-
-HOSTILE_PICKLES = {
-    "8 GB of zeros": pickle.dumps({"a": Reduced(bytearray, 8 << 30)}, 2),
-    "8 GB of zeros, newer": pickle.dumps({"a": Reduced(bytearray, 8 << 30)}, 4),
-    "a command": b'cos\nsystem\n(S"touch owned"\ntR.',
-    "an instance": b"(ios\nsystem\n.",
-    "getattr": pickle.dumps(Reduced(getattr, "a", "upper"), 2),
-    "bytes": pickle.dumps(Reduced(bytes, 1 << 33), 2),
-    "lists in lists": b"\x80\x02" + b"]" * 3_000_000 + b".",
-    "a text of 4 GB": b"\x80\x02X" + struct.pack("<I", 0xFFFFFFFF) + b"x.",
-    "a number of 1 GB": b"\x80\x02\x8b" + struct.pack("<i", 1 << 30) + b"x.",
-    "no end": b"\x80\x02" + b"0" * 100,
-    "nothing": b"",
-    "a name without end": b"\x80\x02ccollections",
-    "a name that is none": b"\x80\x02c\xff\xff\n\xff\n.",
-}
-
-
-@pytest.mark.parametrize("data", HOSTILE_PICKLES.values(), ids=HOSTILE_PICKLES)
-def test_hostile_pickles(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises(PickleError):
-        scan_pickle(data)
-    with pytest.raises(ModelError, match="weights cannot be read: got") as caught:
-        read_torch_file(torch_file(tmp_path / "x.pth", data), "weights")
-    assert str(caught.value).isprintable()
-
-
-def test_what_torch_saves_is_read(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    from collections import OrderedDict
-
-    kinds = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
-    tensors = OrderedDict((f"layer.{number}", torch.ones(3, 2, dtype=kind)) for number, kind in enumerate(kinds))
-    tensors["weight"] = torch.nn.Parameter(torch.zeros(4))
-    tensors["turned"] = torch.arange(6.0).reshape(2, 3).T
-    state = torch.nn.Linear(2, 2).state_dict()  # has metadata as an attribute
-    for content in (tensors, dict(tensors), state):
-        torch.save(content, tmp_path / "x.pth")
-        read = plain_tensors(read_torch_file(tmp_path / "x.pth", "weights"), "weights")
-        assert all(torch.equal(read[name], tensor) for name, tensor in content.items())
-
-
-def test_archives_that_torch_would_read_otherwise(tmp_path: Path) -> None:
-    honest = pickle.dumps({}, 2)
-    path = tmp_path / "x.pth"
-    for more, message in (
-        ({"DATA.PKL": honest}, "two records of one name"),
-        ({"inside/data.pkl": honest}, "2 records data.pkl"),
-    ):
-        with pytest.raises(ModelError, match=message):
-            read_torch_file(torch_file(path, honest, **more), "weights")
-    with zipfile.ZipFile(torch_file(path, honest), "a") as records:
-        records.comment = b"PK\5\6" + bytes(18)
-    with pytest.raises(ModelError, match="with a comment|cannot be read"):
-        read_torch_file(path, "weights")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as records:
-        records.writestr("archive/data.pkl", honest + bytes(100_000))
-    with pytest.raises(ModelError, match="a compressed or encrypted archive"):
-        read_torch_file(path, "weights")
-
-
-def test_tensors_that_repeat_their_numbers(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    for tensor in (torch.zeros(1).expand(1 << 20), torch.zeros(4).as_strided((1000, 1000), (0, 0))):
-        torch.save({"a": tensor}, tmp_path / "x.pth")
-        with pytest.raises(ModelError, match="'a': got more numbers than the file holds"):
-            plain_tensors(read_torch_file(tmp_path / "x.pth", "weights"), "weights")
 
 
 # -- archives ---------------------------------------------------------------------------------------------------------

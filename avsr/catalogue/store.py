@@ -23,6 +23,9 @@ from typing import Any
 from avsr.catalogue.entries import SHA256, Entry, File
 from avsr.errors import ModelError
 from avsr.files import take_lock, write_text
+from avsr.untrusted.files import read_file
+from avsr.untrusted.settings import parse_json
+from avsr.untrusted.values import shown
 
 RECORD = "avsr-model.json"
 MAX_RECORD_BYTES = 1 << 16
@@ -88,13 +91,9 @@ def problem(entry: Entry, root: Path) -> str | None:
 def read_record(path: Path) -> dict[str, File]:
     """Sizes and hashes in a record of this folder; empty if the record is missing or damaged."""
     try:
-        size = regular_size(path)
-        if size is None or size > MAX_RECORD_BYTES:
-            return {}
-        content = json.loads(path.read_text(encoding="utf-8"))["files"]
-        return {str(name): _recorded(file) for name, file in content.items()}
+        return {str(name): _recorded(file) for name, file in _record(path)["files"].items()}
     # Whatever is wrong with a record, it does not vouch for any file.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ModelError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
@@ -103,8 +102,11 @@ def source_of(entry: Entry) -> str:
     folder = installed_folder(entry)
     if folder is None:
         return ""
-    content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    return str(content.get("source", ""))
+    try:
+        source = _record(folder / RECORD).get("source", "")
+    except ModelError:  # removed since
+        return ""
+    return shown(source).strip("'")
 
 
 def write_record(path: Path, entry: Entry, files: dict[str, File], source: str) -> None:
@@ -165,6 +167,16 @@ def regular_size(path: Path) -> int | None:
     except OSError:
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The content of a record. Raises ModelError if it is a link, is no regular file or is damaged."""
+    if regular_size(path) is None:
+        raise ModelError(f"{path}: no record")
+    content = parse_json(read_file(path, MAX_RECORD_BYTES), str(path), ModelError)
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: not a record", got=type(content).__name__)
+    return content
 
 
 def _recorded(content: Any) -> File:

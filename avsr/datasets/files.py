@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from avsr.account import Account
 from avsr.errors import DataError
 from avsr.media.folders import BROKEN_LINK, NO_MEDIA, SECOND_NAME, SPECIAL, UNREADABLE, Lister
 from avsr.media.types import media_stem, media_suffix
+from avsr.untrusted.files import read_file
 
 MAX_TRANSCRIPT_BYTES = 1 << 20
-MAX_LINE_BYTES = 1 << 20
 
 # A left-out file with the name of a clip becomes a rejected clip for these reasons. Other left-out files are counted.
 _PROBLEMS = (BROKEN_LINK, SECOND_NAME, SPECIAL, UNREADABLE)
@@ -102,45 +100,10 @@ def leads_out(name: str) -> bool:
 
 def read_transcript_file(path: Path) -> str:
     """The content of a transcript. Raises DataError if it is missing, longer than a MiB or not UTF-8."""
+    if not path.exists():
+        raise DataError("no transcript", expected=f"{path.name} beside it")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TRANSCRIPT_BYTES + 1)
-        if len(data) > MAX_TRANSCRIPT_BYTES:
-            raise DataError(f"{path}: too long for a transcript", expected=f"at most {MAX_TRANSCRIPT_BYTES} bytes")
         # Editors on Windows write a byte order mark, which would become part of the first word.
-        return data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise DataError("no transcript", expected=f"{path.name} beside it") from None
-    except (OSError, UnicodeDecodeError) as error:
+        return read_file(path, MAX_TRANSCRIPT_BYTES, DataError).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise DataError(f"{path}: transcript cannot be read", got=error) from error
-
-
-def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Each line of a list that is not blank, after its place `FILE:NUMBER`.
-
-    Raises DataError if the file cannot be read or is not UTF-8, or if a line is longer than a MiB.
-    """
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while data := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(data) > MAX_LINE_BYTES:
-                    raise DataError(f"{path}:{number}: line too long", expected=f"at most {MAX_LINE_BYTES} bytes")
-                line = data.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                if line:
-                    yield f"{path}:{number}", line
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read", got=error) from error
-
-
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each JSON object of a list, after its place `FILE:NUMBER`. Raises DataError with the place of a wrong line."""
-    for where, line in numbered_lines(path):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # RecursionError: thousands of brackets
-            raise DataError(f"{where}: not JSON", got=error) from error
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: not a JSON object", got=type(row).__name__)
-        yield where, row

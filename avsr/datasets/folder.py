@@ -34,6 +34,7 @@ from avsr.datasets.source import SourceClip
 from avsr.errors import DataError
 from avsr.media.folders import NO_MEDIA
 from avsr.media.types import is_sound_name, media_stem, media_suffix
+from avsr.untrusted.lines import numbered_lines
 
 DEV_SHARE = 1 / 20
 
@@ -228,10 +229,7 @@ def _read_lists(src: Path, lists: Iterable[str], known: Collection[str]) -> dict
     origins: dict[str, str] = {}
     for name in lists:
         path = src / f"{name}.txt"
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read", got=error) from error
+        lines = [line for _, line in numbered_lines(path)]
         # pretrain/ and main/ may have the same "folder/number" with different parts of the same recording.
         folders = [f"{name}/", ""] if name == "pretrain" else [f"{name}/", "main/", ""]
         for number, line in enumerate(lines, start=1):

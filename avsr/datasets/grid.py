@@ -23,12 +23,14 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from avsr.account import Account
-from avsr.datasets.files import CorpusFiles, json_lines
+from avsr.datasets.files import CorpusFiles, read_transcript_file
 from avsr.datasets.manifest import WordTimes
 from avsr.datasets.source import SourceClip
 from avsr.errors import DataError
 from avsr.media.folders import NO_MEDIA
 from avsr.media.types import is_sound_name, media_stem
+from avsr.untrusted.files import without_path
+from avsr.untrusted.lines import json_lines
 
 _COMMANDS = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
 _COLOURS = {"b": "blue", "g": "green", "r": "red", "w": "white"}
@@ -132,9 +134,9 @@ def read_align(path: Path) -> WordTimes:
     """The words of a file of word times, without silences. Raises DataError with the number of a wrong line."""
     words = []
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read the word times", got=error) from error
+        lines = read_transcript_file(path).splitlines()
+    except DataError as error:
+        raise DataError(f"{path}: cannot read the word times", got=without_path(error, path)) from error
     for number, line in enumerate(lines, start=1):
         parts = line.split()
         if not parts:

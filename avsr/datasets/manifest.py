@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import wave
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -28,11 +29,15 @@ from avsr.arrays import Crops, Present, Samples
 from avsr.errors import DataError, nearest
 from avsr.files import write_whole
 from avsr.grid import CROP_PX, SAMPLE_RATE_HZ, SLOT_S
+from avsr.untrusted.files import open_file, without_path
+from avsr.untrusted.lines import json_lines
+from avsr.untrusted.values import shown
 
 _LIPS_FPS = round(1 / SLOT_S)
 # A key frame each second, and fast decoding, because training reads each file many times.
 _LIPS_OPTIONS = {"crf": "10", "g": "25", "bf": "0", "preset": "fast", "tune": "fastdecode", "threads": "1"}
 _PEAK = 0.99
+MAX_PREPARED_BYTES = 1 << 30
 
 WordTimes = tuple[tuple[str, float, float], ...]
 """Each word with its start and end in seconds; empty if the times are unknown."""
@@ -83,27 +88,14 @@ def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
 
     Raises DataError, with file, line and key, if the file is missing, is not JSON or lacks a key.
     """
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8-sig") as lines:  # editors on Windows write a byte order mark
-            numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read the manifest", got=error, remedy="make it with: avsr prepare") from error
     utterances: list[Utterance] = []
-    lines_of_ids: dict[str, int] = {}
-    for number, line in numbered:
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            expected = "the manifest.jsonl that avsr prepare writes"
-            raise DataError(f"{where}: not JSON", got=error, expected=expected) from error
+    places_of_ids: dict[str, str] = {}
+    for where, row in json_lines(Path(path), "manifest", "make it with: avsr prepare"):
         utterance = parse_utterance(row, where)
-        if utterance.id in lines_of_ids:
-            raise DataError(
-                f"{where}: the id occurs twice", got=f"{utterance.id}, also in line {lines_of_ids[utterance.id]}"
-            )
-        lines_of_ids[utterance.id] = number
+        if utterance.id in places_of_ids:
+            first, name = places_of_ids[utterance.id].rpartition(":")[2], shown(utterance.id).strip("'")
+            raise DataError(f"{where}: the id occurs twice", got=f"{name}, also in line {first}")
+        places_of_ids[utterance.id] = where
         utterances.append(utterance)
     return utterances
 
@@ -130,12 +122,13 @@ def load_samples(utterance: Utterance, root: str | PathLike[str]) -> Samples:
         return np.zeros(0, np.float32)
     path = Path(root) / utterance.audio
     try:
-        with wave.open(str(path), "rb") as file:
+        # The manifest may name a pipe, which would block.
+        with open_file(path, MAX_PREPARED_BYTES, DataError) as data_file, wave.open(data_file) as file:
             form = (file.getnchannels(), file.getsampwidth(), file.getframerate())
             data = file.readframes(file.getnframes())
-    except (OSError, EOFError, wave.Error) as error:
+    except (DataError, OSError, EOFError, wave.Error) as error:
         raise DataError(
-            f"{path}: cannot read the sound of {utterance.id}", got=error, remedy="prepare it again"
+            f"{path}: cannot read the sound of {utterance.id}", got=without_path(error, path), remedy="prepare it again"
         ) from error
     if form != (1, 2, SAMPLE_RATE_HZ):
         raise DataError(
@@ -177,13 +170,14 @@ def load_lips(utterance: Utterance, root: str | PathLike[str]) -> tuple[Crops, P
         return np.zeros((0, CROP_PX, CROP_PX), np.uint8), np.zeros(0, np.bool_)
     path = Path(root) / utterance.video
     try:
+        open_file(path, MAX_PREPARED_BYTES, DataError).close()
         with av.open(f"file:{path.absolute()}") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1  # for such small pictures threads cost more than they save
             crops = np.stack([_luma(frame) for frame in container.decode(stream)])
-    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
+    except (DataError, av.FFmpegError, OSError, ValueError, IndexError) as error:
         raise DataError(
-            f"{path}: cannot read the lips of {utterance.id}", got=error, remedy="prepare it again"
+            f"{path}: cannot read the lips of {utterance.id}", got=without_path(error, path), remedy="prepare it again"
         ) from error
     if crops.shape[1:] != (CROP_PX, CROP_PX):
         raise DataError(f"{path}: wrong size of lips", got=crops.shape[1:], expected=(CROP_PX, CROP_PX))
@@ -215,7 +209,9 @@ def parse_utterance(row: object, where: str) -> Utterance:
     for key in row:
         if key not in fields:
             close = nearest(key, fields)
-            raise DataError(f"{where}: unknown key", got=key, remedy=f"did you mean {close}?" if close else None)
+            raise DataError(
+                f"{where}: unknown key", got=shown(key).strip("'"), remedy=f"did you mean {close}?" if close else None
+            )
     for key, field in fields.items():
         if key not in row and field.default is dataclasses.MISSING:
             raise DataError(f"{where}: a key is missing", expected=key)
@@ -252,9 +248,9 @@ def _luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
 def _is_number(value: object) -> bool:
     # In Python True is an int.
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _require(is_valid: bool, where: str, key: str, got: object, expected: str) -> None:
     if not is_valid:
-        raise DataError(f"{where}: wrong value of {key}", got=json.dumps(got), expected=expected)
+        raise DataError(f"{where}: wrong value of {key}", got="null" if got is None else shown(got), expected=expected)

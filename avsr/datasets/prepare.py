@@ -47,6 +47,9 @@ from avsr.lips.tracks import probe_faces
 from avsr.media import read_audio
 from avsr.media.container import check_is_file
 from avsr.processes import Crew, Report, as_avsr_error, run
+from avsr.untrusted.files import read_file
+from avsr.untrusted.lines import MAX_LINE_BYTES
+from avsr.untrusted.settings import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -340,11 +343,11 @@ def _work(clip: SourceClip, out: Path, finder: FaceFinder) -> dict[str, Any]:
 def _read_record(clip: SourceClip, out: Path) -> dict[str, Any] | None:
     """The record of a clip that is ready: made from the same input by this version, with all files; otherwise None."""
     try:
-        record = json.loads(_record_path(clip, out).read_text(encoding="utf-8"))
+        record = parse_json(read_file(_record_path(clip, out), MAX_LINE_BYTES), "record")
         fits = record["made_from"] == _made_from(clip)
         files = [(record["utterance"] or {}).get(key) for key in ("audio", "video")]
     # A record that is missing, damaged or of another version only means that the clip is prepared again.
-    except (OSError, ValueError, KeyError, TypeError):
+    except (AvsrError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if fits and all((out / file).is_file() for file in files if file is not None) else None
 

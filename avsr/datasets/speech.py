@@ -32,9 +32,7 @@ from avsr.account import Account
 from avsr.datasets.files import (
     CorpusFiles,
     is_text,
-    json_lines,
     leads_out,
-    numbered_lines,
     one_form,
     read_transcript_file,
 )
@@ -45,6 +43,7 @@ from avsr.errors import DataError
 from avsr.media.folders import NO_MEDIA
 from avsr.media.types import media_stem, media_suffix
 from avsr.text import one_line
+from avsr.untrusted.lines import json_lines, numbered_lines
 
 DEFAULT_SPLIT = "test"
 

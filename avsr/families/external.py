@@ -30,6 +30,7 @@ from avsr.engine import Card, Model
 from avsr.errors import AvsrError, ConfigError, ModelError
 from avsr.files import temporary_folder
 from avsr.grid import SAMPLE_RATE_HZ, SLOT_S, Modality
+from avsr.text import without_controls
 
 WAV = "{wav}"
 FUNCTION, COMMAND = "function:", "command:"
@@ -181,7 +182,9 @@ class _CommandEngine:
 
 def spread(text: str, duration_s: float) -> list[Spoken]:
     """The words of a text spread over a duration, each as long as its share of the letters."""
-    words = text.encode("utf-8", "replace").decode().split()  # "?" for what cannot be written to a file
+    words = (
+        without_controls(text).encode("utf-8", "replace").decode().split()
+    )  # "?" for what cannot be written to a file
     letter_s = duration_s / max(1, sum(len(word) + 1 for word in words))
     spoken, start = [], 0
     for word in words:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import json
+import math
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from avsr.errors import DataError
 from avsr.noise.effects import Record
 from avsr.noise.folders import Part
 from avsr.noise.mixing import Level
+from avsr.untrusted.files import read_file, without_path
+from avsr.untrusted.lines import MAX_LIST_BYTES, json_lines
+from avsr.untrusted.values import shown
 
 PLAN_VERSION = 2
 """Version 2 added `avsr_version` and `manifest_sha256` to the first line; plans of version 1 are still read."""
@@ -113,26 +116,18 @@ def write_plan(path: str | PathLike[str], plan: NoisePlan) -> None:
 
 def read_plan(path: str | PathLike[str]) -> NoisePlan:
     """Read a plan. Raises DataError, with file, line and key, if it is damaged, no plan, or of a newer version."""
-    try:
-        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot read the noise plan", got=error, remedy="make it with: avsr noise plan"
-        ) from error
-    header = rows[0] if rows else None
-    if not isinstance(header, dict) or not isinstance(header.get("plan"), int):
+    rows = json_lines(Path(path), "noise plan", "make it with: avsr noise plan")
+    _, header = next(rows, ("", {}))
+    if not isinstance(header.get("plan"), int):
         raise DataError(
             f"{path}: is no noise plan", expected='a first line with "plan"', remedy="make it with: avsr noise plan"
         )
     if header.pop("plan") > PLAN_VERSION:
         raise DataError(f"{path}: the noise plan is of a newer version", remedy="install a newer avsr")
     lines = []
-    for number, row in enumerate(rows[1:], start=2):
-        values = _fields(PlanLine, row, f"{path}:{number}")
-        parts = values["noises"]
-        if not isinstance(parts, list):
-            raise DataError(f"{path}:{number}: wrong value of noises", expected="a list")
-        values["noises"] = tuple(NoisePart(**_fields(NoisePart, part, f"{path}:{number}: noises")) for part in parts)
+    for where, row in rows:
+        values = _fields(PlanLine, row, where)
+        values["noises"] = tuple(NoisePart(**_fields(NoisePart, part, f"{where}: noises")) for part in values["noises"])
         values["effects"] = tuple(values["effects"])
         lines.append(PlanLine(**values))
     # Plans of version 1 lack the last fields of the header, which therefore have defaults.
@@ -144,17 +139,46 @@ def _fields(kind: type, row: object, where: str) -> dict[str, Any]:
     # A part of a line is always complete: only a plan of version 1 lacks fields.
     optional = {"avsr_version", "manifest_sha256"}
     if not isinstance(row, dict) or not set(names) - optional <= row.keys() <= set(names):
-        got = ", ".join(sorted(row)) if isinstance(row, dict) else type(row).__name__
+        got = type(row).__name__
+        if isinstance(row, dict):
+            unknown = sorted(row.keys() - set(names))
+            got = shown(", ".join(unknown)).strip("'") if unknown else ", ".join(sorted(row))
         raise DataError(f"{where}: wrong keys", got=got, expected=", ".join(names))
+    for field in dataclasses.fields(kind):
+        value = row.get(field.name)
+        if field.name in row and not any(_is_a(value, form) for form in str(field.type).split(" | ")):
+            raise DataError(f"{where}: wrong value of {field.name}", got=shown(value), expected=field.type)
     return dict(row)
+
+
+def _is_a(value: object, form: str) -> bool:
+    """Whether a value of JSON has the type that an annotation names."""
+    match form:
+        case "None":
+            return value is None
+        case "int":
+            return type(value) is int
+        case "float":
+            return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+        case "tuple[Record, ...]":
+            return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+        case "dict[str, str]":
+            return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+        case _ if form.startswith("tuple"):
+            return isinstance(value, list | tuple)
+    return isinstance(value, str)
 
 
 def hash_manifest(path: str | PathLike[str]) -> str:
     """SHA-256 of a manifest file. Raises DataError if it cannot be read."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the manifest", got=error, remedy="make it with: avsr prepare") from error
+        return hashlib.sha256(read_file(Path(path), MAX_LIST_BYTES, DataError)).hexdigest()
+    except DataError as error:
+        raise DataError(
+            f"{path}: cannot read the manifest",
+            got=without_path(error, Path(path)),
+            remedy="make it with: avsr prepare",
+        ) from None
 
 
 def describe_other_manifest(plan: NoisePlan, manifest: str | PathLike[str]) -> str | None:

@@ -61,3 +61,11 @@ def _check(status: os.stat_result, path: Path, most_bytes: int, error: type[Avsr
 
 def _too_large(path: Path, size: int, most_bytes: int, error: type[AvsrError]) -> AvsrError:
     return error(f"{path}: too large", got=f"{size} bytes", expected=f"{most_bytes} bytes at most")
+
+
+def without_path(error: Exception, path: Path) -> object:
+    """What an error says, without the name of the file in front, for another error that names the file."""
+    if not isinstance(error, AvsrError):
+        return error
+    what = error.what.removeprefix(f"{path}: ")
+    return what if error.got is None else f"{what}: {error.got}"

@@ -19,9 +19,10 @@ from avsr.untrusted.values import shown
 
 MAX_YAML_BYTES = 256 << 10
 MAX_DEPTH = 50
-MAX_VALUES = 200_000
+MAX_VALUES = 100_000
 MAX_ALIASES = 100
 MAX_NUMBER_LETTERS = 60
+MAX_KEY_NUMBER = 1 << 60
 
 # The parser of libyaml gives the same events, twenty times as fast.
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -59,7 +60,7 @@ def parse_json(data: bytes | str, where: str, error: type[AvsrError] = ConfigErr
     # Nesting raises RecursionError, or MemoryError in the C parser.
     except (ValueError, RecursionError, MemoryError) as reason:
         got = "too deep nesting" if isinstance(reason, RecursionError | MemoryError) else shown(reason)
-        raise error(f"{where}: not valid JSON", got=got) from None
+        raise error(f"{where}: not JSON", got=got) from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -109,6 +110,9 @@ class _Open:
         else:
             if isinstance(value, list | dict):
                 raise _RefusedError("a key that is no text", event, expected="key: value")
+            # Larger numbers may all have one hash, so that each key would be compared with all others.
+            if isinstance(value, int | float) and abs(value) >= MAX_KEY_NUMBER:
+                raise _RefusedError("a key that is a large number", event, got=shown(value))
             if value in self.value:
                 raise _RefusedError(f"the key {shown(value)} twice", event, expected="each key once")
             self.key, self.has_key = value, True
@@ -183,7 +187,7 @@ class _Builder:
             tag = self._scalars.resolve(yaml.ScalarNode, text, event.implicit) if event.implicit[0] else _TAG + "str"
         if tag == _TAG + "merge":
             raise _RefusedError("a merge key (<<) is not read", event, expected="the keys themselves")
-        if tag in (_TAG + "timestamp", _TAG + "value"):  # a date, and a lonely "="
+        if tag in (_TAG + "str", _TAG + "timestamp", _TAG + "value"):  # the last two: a date, and a lonely "="
             return text
         if tag not in _PLAIN:
             raise _RefusedError("a tag is not read", event, got=shown(tag), expected="plain values")

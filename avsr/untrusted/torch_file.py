@@ -1,16 +1,18 @@
-"""Reads files of `torch.save` that come from strangers, without running their pickle."""
+"""Reads files of `torch.save` that come from strangers: a zip file of a pickle and one record for each storage."""
 
 from __future__ import annotations
 
-import pickle
+import io
+import mmap
+import struct
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from avsr.errors import ModelError
 from avsr.untrusted.files import open_file
-from avsr.untrusted.pickles import MAX_PICKLE_BYTES, PickleError, scan_pickle
+from avsr.untrusted.pickles import MAX_PICKLE_BYTES, PickleError, Storage, read_pickle
 from avsr.untrusted.values import shown
 
 if TYPE_CHECKING:
@@ -18,66 +20,118 @@ if TYPE_CHECKING:
 
 MAX_RECORDS = 100_000
 """Entries of the zip file; one tensor is one entry."""
+MAX_DIRECTORY_BYTES = 8 << 20
 MAX_WEIGHTS_BYTES = 8 << 30
+MAX_DIMENSIONS = 16
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 
 
 def read_torch_file(path: Path, what: str) -> Any:
-    """The content of a file of `torch.save`. Its tensors are mapped from the file and valid only while the file exists.
+    """The content of a file of `torch.save`. Its tensors are mapped from the file, which must not be cut off meanwhile.
 
     `what` names the file in errors. Raises ModelError if it is missing, damaged or compressed, or if it holds anything
     but tensors and plain values.
     """
-    import torch
-
     damaged = f"{what} cannot be read"
     try:
-        with open_file(path, MAX_WEIGHTS_BYTES + MAX_PICKLE_BYTES) as file, zipfile.ZipFile(file) as records:
-            scan_pickle(_pickle_of(records))
-        # Mapped, so that a record that claims to be longer than it is cannot reach beyond the file.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except PickleError as error:
-        raise ModelError(damaged, got=error, expected="tensors by name, as torch.save writes them") from None
-    except (
-        # A damaged archive or pickle can raise any of these.
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-        MemoryError,
-        zlib.error,
-    ) as error:
+        with open_file(path, MAX_WEIGHTS_BYTES + MAX_PICKLE_BYTES) as file:
+            return _Records(file).read()
+    except (PickleError, MemoryError) as error:
+        got = error if isinstance(error, PickleError) else "not enough memory"
+        raise ModelError(damaged, got=got, expected="tensors by name, as torch.save writes them") from None
+    # A damaged zip file can raise any of these.
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, OverflowError, struct.error) as error:
         raise ModelError(
             damaged,
-            got=shown(error).split("\n")[0] or type(error).__name__,
+            got=shown(error),
             expected="weights in the zip file that torch.save writes",
             remedy="download the model again",
         ) from None
 
 
-def _pickle_of(records: zipfile.ZipFile) -> bytes:
-    """The pickle of the archive that torch would read. Raises PickleError if that is not certain."""
-    entries = records.infolist()
-    # A compressed archive could unpack to far more than its size, and could not be mapped.
-    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
-        raise PickleError("a compressed or encrypted archive")
-    if len(entries) > MAX_RECORDS:
-        raise PickleError(f"an archive of {len(entries)} records")
-    # torch finds records without regard to case, and takes the first of a name.
-    names = {entry.filename.lower() for entry in entries}
-    if len(names) != len(entries) or records.comment:
-        raise PickleError("an archive with two records of one name, or with a comment")
-    pickles = [entry for entry in entries if PurePosixPath(entry.filename.lower()).name == "data.pkl"]
-    if len(pickles) != 1:
-        raise PickleError(f"{len(pickles)} records data.pkl")
-    if pickles[0].file_size > MAX_PICKLE_BYTES:
-        raise PickleError(f"a pickle of {pickles[0].file_size} bytes")
-    return records.read(pickles[0])
+class _Records:
+    """The records of the zip file. Raises PickleError if they are not as `torch.save` writes them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        with zipfile.ZipFile(_ShortReads(file)) as directory:
+            entries = directory.infolist()
+        if len(entries) > MAX_RECORDS:
+            raise PickleError(f"an archive of {len(entries)} records")
+        # A compressed archive could unpack to far more than its size, and could not be mapped.
+        if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
+            raise PickleError("a compressed or encrypted archive")
+        self._entries = {entry.filename: entry for entry in entries}
+        if len(self._entries) != len(entries):
+            raise PickleError("an archive with two records of one name")
+        # Private: what is written into a tensor never reaches the file.
+        self._memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def read(self) -> Any:
+        roots = [name.removesuffix("data.pkl") for name in self._entries if name.endswith("/data.pkl")]
+        if len(roots) != 1:
+            raise PickleError(f"{len(roots)} records data.pkl")
+        self._root = roots[0]
+        if f"{self._root}byteorder" in self._entries and self._bytes(f"{self._root}byteorder", 16) != b"little":
+            raise PickleError("numbers of another byte order")
+        return read_pickle(self._bytes(f"{self._root}data.pkl", MAX_PICKLE_BYTES), self._tensor)
+
+    def _place(self, name: str) -> tuple[int, int]:
+        """Where a record lies in the file: the first byte and the one after the last."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise PickleError(f"no record {shown(name)}")
+        at = entry.header_offset
+        signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(self._memory[at : at + _LOCAL_HEADER.size])
+        first = at + _LOCAL_HEADER.size + name_bytes + extra_bytes
+        if signature != b"PK\3\4" or first + entry.file_size > len(self._memory):
+            raise PickleError(f"a record {shown(name)} that is cut off")
+        return first, first + entry.file_size
+
+    def _bytes(self, name: str, most: int) -> bytes:
+        first, end = self._place(name)
+        if end - first > most:
+            raise PickleError(f"a record {shown(name)} of {end - first} bytes")
+        data = self._memory[first:end]
+        if zlib.crc32(data) != self._entries[name].CRC:
+            raise PickleError(f"a damaged record {shown(name)}")
+        return data
+
+    def _tensor(self, storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
+        import torch
+
+        dtype = getattr(torch, storage.dtype)
+        first, end = self._place(f"{self._root}data/{storage.key}")
+        if storage.numbers * dtype.itemsize > end - first:
+            raise PickleError(f"a record of {end - first} bytes for {storage.numbers} numbers")
+        last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
+        if len(size) > MAX_DIMENSIONS or (0 not in size and last >= storage.numbers):
+            raise PickleError(f"a tensor of shape {shown(size)} in {storage.numbers} numbers")
+        if 0 in size:
+            return torch.empty(size, dtype=dtype)
+        return torch.frombuffer(self._memory, dtype=dtype, count=storage.numbers, offset=first).as_strided(
+            size, stride, offset
+        )
+
+
+class _ShortReads(io.RawIOBase):
+    """A file that refuses long reads. A zip file states the length of its directory, which is read at once."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MAX_DIRECTORY_BYTES:
+            raise PickleError(f"a directory of {size} bytes in an archive")
+        return self._file.read(size if size >= 0 else MAX_DIRECTORY_BYTES)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
 
 
 def plain_tensors(content: Any, what: str) -> dict[str, torch.Tensor]:

@@ -24,6 +24,7 @@ MODEL_NAME, CONFIG_NAME, TOKENIZER_NAME = "model.bin", "config.json", "tokenizer
 OTHER_NAMES = ("vocabulary.json", "vocabulary.txt", "preprocessor_config.json")
 """Further files that CTranslate2 opens if they are there."""
 MAX_OTHER_BYTES = 16 << 20
+MAX_CONFIG_BYTES = 256 << 10
 MOST_THREADS = 8
 """More threads do not make models of this size faster."""
 
@@ -87,8 +88,9 @@ def open_model(target: str, device: str, dtype: str) -> Model:
 
 def _check_other_files(folder: Path) -> None:
     """Raises ModelError for a file that CTranslate2 would wait for, or fill the memory with."""
-    if not isinstance(parse_json(read_file(folder / CONFIG_NAME, MAX_OTHER_BYTES), CONFIG_NAME, ModelError), dict):
-        raise ModelError(f"{folder / CONFIG_NAME}: not a configuration", expected="an object of JSON")
+    config = folder / CONFIG_NAME
+    if not isinstance(parse_json(read_file(config, MAX_CONFIG_BYTES), str(config), ModelError), dict):
+        raise ModelError(f"{config}: not a configuration", expected="an object of JSON")
     for path in (folder / name for name in OTHER_NAMES):
         if os.path.lexists(path):
             open_file(path, MAX_OTHER_BYTES).close()

@@ -40,9 +40,9 @@ class Tokens:
 
         try:
             self._tokenizer: Any = tokenizers.Tokenizer.from_buffer(read_file(path, MAX_TOKENIZER_BYTES))
-        except ModelError:
+        except (ModelError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:  # the package raises Exception itself
+        except BaseException as error:  # the package raises Exception itself, and the panics of Rust are no Exception
             raise ModelError(
                 f"{path}: cannot be read", got=shown(error), expected="the tokens of a Whisper model"
             ) from error
