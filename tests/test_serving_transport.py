@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
 import socket
 import struct
@@ -18,7 +17,6 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from avsr.serving import meters, places, transport
-from avsr.serving.decoder_warnings import DecoderWarnings
 from avsr.serving.limits import Limits
 from avsr.serving.meters import Budget
 from avsr.serving.metrics import SUMMARY_S, Metrics
@@ -169,7 +167,8 @@ class TestFloods:
             send_all(client, frame(2, sound(0.0, 0.003)) + frame(2, b"malformed") + frame(1, b"x") * 100_000)
             assert closes(client)
             wait_until(lambda: value(served, 'cut_total{reason="frames"}') == 1)
-            assert value(served, "frames_total") < 1000
+            # While the last words are recognised, messages are read on, up to their limit.
+            assert value(served, "frames_total") < 30 * 200 + 1000
 
     def test_a_long_frame_does_not_bring_others_along(self, served: Prepared) -> None:
         before = value(served, "frames_total")
@@ -486,7 +485,6 @@ class TestQuiet:
     def test_broken_pictures_write_nothing(self, served: Prepared, capfd: pytest.CaptureFixture[str]) -> None:
         noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
         whole = cv2.imencode(".jpg", noise)[1].tobytes()
-        before = value(served, "decoder_warnings")
         with open_socket(served) as client:
             for number in range(6):
                 client.send(picture(number / 25, whole[: -200 - number] + b"\xff\xd9"))
@@ -494,23 +492,17 @@ class TestQuiet:
             client.send(STOP)
             events_until_closed(client)
         assert capfd.readouterr() == ("", "")
-        assert value(served, "decoder_warnings") > before
-
-    def test_other_errors_are_written(self, capfd: pytest.CaptureFixture[str]) -> None:
-        hidden = DecoderWarnings()
-        with hidden.hidden():
-            os.write(2, b"Corrupt JPEG data: bad Huffman code\nfree(): invalid pointer\n")
-            with hidden.hidden():
-                os.write(2, b"Premature end of JPEG file\n")
-            os.write(2, b"and more\n")
-        os.write(2, b"after\n")
-        assert capfd.readouterr().err == "free(): invalid pointer\nand more\nafter\n"
-        assert hidden.count == 2
 
     def test_pictures_are_decoded_as_before(self) -> None:
-        noise = np.random.default_rng(1).integers(0, 255, (96, 128, 3), np.uint8)
-        data = cv2.imencode(".jpg", noise)[1]
-        np.testing.assert_array_equal(decode_jpeg(data.tobytes()), cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        noise = np.random.default_rng(1).integers(0, 255, (95, 127, 3), np.uint8)
+        for pixels, *options in (
+            (noise, cv2.IMWRITE_JPEG_QUALITY, 40),
+            (noise, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+            (noise, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+            (noise[..., 0],),
+        ):
+            data = cv2.imencode(".jpg", pixels, options)[1]
+            np.testing.assert_array_equal(decode_jpeg(data.tobytes()), cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
 
 
 class TestMetrics:

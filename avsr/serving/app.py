@@ -9,7 +9,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from avsr import __version__
 from avsr.serving.access import Access
 from avsr.serving.connection import Connection, Live
-from avsr.serving.decoder_warnings import warnings
 from avsr.serving.limits import Limits
 from avsr.serving.places import Places, Room
 from avsr.shipped import ASSETS
@@ -87,7 +86,6 @@ def create_app(live: Live, *, limits: Limits, access: Access, places: Places) ->
             "connections_in_session": len(places.in_session),
             "sessions": room.taken,
             "max_sessions": room.size,
-            "decoder_warnings": warnings.count,
         }
         return PlainTextResponse(places.metrics.text(now), headers=HEADERS)
 

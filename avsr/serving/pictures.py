@@ -6,15 +6,19 @@ each scan is a pass over all pixels.
 
 from __future__ import annotations
 
-import cv2
+import io
+import struct
+import warnings
+
 import numpy as np
 import numpy.typing as npt
-
-from avsr.serving.decoder_warnings import warnings
 
 MAX_LONG_SIDE_PX, MAX_SHORT_SIDE_PX, MIN_SIDE_PX = 1280, 720, 32
 MAX_SCANS = 24
 """Progressive files have about 10."""
+
+# Pillow warns about damaged notes in a file, such as the camera's. Clients must not write to our terminal.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _MAX_SEGMENTS = 64
 """Segments before the frame header. Cameras write less than 20."""
@@ -48,15 +52,19 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
     """The picture: uint8 RGB [H, W, 3]. Raises ValueError if it is broken or out of bounds."""
+    # Pillow and OpenCV have the same decoder and give the same picture. But OpenCV writes a line to the standard error
+    # output for each damaged file.
+    from PIL.JpegImagePlugin import JpegImageFile
+
     width, height = jpeg_size(data)
     if data.count(b"\xff\xda") > MAX_SCANS:
         raise ValueError("a JPEG file of very many scans")
     try:
-        # OpenCV would turn a picture by its EXIF orientation, and its sides would then differ from the checked header.
-        with warnings.hidden():
-            bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        bgr = None
-    if bgr is None or bgr.shape != (height, width, 3):
+        # The class itself, because `Image.open` would also take the kinds of file that are made of several JPEG files.
+        rgb = np.asarray(JpegImageFile(io.BytesIO(data)).convert("RGB"))
+    # Damaged headers raise any of these.
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error):
+        raise ValueError("a JPEG file that cannot be decoded") from None
+    if rgb.shape != (height, width, 3):
         raise ValueError("a JPEG file that cannot be decoded")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return rgb

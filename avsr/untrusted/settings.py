@@ -7,6 +7,7 @@ than its limit allows.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -56,11 +57,17 @@ def parse_json(data: bytes | str, where: str, error: type[AvsrError] = ConfigErr
     Raises `error` if it is no JSON, has numbers that are not finite, or one key twice.
     """
     try:
-        return json.loads(data, parse_constant=_refuse_constant, parse_int=_int, object_pairs_hook=_unique)
+        return _decoder().decode(data if isinstance(data, str) else data.decode("utf-8-sig"))
     # Nesting raises RecursionError, or MemoryError in the C parser.
     except (ValueError, RecursionError, MemoryError) as reason:
         got = "too deep nesting" if isinstance(reason, RecursionError | MemoryError) else shown(reason)
         raise error(f"{where}: not JSON", got=got) from None
+
+
+@functools.cache
+def _decoder() -> json.JSONDecoder:
+    """One for all texts: a manifest has a text a line, and making a decoder takes longer than reading a line."""
+    return json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_int, object_pairs_hook=_unique)
 
 
 def _refuse_constant(name: str) -> Any:
