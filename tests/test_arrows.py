@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "evaluation": {
         *ARRAYS, "augment", "avsr", "datasets", "decoding", "engine", "families", "files", "noise", "offline",
-        "processes", "randomness",
+        "processes", "randomness", "untrusted",
     },
     "bench": {
         *ARRAYS, "datasets", "decoding", "engine", "evaluation", "files", "lips", "media", "offline", "streaming",

@@ -440,6 +440,7 @@ class TestCommand:
             ("--model grid-tiny --command x", 2, "not allowed with"),
         ],
     )
+    @pytest.mark.usefixtures("grid_tiny")
     def test_mistakes_are_one_line(
         self, words: str, code: int, message: str, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -47,7 +47,12 @@ class Sources:
             try:
                 row = json.loads(line)
                 self._of[row["output"]] = Source(str(row["source"]), str(row["fingerprint"]))
-            except (ValueError, KeyError, TypeError):  # a damaged line, such as one cut off by a full disk
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+                RecursionError,
+            ):  # a damaged line, such as one cut off by a full disk
                 continue
 
     def other_source(self, output: Path, path: str) -> str | None:

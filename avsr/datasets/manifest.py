@@ -37,6 +37,7 @@ _LIPS_FPS = round(1 / SLOT_S)
 # A key frame each second, and fast decoding, because training reads each file many times.
 _LIPS_OPTIONS = {"crf": "10", "g": "25", "bf": "0", "preset": "fast", "tune": "fastdecode", "threads": "1"}
 _PEAK = 0.99
+_MANIFEST = "the manifest.jsonl that avsr prepare writes"
 MAX_PREPARED_BYTES = 1 << 30
 
 WordTimes = tuple[tuple[str, float, float], ...]
@@ -90,7 +91,7 @@ def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
     """
     utterances: list[Utterance] = []
     places_of_ids: dict[str, str] = {}
-    for where, row in json_lines(Path(path), "manifest", "make it with: avsr prepare"):
+    for where, row in json_lines(Path(path), "manifest", "make it with: avsr prepare", _MANIFEST):
         utterance = parse_utterance(row, where)
         if utterance.id in places_of_ids:
             first, name = places_of_ids[utterance.id].rpartition(":")[2], shown(utterance.id).strip("'")

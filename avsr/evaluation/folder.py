@@ -97,7 +97,7 @@ def is_ours(output: Path, settings: dict[str, Any]) -> bool:
                 f"{output} is there already and holds no evaluation", remedy="give another --output-dir"
             ) from None
         return False
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read", got=error, remedy=f"delete {output}") from None
     if not isinstance(held, dict):
         raise ConfigError(f"{path}: not the settings of an evaluation", remedy=f"delete {output}")
@@ -144,7 +144,7 @@ def read_units(output: Path, batches: Sequence[Sequence[int]], grid: Grid) -> di
                 size = len(batches[unit["batch"]])
                 fits = len(unit["achieved_snr_db"]) == size
                 fits = fits and all(len(c[1]) == size and 0 <= c[0] < num_cells for c in unit["cells"])
-            except (ValueError, KeyError, TypeError, IndexError) as error:
+            except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
                 raise DataError(
                     f"{path}:{number}: damaged", got=error, remedy="delete the file and run again"
                 ) from None

@@ -37,6 +37,9 @@ from avsr.evaluation.statistics import (
 from avsr.evaluation.word_times import median_and_p90_ms
 from avsr.files import write_text
 from avsr.grid import Modality
+from avsr.untrusted.files import read_file
+from avsr.untrusted.lines import MAX_LIST_BYTES
+from avsr.untrusted.settings import parse_json
 
 SCHEMA = 1
 JSON_NAME, CSV_NAME = "results.json", "results.csv"
@@ -298,12 +301,9 @@ def read_results(path: str | PathLike[str]) -> Results:
     path = Path(path)
     if path.is_dir():
         path = path / JSON_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no results", remedy="make them with: avsr evaluate") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot read the results", got=error) from None
+    if not path.exists():
+        raise DataError(f"{path}: no results", remedy="make them with: avsr evaluate")
+    content = parse_json(read_file(path, MAX_LIST_BYTES, DataError), f"{path}: cannot read the results", DataError)
     try:
         if content["schema"] != SCHEMA:
             raise DataError(f"{path}: results of another version", got=content["schema"], expected=SCHEMA)

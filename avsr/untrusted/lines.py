@@ -42,13 +42,20 @@ def numbered_lines(path: Path, what: str = "", remedy: str | None = None) -> Ite
             raise DataError(cannot, got=error, remedy=remedy) from error
 
 
-def json_lines(path: Path, what: str = "", remedy: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(
+    path: Path, what: str = "", remedy: str | None = None, expected: str | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each JSON object of a list, after its place `FILE:NUMBER`.
+
+    expected: what the file should be, for errors of its lines.
 
     Raises DataError as `numbered_lines`, and with the place of a line that is no JSON object.
     """
     for where, line in numbered_lines(path, what, remedy):
-        row = parse_json(line, where, DataError)
+        try:
+            row = parse_json(line, where, DataError)
+        except DataError as error:
+            raise DataError(error.what, got=error.got, expected=expected) from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: not a JSON object", got=type(row).__name__)
         yield where, row
