@@ -28,6 +28,7 @@ class FakeRecognizer:
         tracks: Tracks,
         force: bool,
         min_confidence: float,
+        max_hours: float,
         on_progress: Callable[[float], None] | None,
     ) -> Transcript:
         name = Path(path).name

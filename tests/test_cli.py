@@ -446,7 +446,7 @@ class TestProgress:
         monkeypatch.setenv("TERM", "xterm")
         # These files are not real ones; each counts as 4 media seconds.
         monkeypatch.setattr(
-            transcribe_module, "_as_seconds", lambda path, on_fraction: lambda done_s: on_fraction(done_s / 4)
+            transcribe_module, "_as_seconds", lambda path, on_fraction, _: lambda done_s: on_fraction(done_s / 4)
         )
 
     def test_bar_shows_share_and_time_left(self, folder: Path) -> None:

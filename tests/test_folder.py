@@ -163,7 +163,7 @@ def test_unusable_clips_have_a_reason(tmp_path: Path) -> None:
     (tmp_path / "a/4.txt").write_bytes(b"\xff\xfe\x00")
     put(tmp_path, "a/5.mp4", text="word " * 300_000)
     found = problems(tmp_path)
-    assert "5.txt: too long for a transcript" in found["a/5"]
+    assert "5.txt: too large: got 1500000 bytes" in found["a/5"]
     assert found["a/1"] == "no transcript: expected 1.txt beside it"
     assert found["a/2"] == "transcript has no words"
     assert found["a/3.webm"] == "3.mp4 has the same name"

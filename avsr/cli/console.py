@@ -126,7 +126,7 @@ def messages_on_stderr(*, debug: bool = False) -> Iterator[None]:
     """
     package = logging.getLogger("avsr")
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("avsr: %(name)s: %(message)s" if debug else "avsr: %(message)s"))
+    handler.setFormatter(_LineFormatter("avsr: %(name)s: %(message)s" if debug else "avsr: %(message)s"))
     level = package.level
     package.addHandler(handler)
     package.setLevel(logging.DEBUG if debug else logging.WARNING)
@@ -139,6 +139,13 @@ def messages_on_stderr(*, debug: bool = False) -> Iterator[None]:
     finally:
         package.removeHandler(handler)
         package.setLevel(level)
+
+
+class _LineFormatter(logging.Formatter):
+    """Messages may quote a stranger's file; a traceback below them keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of the base class
+        return printable(super().formatMessage(record))
 
 
 def printable(text: str) -> str:

@@ -102,11 +102,15 @@ class SentencePieceTokenizer:
             raise ModelError("tokenizer cannot be read", got=shown(error), expected="a SentencePiece model") from None
         if len(self) > MAX_UNITS:
             raise ModelError("tokenizer is too large", got=f"{len(self)} pieces", expected=f"{MAX_UNITS} at most")
-        _check_units([self._processor.id_to_piece(index) for index in range(len(self))])
+        try:
+            pieces = [self._processor.id_to_piece(index) for index in range(len(self))]
+        except UnicodeDecodeError as error:
+            raise ModelError("tokenizer cannot be read", got=shown(error), expected="pieces in UTF-8") from None
+        _check_units(pieces)
         self._starts = []  # for each piece: whether it begins a word, which SentencePiece marks with U+2581
         self._alone = []  # for each piece: whether it is the unknown piece, which stands for a word by itself
-        for index in range(len(self)):
-            self._starts.append(self._processor.id_to_piece(index).startswith("\u2581"))
+        for index, piece in enumerate(pieces):
+            self._starts.append(piece.startswith("\u2581"))
             self._alone.append(self._processor.is_unknown(index))
 
     @classmethod

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import math
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from avsr.untrusted.files import read_file, without_path
 from avsr.untrusted.lines import MAX_LIST_BYTES, json_lines
 from avsr.untrusted.values import shown
 
+MAX_PLAN_NUMBER = 100_000.0
 PLAN_VERSION = 2
 """Version 2 added `avsr_version` and `manifest_sha256` to the first line; plans of version 1 are still read."""
 
@@ -159,7 +159,8 @@ def _is_a(value: object, form: str) -> bool:
         case "int":
             return type(value) is int
         case "float":
-            return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+            # Decibels and seconds. Arithmetic beyond this overflows.
+            return type(value) in (int, float) and abs(value) <= MAX_PLAN_NUMBER  # type: ignore[arg-type]
         case "tuple[Record, ...]":
             return isinstance(value, list) and all(isinstance(item, dict) for item in value)
         case "dict[str, str]":

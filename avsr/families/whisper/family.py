@@ -14,6 +14,7 @@ from avsr.errors import ConfigError, ModelError
 from avsr.families.whisper.model_file import check_model_file, check_numbers
 from avsr.untrusted.files import open_file, read_file
 from avsr.untrusted.settings import parse_json
+from avsr.untrusted.values import shown
 
 if TYPE_CHECKING:
     from avsr.decoding.redecoding import RedecodingSearch
@@ -60,9 +61,11 @@ def open_model(target: str, device: str, dtype: str) -> Model:
             model = ctranslate2.models.Whisper(
                 target, device=kind, device_index=int(index or 0), compute_type=compute, intra_threads=threads()
             )
-        except (RuntimeError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a missing tensor is an IndexError, other faults have other kinds
             raise ModelError(
-                f"{target}: cannot be read", got=error, expected="a Whisper model of CTranslate2"
+                f"{target}: cannot be read", got=shown(error), expected="a Whisper model of CTranslate2"
             ) from error
         are_finite.result()
     if model.is_multilingual != tokens.is_multilingual:
