@@ -15,13 +15,6 @@ FINDINGS = sorted((ROOT / "tests/fuzz_findings").glob("*.json"))
 KINDS = ("media", "checkpoint", "nemo", "torch", "tokenizer", "yaml", "json", "safetensors", "whisper", "manifest")
 KINDS += ("plan", "frames")
 RUNS, SEED = 6, 23
-UNMENDED: dict[str, str] = {
-    "plan-with-an-escape-for-the-terminal": "log messages are not escaped",
-    "plan-with-a-gain-of-2-billion-db": "numbers of noise plans have no bounds",
-    "pieces-that-are-not-utf-8": "SentencePiece decodes a piece without a check",
-    "whisper-without-a-tensor": "a missing tensor is not named",
-}
-"""Findings that still fail, with the fault. A finding that is mended must leave this list."""
 BAD_RECOGNIZERS = """
 import os, sys, time
 def hang(samples): time.sleep(100)
@@ -31,12 +24,6 @@ def leave(samples): open("more", "w").close(); return "yes"
 def fail(samples): return [][1]
 def grow(samples): held = bytearray(os.urandom(1)) * (3 << 30); return "yes"
 """
-
-
-def known(name: str, value: Any) -> Any:
-    """A parameter of a test, marked if it is unmended."""
-    marks = [pytest.mark.xfail(reason=UNMENDED[name])] if name in UNMENDED else []
-    return pytest.param(value, marks=marks, id=name)
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +49,14 @@ def runner(fuzz: Any, bases: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [known(kind, kind) for kind in KINDS])
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind) for kind in KINDS])
 def test_a_fixed_set_of_hostile_inputs_is_handled_well(kind: str, fuzz: Any, bases: Path, runner: Any) -> None:
     faults = {number: runner.run(fuzz.make_case(kind, SEED, number, bases)) for number in range(RUNS)}
     assert {number: outcome for number, outcome in faults.items() if outcome.fault} == {}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [known(path.stem, path) for path in FINDINGS])
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in FINDINGS])
 def test_what_was_a_finding_is_handled_well(path: Path, fuzz: Any, runner: Any) -> None:
     assert path.stat().st_size <= 2048
     outcome = runner.run(fuzz.Case.from_json(path.read_text()))
