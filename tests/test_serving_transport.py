@@ -502,6 +502,7 @@ class TestQuiet:
             (noise[..., 0],),
         ):
             data = cv2.imencode(".jpg", pixels, options)[1]
+            assert decode_jpeg(data.tobytes()).flags.writeable  # MediaPipe refuses others
             np.testing.assert_array_equal(decode_jpeg(data.tobytes()), cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
 
 

@@ -61,7 +61,8 @@ def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
         raise ValueError("a JPEG file of very many scans")
     try:
         # The class itself, because `Image.open` would also take the kinds of file that are made of several JPEG files.
-        rgb = np.asarray(JpegImageFile(io.BytesIO(data)).convert("RGB"))
+        # A copy, because the array that Pillow gives cannot be written to, which MediaPipe refuses.
+        rgb = np.array(JpegImageFile(io.BytesIO(data)).convert("RGB"))
     # Damaged headers raise any of these.
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error):
         raise ValueError("a JPEG file that cannot be decoded") from None
