@@ -14,6 +14,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAX_PART = 1000
+"""Letters of a part of an error."""
+
 
 class AvsrError(Exception):
     """Base of every error that this package raises on purpose.
@@ -25,8 +28,8 @@ class AvsrError(Exception):
         if isinstance(got, OSError) and got.strerror:
             got = got.strerror  # str(got) would add a number, and the file that `what` names already
         self.what = what
-        self.got = None if got is None else str(got)
-        self.expected = None if expected is None else str(expected)
+        self.got = None if got is None else _short(str(got))
+        self.expected = None if expected is None else _short(str(expected))
         self.remedy = remedy
         super().__init__(what)
 
@@ -61,6 +64,11 @@ class ConfigError(AvsrError):
 
 class DataError(AvsrError):
     """A corpus, manifest or prepared data set is wrong or incomplete."""
+
+
+def _short(text: str) -> str:
+    """The text, or its beginning if it is absurdly long: it may come from a stranger's file."""
+    return text if len(text) <= MAX_PART else f"{text[:MAX_PART]}..."
 
 
 def _rebuild(kind: type[AvsrError], what: str, got: str | None, expected: str | None, remedy: str | None) -> AvsrError:

@@ -31,6 +31,7 @@ from avsr.nn.sizes import (
 )
 from avsr.sound.mel_config import MelConfig
 
+MAX_LABEL_LETTERS = 200
 FORMAT_VERSION = 1
 """Version of the checkpoint layout. It rises when an older avsr would misread a new checkpoint."""
 
@@ -172,6 +173,9 @@ class ModelConfig:
     """Codes such as "en". Empty: not stated."""
 
     def __post_init__(self) -> None:
+        for key in ("name", "domain", "licence"):  # shown on every run
+            if len(getattr(self, key) or "") > MAX_LABEL_LETTERS:
+                raise ValueError(f"{key}: expected {MAX_LABEL_LETTERS} letters at most")
         check_size("vocabulary_size", self.vocabulary_size, MAX_UNITS)
         if (self.visual_encoder is None) != (self.fusion is None):
             raise ValueError("visual_encoder and fusion: expected both or neither")
