@@ -277,3 +277,12 @@ def test_examples_in_help_are_parsed(
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command_actions(command)])
 def test_example_of_a_command_with_actions_is_one_of_an_action(command: str) -> None:
     assert command_module(command).EXAMPLE in {action.example for action in command_actions(command).values()}
+
+
+def test_no_file_holds_the_marks_of_a_merge() -> None:
+    folders = ("avsr", "benchmarks", "configs", "docs", "examples", "scripts", "tests", "tools")
+    texts = [
+        path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".md", ".yaml"}
+    ]
+    marked = [path for path in [*texts, *ROOT.glob("*.md")] if re.search(r"(?m)^(<{7}|>{7}) ", path.read_text())]
+    assert marked == []

@@ -13,7 +13,6 @@ MAX_EXPANSION = 64
 MAX_KERNEL = 999
 MAX_STEM_SLOTS = 64
 MAX_MELS = 256
-MAX_UNITS = 1 << 20
 MAX_CONTEXT_FRAMES = 10_000
 """How far attention with a limit reaches to each side: 13 minutes in frames of 80 ms."""
 MAX_CONTEXTS = 100

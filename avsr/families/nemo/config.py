@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from avsr.decoding.tokenizer import MAX_UNITS
 from avsr.errors import ModelError
 from avsr.families.own.config import AudioEncoderConfig, ModelConfig
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
@@ -25,7 +26,6 @@ from avsr.nn.sizes import (
     MAX_KERNEL,
     MAX_LAYERS,
     MAX_MELS,
-    MAX_UNITS,
     MAX_WIDTH,
 )
 from avsr.sound.mel import FFT_SAMPLES, LOG_GUARD, PREEMPHASIS, WINDOW_SAMPLES

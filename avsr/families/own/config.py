@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from avsr.decoding.domain import Sentences
+from avsr.decoding.tokenizer import MAX_UNITS
 from avsr.errors import ConfigError
 from avsr.grid import HOP_MS, Modality
 from avsr.nn.conformer_shape import ConformerShape
@@ -25,7 +26,6 @@ from avsr.nn.sizes import (
     MAX_LAYERS,
     MAX_MEAN,
     MAX_STEM_SLOTS,
-    MAX_UNITS,
     MAX_WIDTH,
     check_size,
 )
