@@ -195,3 +195,18 @@ def test_the_text_of_another_recogniser_is_safe_to_print() -> None:
     words = [spoken.word for spoken in spread("\x1b]0;x\x07bin\x9b2J \u202eblue\r\n 한국어", 1.0)]
     assert words == ["]0;xbin2J", "blue", "한국어"]
     assert np.all([word.isprintable() for word in words])
+
+
+@pytest.mark.parametrize("changes", [{"noises": []}, {"gain_db": None}, {"snr_db": None}, {"achieved_snr_db": None}])
+def test_a_line_of_a_plan_has_all_of_its_noise_or_none(changes: dict[str, object], tmp_path: Path) -> None:
+    header = {"plan": 2, "protocol": "p", "level": "active", "manifest": "m", "split": "dev", "voices": "dev"}
+    header |= {"folders": {}, "part": "test", "effects": "", "noises": {}, "unusable": {}}
+    line = {"utterance": "u", "condition": "white_0", "noise": "white", "snr_db": 0.0, "seed": 1, "gain_db": -1.0}
+    line |= {"noises": [{"noise_sha256": "white", "offset": 1, "gain_db": 0.0}], "scale_db": 0.0, "effects": []}
+    line |= {"achieved_snr_db": 0.0, "sha256": "0"}
+    path = tmp_path / "plan.jsonl"
+    path.write_text(f"{json.dumps(header)}\n{json.dumps(line)}\n")
+    assert len(read_plan(path).lines) == 1
+    path.write_text(f"{json.dumps(header)}\n{json.dumps(line | changes)}\n")
+    with pytest.raises(DataError, match=r"plan.jsonl:2: wrong values?: expected snr_db|wrong value of"):
+        read_plan(path)

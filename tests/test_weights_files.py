@@ -32,7 +32,8 @@ from tests.media import installed_model
 from tests.nemo_archive import saved, weights, write_archive
 from tests.test_visual_encoder import auto_avsr_weights
 from tests.tiny import tiny_network, tiny_tokenizer
-from tests.whisper_files import model_file
+from tests.whisper_files import network_file
+from tests.whisper_files import tensor as stored
 
 NAME = "audio_head.project.weight"
 
@@ -152,16 +153,14 @@ def test_a_front_end_is_asked_too(tmp_path: Path) -> None:
 def test_whisper_weights_are_asked_by_their_bits(
     tmp_path: Path, kind: int, form: str, last: int, is_good: bool
 ) -> None:
-    item = struct.calcsize(form)
-    header, size = model_file()[:-4].removesuffix(bytes(24)), 3 * item
-    data = header[:-5] + struct.pack("<BI", kind, size) + bytes(2 * item) + struct.pack(form, last)
-    data = data.replace(struct.pack("<B2I", 2, 2, 3), struct.pack("<B2I", 2, 1, 3)) + struct.pack("<I", 0)
+    numbers = bytes(2 * struct.calcsize(form)) + struct.pack(form, last)
+    data = network_file(more=[stored("extra", (3,), numbers, kind=kind)])
     path = tmp_path / "model.bin"
     path.write_bytes(data)
     if is_good:
-        return check_numbers(path, check_model_file(path))
-    with pytest.raises(ModelError, match="not finite in the tensor 'encoder/weight'"):
-        check_numbers(path, check_model_file(path))
+        return check_numbers(path, check_model_file(path)[0])
+    with pytest.raises(ModelError, match="not finite in the tensor 'extra'"):
+        check_numbers(path, check_model_file(path)[0])
 
 
 @pytest.mark.slow
@@ -171,7 +170,7 @@ def test_a_published_whisper_model_with_one_nan_is_refused(tmp_path: Path) -> No
         if file.name != "model.bin":
             (tmp_path / file.name).symlink_to(file)
     data = bytearray((source / "model.bin").read_bytes())
-    check_numbers(source / "model.bin", check_model_file(source / "model.bin"))
+    check_numbers(source / "model.bin", check_model_file(source / "model.bin")[0])
     middle = len(data) // 2 & ~1
     data[middle : middle + 8] = b"\xff" * 8  # NaN in float16, bfloat16 and float32
     (tmp_path / "model.bin").write_bytes(data)

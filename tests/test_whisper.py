@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torchaudio
 
 import avsr
+from avsr import families
 from avsr.catalogue.entries import find_entry
 from avsr.decoding.search import Search, Spoken
 from avsr.errors import ConfigError, ModelError
@@ -20,7 +22,7 @@ from avsr.families.whisper.model_file import check_model_file
 from avsr.families.whisper.times import without_pauses
 from avsr.grid import SAMPLE_RATE_HZ
 from tests.media import installed_model, shared_corpus
-from tests.whisper_files import model_file, write_tokenizer
+from tests.whisper_files import TOKENS, model_file, network_file, shapes, tensor, write_tokenizer, write_vocabulary
 
 pytest.importorskip("ctranslate2", reason="needs the extra whisper")
 
@@ -160,18 +162,106 @@ def test_damaged_weights_are_named(tmp_path: Path, data: bytes, message: str) ->
         check_model_file(path)
 
 
-def test_a_whole_file_passes(tmp_path: Path) -> None:
-    path = tmp_path / "model.bin"
-    path.write_bytes(model_file())
-    check_model_file(path)
+def network_folder(folder: Path, data: bytes, config: object = None) -> Path:
+    """The folder of a Whisper model."""
+    (folder / "model.bin").write_bytes(data)
+    usual = {"suppress_ids": [1, 2], "suppress_ids_begin": [3], "lang_ids": [4, 5], "alignment_heads": [[0, 1]]}
+    (folder / "config.json").write_text(json.dumps(usual if config is None else config))
+    write_tokenizer(folder / "tokenizer.json")
+    write_vocabulary(folder)
+    return folder
 
 
-def test_a_tensor_without_a_name_for_its_weights_is_refused_by_the_runtime(tmp_path: Path) -> None:
-    (tmp_path / "model.bin").write_bytes(model_file())
-    (tmp_path / "config.json").write_text("{}")
-    write_tokenizer(tmp_path / "tokenizer.json")
-    with pytest.raises(ModelError, match="cannot be read"):
-        avsr.load(tmp_path)
+def test_a_whole_network_computes(tmp_path: Path) -> None:
+    _, sizes = check_model_file(network_folder(tmp_path, network_file()) / "model.bin")
+    assert sizes == (8, 80, TOKENS, 1, 2)
+    engine = families.open_model(tmp_path, device="cpu", dtype="float32").engine
+    samples = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    assert len(engine.decode(engine.encode_audio([samples]), None, Search(language="en"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder/conv1/weight": (1, 8 * 80 * 3)}, "2 dimensions in the place of 3"),
+        ({"encoder/conv1/weight": (8, 80, 9)}, "conv1/weight of shape"),
+        ({"encoder/conv2/weight": (8, 4, 3)}, "conv2/weight of shape"),
+        ({"decoder/embeddings/weight": (1, TOKENS * 8)}, "no tensor|of shape"),
+        ({"decoder/position_encodings/encodings": (4, 8)}, "position_encodings"),
+        ({"encoder/position_encodings/encodings": (1500, 2)}, "position_encodings"),
+        ({"decoder/layer_0/attention/linear_1/weight": (8, 8)}, "linear_1/weight of shape"),
+        ({"decoder/layer_0/attention/linear_1/bias": None}, "no tensor decoder/layer_0/attention/linear_1/bias"),
+        ({"encoder/layer_norm/gamma": (9,)}, "layer_norm/gamma"),
+        ({"decoder/num_heads": 0}, "0 heads"),
+        ({"decoder/num_heads": -2}, "-2 heads"),
+        ({"encoder/num_heads": 3}, "3 heads"),
+        ({"encoder/num_heads": None}, "None heads"),
+        ({"decoder/alignment_layer": 127}, "alignment_layer 127"),
+        ({"decoder/alignment_layer": -300}, "alignment_layer -300"),
+        ({"decoder/alignment_heads": 99}, "alignment_heads 99"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    folder = network_folder(tmp_path, network_file(changes))
+    with pytest.raises(ModelError, match=message):
+        avsr.load(folder)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        tensor("encoder/layer_7/ffn/linear_0/weight", (32, 8), bytes(1024)),
+        tensor("decoder/projection/weight", (2, 2), bytes(16)),
+        tensor("encoder/num_heads", (), b"\x02\x00", kind=2),
+        tensor("decoder/embeddings/weight_scale", (3,), bytes(12)),
+    ],
+    ids=["a layer beyond", "a small projection", "a second setting", "too few scales"],
+)
+def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, more: bytes) -> None:
+    with pytest.raises(ModelError, match="model.bin: cannot be read"):
+        avsr.load(network_folder(tmp_path, network_file(more=[more])))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"alignment_heads": [[-1, -1]]},
+        {"alignment_heads": [[0, 2]]},
+        {"alignment_heads": [[1, 0]]},
+        {"alignment_heads": [[0]]},
+        {"alignment_heads": [[0, 0]] * 20_000},
+        {"alignment_heads": "x"},
+        {"alignment_heads": None},
+        {"alignment_heads": [[True, False]]},
+        {"suppress_ids": [1_000_000_000, -5]},
+        {"suppress_ids": [-1]},
+        {"suppress_ids_begin": [TOKENS]},
+        {"suppress_ids": [2**40]},
+        {"suppress_ids": {"a": 1}},
+        {"lang_ids": [1.5]},
+        [],
+    ],
+)
+def test_settings_that_are_places_in_memory_are_checked(tmp_path: Path, config: object) -> None:
+    with pytest.raises(ModelError, match=r"config.json: wrong setting: got .*; download the model again") as caught:
+        avsr.load(network_folder(tmp_path, network_file(), config))
+    assert len(str(caught.value)) < 500
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    data = network_file({"decoder/embeddings/weight": (100, 8)})
+    config: dict[str, object] = {}
+    with pytest.raises(ModelError, match="are of different models: got 100 and 265 tokens"):
+        avsr.load(network_folder(tmp_path, data, config))
+
+
+@pytest.mark.parametrize("number", [0.0, 1.0])
+def test_a_network_that_says_nothing_is_refused_when_it_is_used(tmp_path: Path, number: float) -> None:
+    same = {name: np.full(shape, number, "<f4").tobytes() for name, shape in shapes().items()}
+    engine = families.open_model(network_folder(tmp_path, network_file(same)), device="cpu", dtype="float32").engine
+    samples = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    with pytest.raises(ModelError, match="the same probability for every token|gives no probabilities"):
+        engine.decode(engine.encode_audio([samples]), None, Search(language="en"))
 
 
 @pytest.fixture(scope="module")

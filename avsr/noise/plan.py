@@ -129,6 +129,10 @@ def read_plan(path: str | PathLike[str]) -> NoisePlan:
         values = _fields(PlanLine, row, where)
         values["noises"] = tuple(NoisePart(**_fields(NoisePart, part, f"{where}: noises")) for part in values["noises"])
         values["effects"] = tuple(values["effects"])
+        # A line has noise with all that belongs to it, or none of it.
+        parts = (values["snr_db"], values["gain_db"], values["achieved_snr_db"], values["noises"] or None)
+        if len({part is None for part in parts}) != 1:
+            raise DataError(f"{where}: wrong values", expected="snr_db, gain_db, achieved_snr_db and noises, or none")
         lines.append(PlanLine(**values))
     # Plans of version 1 lack the last fields of the header, which therefore have defaults.
     return NoisePlan(**_fields(NoisePlan, header | {"lines": tuple(lines)}, f"{path}:1"))

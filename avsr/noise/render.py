@@ -67,19 +67,30 @@ class Renderer:
                 f"{self.plan.manifest}: has no utterance {line.utterance}", remedy="use the plan's manifest"
             )
         speech = pcm_of(load_samples(self.utterances[line.utterance], self.root))
-        voice, _ = change_voice(speech, line.effects, self._impulse_response(line))
-        samples = voice
-        if line.gain_db is not None:
-            recordings = [self._recording(part, len(voice)) for part in line.noises]
-            noise = sum_noise(recordings, line.noises)
-            samples = cast(Pcm, add_noise(voice, noise, line.gain_db, level=self.plan.level).samples)
-        samples, _ = change_mixture(samples, line.effects)
+        try:
+            samples = self._mixture(speech, line)
+        # A plan from a stranger may lack a parameter of an effect, or state one that nothing can be computed with.
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+            raise DataError(
+                f"{line.utterance}: {line.condition}: the plan cannot be followed",
+                got=f"{type(error).__name__}: {error}",
+                remedy="plan again",
+            ) from error
         if sound_hash(samples) != line.sha256:
             raise DataError(
                 f"{line.utterance}: {line.condition}: the mixture is not the planned one",
                 remedy="the sound of the utterance has changed since, or a room or codec differs here: plan again",
             )
         return Rendered(samples, line)
+
+    def _mixture(self, speech: Pcm, line: PlanLine) -> Pcm:
+        voice, _ = change_voice(speech, line.effects, self._impulse_response(line))
+        samples = voice
+        if line.gain_db is not None:
+            recordings = [self._recording(part, len(voice)) for part in line.noises]
+            noise = sum_noise(recordings, line.noises)
+            samples = cast(Pcm, add_noise(voice, noise, line.gain_db, level=self.plan.level).samples)
+        return change_mixture(samples, line.effects)[0]
 
     def _recording(self, part: NoisePart, count: int) -> NDArray[Any]:
         if part.noise_sha256 in COLOURS:

@@ -5,7 +5,7 @@ own/              a checkpoint with a list of words, and a sound
 pieces/           a checkpoint with a SentencePiece model, and a sound
 nemo/             the members of a `.nemo` archive, and a sound
 torch/            the file of a visual front end
-whisper/          a model for CTranslate2 with weights of zeros, and a sound
+whisper/          a model for CTranslate2 with random weights, and a sound
 installed/        the record of an installed model
 corpus/           a prepared corpus, its noise plan, a training configuration, and the results of an evaluation
 """
@@ -108,15 +108,15 @@ def _torch(folder: Path) -> None:
 
 
 def _whisper(folder: Path) -> None:
-    from tests.whisper_files import model_file, write_tokenizer
+    from tests.whisper_files import network_file, write_tokenizer, write_vocabulary
 
     model = folder / "whisper/model"
     model.mkdir(parents=True)
     write_tokenizer(model / "tokenizer.json")
-    (model / "model.bin").write_bytes(model_file())
+    (model / "model.bin").write_bytes(network_file())
     config = {"suppress_ids": [1, 2], "suppress_ids_begin": [3], "lang_ids": [4, 5, 6], "alignment_heads": [[0, 0]]}
     (model / "config.json").write_text(json.dumps(config))
-    (model / "vocabulary.json").write_text(json.dumps([f"<{number}>" for number in range(300)]))
+    write_vocabulary(model)
 
 
 def _corpus(folder: Path) -> None:

@@ -10,7 +10,7 @@ Letters: S samples, B items, T frames.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from avsr.families.whisper.features import log_mel
 from avsr.families.whisper.times import spoken
 from avsr.families.whisper.tokens import Tokens
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
+from avsr.untrusted.values import shown
 
 WINDOW_S = 30.0
 """The longest sound that the network takes."""
@@ -64,11 +65,13 @@ class Recognized(NamedTuple):
 class WhisperEngine:
     """A loaded model. Its calls may come from several threads; they are computed one after the other.
 
-    model: a `ctranslate2.models.Whisper`. tokens: its tokens.
+    model: a `ctranslate2.models.Whisper`. tokens: its tokens. count: how many tokens its network chooses from.
     """
 
-    def __init__(self, model: Any, tokens: Tokens) -> None:
+    def __init__(self, model: Any, tokens: Tokens, count: int) -> None:
         self._model, self.tokens = model, tokens
+        # The mean log-probability of the best text, if all tokens were alike. Real models stay far above.
+        self._blind = -math.log(count) + 1
 
     def encode_audio(self, samples: Sequence[Samples], *, pad_s: float | None = None) -> Heard:
         """The encoded sounds. Raises ValueError for a sound of more than 30 s, or an array that is no sound.
@@ -84,7 +87,7 @@ class WhisperEngine:
             # The network takes an even number of frames.
             frames = min(WINDOW_FRAMES, 2 * math.ceil((longest / SAMPLE_RATE_HZ + pad_s) * 50))
         features_BFT = np.stack([log_mel(item, self._model.n_mels, frames) for item in samples])
-        return Heard(list(samples), self._model.encode(_storage(features_BFT)), frames)
+        return Heard(list(samples), _computed(self._model.encode, _storage(features_BFT)), frames)
 
     def encode_lips(self, crops: Sequence[Crops], present: Sequence[Present], audio: Heard | None) -> Any:
         """Raises ModelError: the model reads no lips."""
@@ -137,7 +140,7 @@ class WhisperEngine:
             return ["en"] * len(heard.items)
         found = [
             {token.strip("<|>"): probability for token, probability in item}
-            for item in self._model.detect_language(heard.encoded)
+            for item in _computed(self._model.detect_language, heard.encoded)
         ]
         # Short sounds say little about their language, so they follow the sounds beside them.
         together = {
@@ -154,7 +157,8 @@ class WhisperEngine:
         prompts = [self.tokens.prompt(language, search.task, before=prompt) for language in languages]
         longest_s = max(len(item) for item in heard.items) / SAMPLE_RATE_HZ
         is_beam = (search.kind or "beam") == "beam" and not search.temperature
-        results = self._model.generate(
+        results = _computed(
+            self._model.generate,
             heard.encoded,
             prompts,
             beam_size=search.beam if is_beam else 1,
@@ -171,6 +175,8 @@ class WhisperEngine:
         for place, result in enumerate(results):
             if not math.isfinite(result.scores[0]) or not math.isfinite(result.no_speech_prob):
                 raise ModelError("the Whisper model gives no probabilities", got=result.scores[0], remedy=BROKEN)
+            if result.scores[0] < self._blind:
+                raise ModelError("the Whisper model gives the same probability for every token", remedy=BROKEN)
             if is_without_speech(result.no_speech_prob, result.scores[0]):
                 written[place] = _Written([], None)
         words = self._timed(heard, prompts, languages, [item.text for item in written])
@@ -209,7 +215,8 @@ class WhisperEngine:
                 continue
             start = prompts[places[0]]
             start = start[start.index(self.tokens.start) :]
-            aligned = self._model.align(
+            aligned = _computed(
+                self._model.align,
                 heard.encoded,
                 start,
                 [texts[place] if place in places else [] for place in range(len(texts))],
@@ -232,6 +239,14 @@ class _Piece(NamedTuple):
     rest_s: float | None
     no_speech: float
     log_prob: float
+
+
+def _computed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What a function of CTranslate2 returns. Raises ModelError if weights do not fit or memory is short."""
+    try:
+        return function(*arguments, **options)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ModelError("the Whisper model cannot be computed", got=shown(error), remedy=BROKEN) from error
 
 
 def _storage(array: np.ndarray) -> Any:

@@ -12,6 +12,7 @@ from avsr.decoding.search import Search
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError, ModelError
 from avsr.families.whisper.model_file import check_model_file, check_numbers
+from avsr.families.whisper.network import Sizes, WrongNetworkError, check_settings
 from avsr.untrusted.files import open_file, read_file
 from avsr.untrusted.settings import parse_json
 from avsr.untrusted.values import shown
@@ -47,8 +48,13 @@ def open_model(target: str, device: str, dtype: str) -> Model:
 
     folder = Path(target)
     tokens = _tokens(folder)
-    numbers = check_model_file(folder / MODEL_NAME)
-    _check_other_files(folder)
+    numbers, sizes = check_model_file(folder / MODEL_NAME)
+    _check_other_files(folder, sizes)
+    if tokens.count > sizes.tokens:
+        raise ModelError(
+            f"{target}: {MODEL_NAME} and {TOKENIZER_NAME} are of different models",
+            got=f"{sizes.tokens} and {tokens.count} tokens",
+        )
     kind, _, index = _device(ctranslate2, device).partition(":")
     compute = {"auto": "int8" if kind == "cpu" else "float16"}.get(dtype, dtype)
     supported = ctranslate2.get_supported_compute_types(kind)
@@ -71,7 +77,7 @@ def open_model(target: str, device: str, dtype: str) -> Model:
     if model.is_multilingual != tokens.is_multilingual:
         raise ModelError(f"{target}: {MODEL_NAME} and {TOKENIZER_NAME} are of different models")
     card = _card(target, tokens.languages, tokens.is_multilingual)
-    engine = WhisperEngine(model, tokens)
+    engine = WhisperEngine(model, tokens, sizes.tokens)
 
     def stream(
         chunk_ms: int, look_ahead_ms: int, *, lips: bool, search: Search
@@ -89,11 +95,13 @@ def open_model(target: str, device: str, dtype: str) -> Model:
     )
 
 
-def _check_other_files(folder: Path) -> None:
-    """Raises ModelError for a file that CTranslate2 would wait for, or fill the memory with."""
+def _check_other_files(folder: Path, sizes: Sizes) -> None:
+    """Raises ModelError for a file that CTranslate2 would wait for, fill the memory with, or not survive."""
     config = folder / CONFIG_NAME
-    if not isinstance(parse_json(read_file(config, MAX_CONFIG_BYTES), str(config), ModelError), dict):
-        raise ModelError(f"{config}: not a configuration", expected="an object of JSON")
+    try:
+        check_settings(parse_json(read_file(config, MAX_CONFIG_BYTES), str(config), ModelError), sizes)
+    except WrongNetworkError as error:
+        raise ModelError(f"{config}: wrong setting", got=error, remedy="download the model again") from None
     for path in (folder / name for name in OTHER_NAMES):
         if os.path.lexists(path):
             open_file(path, MAX_OTHER_BYTES).close()

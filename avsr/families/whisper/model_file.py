@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from avsr.errors import ModelError
+from avsr.families.whisper.network import Found, Sizes, WrongNetworkError, check_network
 from avsr.untrusted.files import open_file
 from avsr.untrusted.finite import next_are_finite
 from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES
@@ -40,12 +42,15 @@ class Numbers(NamedTuple):
     """Bytes."""
 
 
-def check_model_file(path: Path) -> list[Numbers]:
-    """The floating-point tensors. Raises ModelError unless the file holds a whole Whisper model of CTranslate2."""
+def check_model_file(path: Path) -> tuple[list[Numbers], Sizes]:
+    """The floating-point tensors, and the sizes of the network.
+
+    Raises ModelError unless the file holds a whole Whisper model of CTranslate2.
+    """
     try:
         with open_file(path, MAX_WEIGHTS_BYTES) as file:
             return _check(file, os.fstat(file.fileno()).st_size)
-    except (OSError, _BadFileError) as error:
+    except (OSError, _BadFileError, WrongNetworkError) as error:
         raise _cannot_be_read(path, error) from error
 
 
@@ -71,7 +76,7 @@ class _BadFileError(Exception):
     """What is wrong with the file."""
 
 
-def _check(file: BinaryIO, size: int) -> list[Numbers]:
+def _check(file: BinaryIO, size: int) -> tuple[list[Numbers], Sizes]:
     version = _number(file, "<I")
     if version not in VERSIONS:
         raise _BadFileError(f"version {version} of the format")
@@ -82,12 +87,27 @@ def _check(file: BinaryIO, size: int) -> list[Numbers]:
     tensors = _number(file, "<I")
     if tensors > MOST_TENSORS:
         raise _BadFileError(f"{tensors} tensors")
-    found = [_tensor(file, size) for _ in range(tensors)]
-    return [tensor for tensor in found if tensor is not None]
+    numbers: list[Numbers] = []
+    found: dict[str, Found] = {}
+    for _ in range(tensors):
+        name, tensor = _tensor(file, size, numbers)
+        if name in found:
+            raise _BadFileError(f"two tensors {name[:80]!r}")
+        found[name] = tensor
+    _check_aliases(file, found)
+    return numbers, check_network(found)
 
 
-def _tensor(file: BinaryIO, size: int) -> Numbers | None:
-    """The next tensor; None if its numbers are whole. The file stands behind it."""
+def _check_aliases(file: BinaryIO, found: Mapping[str, Found]) -> None:
+    """The end of the file gives tensors a second name. Only the projection to tokens has one."""
+    for _ in range(min(_number(file, "<I"), 2)):
+        alias, name = _text(file), _text(file)
+        if (alias, name) != ("decoder/projection/weight", "decoder/embeddings/weight"):
+            raise _BadFileError(f"a second name {alias[:80]!r} of the tensor {name[:80]!r}")
+
+
+def _tensor(file: BinaryIO, size: int, numbers: list[Numbers]) -> tuple[str, Found]:
+    """The next tensor. The file stands behind it. numbers: takes it if its numbers are not whole."""
     name = _text(file)
     dimensions = _number(file, "<B")
     if dimensions > MOST_DIMENSIONS:
@@ -100,9 +120,11 @@ def _tensor(file: BinaryIO, size: int) -> Numbers | None:
         raise _BadFileError(f"a tensor {name[:80]!r} of shape {shape} in {bytes_} bytes")
     if file.tell() + bytes_ > size:
         raise _BadFileError(f"{size} bytes, and the tensor {name[:80]!r} ends after {file.tell() + bytes_}")
-    begin = file.tell()
-    file.seek(bytes_, 1)
-    return Numbers(name, FLOATS[kind], begin, bytes_) if kind in FLOATS else None
+    if kind in FLOATS:
+        numbers.append(Numbers(name, FLOATS[kind], file.tell(), bytes_))
+    value = None if shape or kind in FLOATS else int.from_bytes(file.read(bytes_), "little", signed=True)
+    file.seek(0 if value is not None else bytes_, 1)
+    return name, Found(tuple(shape), value)
 
 
 def _number(file: BinaryIO, form: str) -> int:

@@ -46,7 +46,16 @@ class Tokens:
             raise ModelError(
                 f"{path}: cannot be read", got=shown(error), expected="the tokens of a Whisper model"
             ) from error
+        # Other rules could double a text again and again.
+        kinds = (type(self._tokenizer.decoder), type(self._tokenizer.pre_tokenizer))
+        if kinds != (tokenizers.decoders.ByteLevel, tokenizers.pre_tokenizers.ByteLevel):
+            got = " and ".join(kind.__name__ for kind in kinds)
+            raise ModelError(
+                f"{path}: not the tokens of a Whisper model", got=f"rules {got}", expected="rules ByteLevel"
+            )
         self._path = path
+        self.count = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        """One more than the largest number of a token."""
         self.end_of_text = self._id("<|endoftext|>")
         self.start = self._id("<|startoftranscript|>")
         self.previous_text = self._id("<|startofprev|>")
