@@ -16,6 +16,8 @@ from collections.abc import Iterable
 
 MAX_PART = 1000
 """Letters of a part of an error."""
+MAX_WHAT = 6000
+"""Letters of its first part, which may name a path of 4096 bytes."""
 
 
 class AvsrError(Exception):
@@ -27,11 +29,11 @@ class AvsrError(Exception):
     def __init__(self, what: str, *, got: object = None, expected: object = None, remedy: str | None = None) -> None:
         if isinstance(got, OSError) and got.strerror:
             got = got.strerror  # str(got) would add a number, and the file that `what` names already
-        self.what = what
+        self.what = _short(what, MAX_WHAT)
         self.got = None if got is None else _short(str(got))
         self.expected = None if expected is None else _short(str(expected))
         self.remedy = remedy
-        super().__init__(what)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         details = []
@@ -66,9 +68,9 @@ class DataError(AvsrError):
     """A corpus, manifest or prepared data set is wrong or incomplete."""
 
 
-def _short(text: str) -> str:
+def _short(text: str, most: int = MAX_PART) -> str:
     """The text, or its beginning if it is absurdly long: it may come from a stranger's file."""
-    return text if len(text) <= MAX_PART else f"{text[:MAX_PART]}..."
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _rebuild(kind: type[AvsrError], what: str, got: str | None, expected: str | None, remedy: str | None) -> AvsrError:

@@ -210,3 +210,11 @@ def test_a_line_of_a_plan_has_all_of_its_noise_or_none(changes: dict[str, object
     path.write_text(f"{json.dumps(header)}\n{json.dumps(line | changes)}\n")
     with pytest.raises(DataError, match=r"plan.jsonl:2: wrong values?: expected snr_db|wrong value of"):
         read_plan(path)
+
+
+def test_half_a_character_is_no_text(tmp_path: Path) -> None:
+    row = {"id": "\ud800", "speaker": "s", "split": "dev", "text": "a", "audio": None, "video": None, "duration": 1.0}
+    row |= {"fps": 0, "coverage": 0, "sha256": "0"}
+    with pytest.raises(DataError, match="x:1: wrong value of id"):
+        parse_utterance(row, "x:1")
+    assert parse_utterance(row | {"id": "\udcff"}, "x:1").id == "\udcff"  # a byte of a file name

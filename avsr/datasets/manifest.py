@@ -218,11 +218,11 @@ def parse_utterance(row: object, where: str) -> Utterance:
             raise DataError(f"{where}: a key is missing", expected=key)
     values: dict[str, Any] = dict(row)
     for key in ("id", "speaker", "split", "text", "sha256"):
-        _require(isinstance(row[key], str), where, key, row[key], "a string")
+        _require(_is_text(row[key]), where, key, row[key], "a string")
     language = row.get("language")
     _require(language is None or isinstance(language, str), where, "language", language, "a string or null")
     for key in ("audio", "video"):
-        _require(row[key] is None or isinstance(row[key], str), where, key, row[key], "a file name or null")
+        _require(row[key] is None or _is_text(row[key]), where, key, row[key], "a file name or null")
     for key in ("duration", "fps", "coverage"):
         _require(_is_number(row[key]) and row[key] >= 0, where, key, row[key], "a number not below 0")
         values[key] = float(row[key])
@@ -250,6 +250,14 @@ def _luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
 def _is_number(value: object) -> bool:
     # In Python True is an int.
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a text that can be written, with undecodable bytes of a file name as Python has them."""
+    try:
+        return isinstance(value, str) and value.encode("utf-8", "surrogateescape") is not None
+    except UnicodeEncodeError:  # half of a character beyond 16 bit
+        return False
 
 
 def _require(is_valid: bool, where: str, key: str, got: object, expected: str) -> None:
