@@ -37,6 +37,8 @@ LEAST_REST_S = 1.0
 """A shorter rest of a window, after its last words, is not decoded again."""
 MOST_ROUNDS = 8
 """A window is decoded in at most this many rounds."""
+FAR_BELOW = -5.0
+"""A mean log-probability of a token that no text of a trained model has."""
 SURE_OF_LANGUAGE = 0.7
 """A less probable language of one item gives way to the language of the whole batch."""
 
@@ -70,8 +72,7 @@ class WhisperEngine:
 
     def __init__(self, model: Any, tokens: Tokens, count: int) -> None:
         self._model, self.tokens = model, tokens
-        # The mean log-probability of the best text, if all tokens were alike. Real models stay far above.
-        self._blind = -math.log(count) + 1
+        self._count = count
 
     def encode_audio(self, samples: Sequence[Samples], *, pad_s: float | None = None) -> Heard:
         """The encoded sounds. Raises ValueError for a sound of more than 30 s, or an array that is no sound.
@@ -175,7 +176,8 @@ class WhisperEngine:
         for place, result in enumerate(results):
             if not math.isfinite(result.scores[0]) or not math.isfinite(result.no_speech_prob):
                 raise ModelError("the Whisper model gives no probabilities", got=result.scores[0], remedy=BROKEN)
-            if result.scores[0] < self._blind:
+            # Chance says that nobody speaks as often as any other token, and the text is as improbable as any other.
+            if abs(result.no_speech_prob * self._count - 1) < 0.001 and result.scores[0] < FAR_BELOW:
                 raise ModelError("the Whisper model gives the same probability for every token", remedy=BROKEN)
             if is_without_speech(result.no_speech_prob, result.scores[0]):
                 written[place] = _Written([], None)
