@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from avsr.errors import MediaError
 
-FREE_S = 1800.0
+FREE_S = 300.0
 """So much media time needs no bytes at all."""
 BYTES_PER_SECOND = 16
 """Each further second of media time needs so many bytes. Opus that sends nothing but its sign of silence (DTX) takes 20
