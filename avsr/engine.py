@@ -104,9 +104,15 @@ class Card(NamedTuple):
             raise ConfigError(
                 f"model {self.name} does not know the language",
                 got=search.language,
-                expected=", ".join(self.languages) or "no choice of a language: the model states none",
+                expected=self._languages_in_words(),
                 remedy=f"did you mean {close}?" if close else None,
             )
+
+    def _languages_in_words(self) -> str:
+        if len(self.languages) > 12:  # nobody reads a line of 99 codes
+            few = ", ".join(self.languages[:3])
+            return f"one of its {len(self.languages)} codes, such as {few}: avsr models show NAME lists them"
+        return ", ".join(self.languages) or "no choice of a language: the model states none"
 
     def without_effect(self, search: Search) -> list[str]:
         """A line for each setting of a search that differs from the default and that the model does not use."""

@@ -321,9 +321,12 @@ class TestUse:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("models/mine", "models/mine: no such file or model; for the hub: hf:models/mine"),
-            ("nvidia/parakeet-ctc-1.1c", "no such file or model; for the hub: hf:nvidia/parakeet-ctc-1.1c"),
-            ("runs/mine", "runs/mine: no such file or model; for the hub: hf:runs/mine"),
+            (
+                "models/mine",
+                "models/mine: no such file or model; check the path; a model of the hub is named hf:ACCOUNT/NAME",
+            ),
+            ("nvidia/parakeet-ctc-1.1c", "no such file or model; check the path; a model of the hub is named hf:"),
+            ("runs/mine", "runs/mine: no such file or model; check the path; a model of the hub"),
             ("./models/mine", "./models/mine: no such file or model; check the path"),
             ("runs/mine/model", "runs/mine/model: no such file or model; check the path"),
             ("models/mine.nemo", "models/mine.nemo: no such file: expected a .nemo archive; check the path"),
@@ -332,7 +335,11 @@ class TestUse:
             ("hf:mine", "hf:mine: no id of the hub: expected hf:ACCOUNT/NAME"),
             ("hf:../mine", "hf:../mine: no id of the hub: expected hf:ACCOUNT/NAME"),
             ("hf:models/../mine", "no id of the hub"),
-            ("HF:models/mine", "HF:models/mine: no such file or model; check the path"),
+            ("HF:some/model", "HF:some/model: no such file or model; this model of the hub is named hf:some/model"),
+            ("https://huggingface.co/some/model", "this model of the hub is named hf:some/model"),
+            ("huggingface.co/some/model/tree/main", "this model of the hub is named hf:some/model"),
+            ("https://hf.co/some/model?library=nemo", "this model of the hub is named hf:some/model"),
+            ("https://huggingface.co/some", "no such file or model; check the path"),
         ],
     )
     def test_a_mistyped_path_asks_nobody(

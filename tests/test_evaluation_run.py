@@ -310,7 +310,10 @@ class TestSystems:
             (ModelSource("function:nowhere_to_be_found:f"), "cannot be imported"),
             (ModelSource("function:nowhere.py:f"), "no such file"),
             (ModelSource("function:noname"), "expected module:function"),
-            (ModelSource("command:no-such-program-here"), "cannot be run: got No such file"),
+            (
+                ModelSource("command:no-such-program-here"),
+                "cannot be run: got No such file or directory; check the name",
+            ),
             (ModelSource("command:sh -c 'echo oh dear >&2; exit 3'"), r"exit code 3 \(oh dear\)"),
             (ModelSource("command:'"), "is not understood"),
             (ModelSource("command: "), "the command is empty"),

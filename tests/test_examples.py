@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -33,7 +35,7 @@ def test_each_example_is_short_and_says_how_to_run_it(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     docstring = load(path.stem).__doc__ or ""
     assert path.name in docstring
-    assert len(source.splitlines()) <= 70
+    assert len(source.splitlines()) <= 80
     assert path.stem in TESTED_ELSEWHERE or f'load("{path.stem}")' in Path(__file__).read_text(encoding="utf-8")
 
 
@@ -99,7 +101,7 @@ def test_websocket_client_reads_while_it_sends(monkeypatch: pytest.MonkeyPatch) 
 
     async def answer(client: ServerConnection) -> None:
         nonlocal blocks
-        assert json.loads(await client.recv()) == {"type": "hello", "protocol": 1, "video": False}
+        assert json.loads(await client.recv()) == {"type": "hello", "protocol": 1, "token": "", "video": False}
         async for message in client:
             if isinstance(message, str):
                 assert json.loads(message) == {"type": "stop"}
@@ -118,8 +120,40 @@ def test_websocket_client_reads_while_it_sends(monkeypatch: pytest.MonkeyPatch) 
     assert line == "  0.00 s  early" and blocks_before < 100
 
 
-def test_websocket_client_says_why_it_was_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with running(token=TOKEN) as served:
-        asyncio.run(load("websocket_client").main(url=f"ws://127.0.0.1:{port_of(served)}/stream"))
-    out, err = capsys.readouterr()
-    assert out == "" and "the token is wrong" in err
+def run_client(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / "websocket_client.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_websocket_client_sends_the_token(capsys: pytest.CaptureFixture[str]) -> None:
+    example = load("websocket_client")
+    with running(FakeRecognizer(), token=TOKEN) as served:
+        address = f"http://127.0.0.1:{port_of(served)}/"
+        assert asyncio.run(example.main(url=f"{address}?token={TOKEN}")) == ""
+        assert asyncio.run(example.main(url=address, token=TOKEN)) == ""
+        assert asyncio.run(example.main(example.DEMO + ".none", address, TOKEN)).startswith(f"{example.DEMO}.none: no")
+        assert capsys.readouterr().out == 2 * "  0.00 s  word0 word1 word2\n"
+        done = run_client(example.DEMO, address, "a-token-that-is-wrong")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("the token is wrong") and done.stderr.count("\n") == 1
+
+
+def test_websocket_client_says_that_the_server_was_stopped() -> None:
+    example = load("websocket_client")
+    with running(FakeRecognizer()) as served:
+
+        async def run() -> str:
+            client = asyncio.create_task(example.main(url=f"http://127.0.0.1:{port_of(served)}/"))
+            await asyncio.sleep(1.0)
+            served.server.should_exit = True
+            why: str = await client
+            return why
+
+        assert asyncio.run(run()).startswith("the server closed the connection: received 1012")
+
+
+def test_websocket_client_without_a_server() -> None:
+    done = run_client("any.mp4", "http://127.0.0.1:1/")
+    assert done.returncode == 1
+    assert done.stderr.startswith("no server at ws://127.0.0.1:1/stream: start it with avsr serve")
+    assert done.stderr.count("\n") == 1

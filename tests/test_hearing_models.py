@@ -107,6 +107,9 @@ class TestSound:
         search = Search(language="ko", beam=2, temperature=0.3)
         recognizer.transcribe(sentence, search=search)
         assert engine.searches == [search]
+        many = recognizer.card._replace(languages=tuple(f"x{letter}" for letter in "abcdefghijklmnopq"))
+        with pytest.raises(ConfigError, match="got qq, expected one of its 17 codes, such as xa, xb, xc: avsr models"):
+            many.require_search(Search(language="qq"))
         with pytest.raises(ConfigError, match="model hearing does not know the language: got de, expected en, ko"):
             recognizer.transcribe(sentence, search=Search(language="de"))
         with pytest.raises(ConfigError, match="hearing cannot translate: .*; use a model for many languages"):

@@ -393,6 +393,9 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         probe(tmp_path)
     with pytest.raises(MediaError, match="no such file"):
         probe(tmp_path / "missing.mp4")
+    (tmp_path / "link.mp4").symlink_to("missing.mp4")
+    with pytest.raises(MediaError, match="link.mp4: link to a missing file"):
+        probe(tmp_path / "link.mp4")
     with pytest.raises(MediaError, match="no such file"):
         probe("http://localhost:9/a.mp4")
     with pytest.raises(MediaError):

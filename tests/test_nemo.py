@@ -212,8 +212,20 @@ def test_unsupported_settings_are_named(tmp_path: Path, section: str, key: str, 
 
 def test_other_models_are_named(tmp_path: Path) -> None:
     path = write_archive(tmp_path / "a.nemo", lambda settings: settings.update(target="x.EncDecRNNTBPEModel"))
-    with pytest.raises(ModelError, match="target is not supported: got 'x.EncDecRNNTBPEModel', expected EncDecCTC"):
+    with pytest.raises(
+        ModelError, match="transducer model without a CTC head, which cannot be read yet: got 'EncDecRNNT"
+    ):
         load_nemo(path)
+    path = write_archive(tmp_path / "b.nemo", lambda settings: settings.update(target="x.EncDecSpeaker"))
+    with pytest.raises(ModelError, match="target is not supported: got 'x.EncDecSpeaker', expected EncDecCTC"):
+        load_nemo(path)
+
+
+@pytest.mark.parametrize("name", ["hf:some/model", "HF:some/model", "."])
+def test_what_needs_no_import_is_not_imported(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", name, "-o", str(tmp_path / "made")]) == 1
+    err = capsys.readouterr().err
+    assert "needs no import: expected a .nemo file; name it with --model " + name.replace("HF", "hf") in err
     path = write_archive(tmp_path / "b.nemo", lambda settings: settings.update(sample_rate=8000))
     with pytest.raises(ModelError, match="sample_rate is not supported: got 8000, expected 16000"):
         load_nemo(path)

@@ -263,6 +263,9 @@ class TestAccess:
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert "server" not in headers
+        nothing = get(served, "/nothing")
+        assert nothing[1]["content-type"] == "text/plain; charset=utf-8" and nothing[2] == "Not Found\n"
+        assert nothing[1]["content-security-policy"] == headers["content-security-policy"]
         assert get(served, "/nothing")[0] == get(served, "/docs")[0] == get(served, "/openapi.json")[0] == 404
         for path in ("/page.js", "/page.css", "/microphone.js"):
             assert get(served, path)[0] == 200
@@ -575,6 +578,17 @@ class TestCommand:
         assert main(["serve", "--host", "0.0.0.0", "--port", "0", "--no-open", "--token", TOKEN]) == 0
         assert capsys.readouterr().out.endswith(f"/?token={TOKEN}\n")
 
+    def test_all_addresses_have_one_for_other_machines(
+        self, recognizer: FakeRecognizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for address in ("10.1.2.3", None):
+            monkeypatch.setattr("avsr.serving.access.address_for_others", lambda address=address: address)
+            assert main(["serve", "--host", "0.0.0.0", "--port", "0", "--no-open", "--token", TOKEN]) == 0
+            err = capsys.readouterr().err
+            assert (re.search(rf"another machine: http://10\.1\.2\.3:\d+/\?token={TOKEN}\n", err) is None) == (
+                not address
+            )
+
     def test_shows_the_page_where_wanted(
         self, recognizer: FakeRecognizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -588,11 +602,12 @@ class TestCommand:
             port = taken.getsockname()[1]
             for words, code, line in (
                 (["--port", str(port)], 1, f"cannot listen at 127.0.0.1, port {port}: got Address already in use"),
-                (["--host", "203.0.113.7"], 1, "cannot listen at 203.0.113.7, port 8765"),
+                (["--host", "203.0.113.7"], 1, "--host 203.0.113.7: is no address of this machine; choose one"),
                 (["--host", "no such host"], 1, "--host no such host: is no address of this machine"),
                 (["--port", "0", "--chunk-ms", "7"], 1, "chunk_ms 7: expected 320"),
                 (["--port", "99999"], 2, "argument --port: got '99999'"),
-                (["--token", "short"], 2, "argument --token: got 5 characters"),
+                (["--token", "short"], 2, "argument --token: got 5 characters, expected at least 16 characters, each"),
+                (["--token", "long enough, but with spaces"], 2, "argument --token: got the character ' ', expected"),
                 (["--max-minutes", "0"], 2, "argument --max-minutes: got '0'"),
                 (["--face", "nose"], 2, "argument --face: got 'nose'"),
             ):

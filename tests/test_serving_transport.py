@@ -544,6 +544,15 @@ class TestMetrics:
         ]
         assert SUMMARY_S == 60
 
+    def test_ends_and_faults_are_no_refusals(self, caplog: pytest.LogCaptureFixture) -> None:
+        metrics = Metrics()
+        for reason in ("idle", "length", "fault", "token"):
+            metrics.refuse(reason)
+        metrics.tell()
+        assert caplog.records[-1].message == (
+            "clients: refused 1 (token 1), ended 2 (idle 1, length 1), failed 1 (fault 1)"
+        )
+
     def test_long_holds_are_counted(self) -> None:
         metrics = Metrics()
         for seconds in (0.001, 0.03, 0.002):

@@ -154,6 +154,8 @@ def special(folder: Path, kind: str) -> Path:
         path.mkdir()
     elif kind == "a loop":
         path.symlink_to(path)
+    elif kind == "a broken link":
+        path.symlink_to("nowhere")
     elif kind == "a sparse file":
         with path.open("wb") as file:
             file.truncate(6 << 30)
@@ -167,6 +169,7 @@ KINDS = {
     "a loop": "Too many levels",
     "a sparse file": "too large",
     "nothing": "no such file",
+    "a broken link": "link to a missing file",
 }
 
 

@@ -104,7 +104,8 @@ def _existing(name: str) -> str:
         raise AvsrError("standard input is not read", remedy="write it to a file, and name that")
     path = local_path(name)
     if not os.path.exists(path):
-        raise AvsrError("no such file or folder", remedy="check the path")
+        what = "link to a missing file" if os.path.islink(path) else "no such file or folder"
+        raise AvsrError(what, remedy="check the path")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from avsr.cli.arguments import add_old_place, add_output_dir
 from avsr.cli.console import Console
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from avsr.families.own.checkpoint import CONFIG_NAME, save_checkpoint
     from avsr.families.own.family import check_reacts
 
+    _check_model(arguments.model)
     out = arguments.output_dir
     # Only a checkpoint may be replaced: any other folder may hold what somebody still needs.
     if out.exists() and not (arguments.overwrite and (out / CONFIG_NAME).is_file()):
@@ -42,3 +44,16 @@ def run(arguments: argparse.Namespace) -> int:
     with Console() as console:
         console.result(f"{save_checkpoint(out, network, tokenizer, card=model_card(arguments.model, network))}\n")
     return 0
+
+
+def _check_model(name: str) -> None:
+    """Raises ModelError for a model that needs no import."""
+    from avsr.families.hub import PREFIX
+
+    if name[: len(PREFIX)].lower() == PREFIX:
+        what, target = "a model of the hub needs no import", PREFIX + name[len(PREFIX) :]
+    elif os.path.isdir(name):
+        what, target = "a folder needs no import", name
+    else:
+        return
+    raise ModelError(f"{name}: {what}", expected="a .nemo file", remedy=f"name it with --model {target}")

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import webbrowser
+from urllib.parse import urlsplit
 
 from avsr.cli.arguments import (
     add_chunk,
@@ -40,7 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="address to listen at; default %(default)s, for this machine only",
     )
     add("--port", type=_port, default=8765, metavar="N", help="port to listen at; 0: any free one; default %(default)s")
-    add("--token", type=_token, metavar="TEXT", help="password of the page; default: none, or a random one with --host")
+    add(
+        "--token",
+        type=_token,
+        metavar="TEXT",
+        help="password of the page, 16 characters or more; default: none, or a random one with --host",
+    )
     add_model(parser, "model that works live")
     add_chunk(parser)
     add_look_ahead(parser)
@@ -60,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    from avsr.serving.access import is_loopback, new_token
+    from avsr.serving.access import Access, address_for_others, is_loopback, new_token
     from avsr.serving.limits import Limits
     from avsr.serving.server import Settings, require_extra, serve
 
@@ -87,6 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
         def announce(url: str) -> None:
             console.result(f"{url}\n")
             if not is_loopback(arguments.host):
+                if arguments.host in ("0.0.0.0", "::") and (address := address_for_others()):
+                    others = Access(address, token).url(urlsplit(url).port or 0)
+                    console.note(f"from another machine: {others}")
                 console.note("browsers give camera and microphone only to localhost and https: see docs/serve.md")
             console.note("Ctrl-C ends it")
             if _has_desktop() if arguments.open is None else arguments.open:
@@ -112,9 +121,11 @@ def _token(text: str) -> str:
     from avsr.serving.access import MIN_TOKEN_LENGTH
 
     # These characters need no quoting in the address of the page.
-    if len(text) < MIN_TOKEN_LENGTH or not re.fullmatch("[A-Za-z0-9._~-]+", text):
-        expected = f"{MIN_TOKEN_LENGTH} letters, digits, - . _ or ~, or more"
-        raise argparse.ArgumentTypeError(f"got {len(text)} characters, expected {expected}")
+    other = re.search("[^A-Za-z0-9._~-]", text)
+    if other is not None or len(text) < MIN_TOKEN_LENGTH:
+        got = f"{len(text)} characters" if other is None else f"the character {other[0]!r}"
+        expected = f"at least {MIN_TOKEN_LENGTH} characters, each a letter, a digit, or one of - . _ ~"
+        raise argparse.ArgumentTypeError(f"got {got}, expected {expected}")
     return text
 
 

@@ -25,6 +25,9 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 OTHER_DEVICES = ("mps", "meta", "xpu", "xla", "hpu", "mtia", "vulkan")
 """Devices of torch that this package does not compute on: they are named in the error."""
 
+HUB_ADDRESS = r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/"
+"""How the address of a model begins in a browser. It opens nothing; the error says how to name the model."""
+
 
 class Family(NamedTuple):
     """One kind of recogniser."""
@@ -93,7 +96,9 @@ def _whisper_card(target: str) -> Card:
 
 
 FAMILIES: tuple[Family, ...] = (
-    Family("own", _is_checkpoint, _open_checkpoint, "a folder with config.yaml", _checkpoint_card),
+    Family(
+        "own", _is_checkpoint, _open_checkpoint, "a folder with config.yaml and model.safetensors", _checkpoint_card
+    ),
     Family("nemo", lambda target: target.endswith(".nemo") and os.path.isfile(target), _open_nemo, "a .nemo file"),
     Family("whisper", _is_whisper, _open_whisper, "a folder with model.bin and tokenizer.json", _whisper_card),
     Family(
@@ -129,8 +134,7 @@ def _open(target: str, device_text: str, dtype_text: str) -> Model:
         if family.owns(target):
             with enough_memory(target):
                 return family.open(target, device_text, dtype_text)
-    kind = "a folder" if os.path.isdir(target) else "a file"
-    raise ModelError(f"{target}: not a checkpoint", got=kind, expected=_expected())
+    raise _no_model(target)
 
 
 def find(name: str, *, catalogue: Path | None = None) -> str:
@@ -176,8 +180,12 @@ def _is_owned(target: str) -> bool:
 def _unknown(name: str, catalogue: Path | None) -> ModelError:
     from avsr.families.hub import PREFIX, is_hub_id
 
+    asked = re.fullmatch(rf"(?:{PREFIX}|{HUB_ADDRESS})([^/]+/[^/?#]+).*", name, re.IGNORECASE)
+    if asked is not None and is_hub_id(asked[1]):
+        return ModelError(f"{name}: no such file or model", remedy=f"this model of the hub is named {PREFIX}{asked[1]}")
     if is_hub_id(name):
-        return ModelError(f"{name}: no such file or model", remedy=f"for the hub: {PREFIX}{name}")
+        remedy = f"check the path; a model of the hub is named {PREFIX}ACCOUNT/NAME"
+        return ModelError(f"{name}: no such file or model", remedy=remedy)
     if os.path.dirname(name):
         return ModelError(f"{name}: no such file or model", remedy="check the path")
     known = [path.parent.name for path in sorted(ASSETS.glob("*/config.yaml"))] + list(read_catalogue(catalogue))
@@ -190,9 +198,11 @@ def _unknown(name: str, catalogue: Path | None) -> ModelError:
     return ModelError(f"no model {name!r}", remedy=f"avsr models lists the names; did you mean {meant}?")
 
 
-def _expected() -> str:
-    """What the targets of all families look like."""
-    return " or ".join(family.expected for family in FAMILIES if family.expected)
+def _no_model(target: str) -> ModelError:
+    """The error for a file or folder that no family opens."""
+    kind = "a folder" if os.path.isdir(target) else "a file"
+    expected = ", or ".join(family.expected for family in FAMILIES if family.expected.startswith("a "))
+    return ModelError(f"{target}: not a checkpoint", got=kind, expected=expected, remedy="docs/models.md explains each")
 
 
 def shipped() -> list[Card]:

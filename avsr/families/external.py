@@ -169,7 +169,8 @@ class _CommandEngine:
             # Without stdin the program cannot wait for input. Without a shell no part of the command is interpreted.
             done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         except OSError as error:
-            raise ModelError(f"command {words[0]}: cannot be run", got=error.strerror) from error
+            remedy = "check the name of the program, and that it may be executed"
+            raise ModelError(f"command {words[0]} cannot be run", got=error.strerror, remedy=remedy) from error
         if done.returncode:
             complaint = done.stderr.decode(errors="replace").strip().splitlines()
             raise ModelError(

@@ -11,6 +11,8 @@ takes some 30 bytes 25 times a second. A pause without any packets needs no byte
 
 from __future__ import annotations
 
+import math
+
 from avsr.errors import MediaError
 
 FREE_S = 300.0
@@ -74,7 +76,9 @@ class Budget:
         """Why the reader may not go on to `end_s` of media time; None: it may. It is over after a refusal."""
         few = ""
         if end_s > self._max_hours * 3600:
-            few = f"it lasts longer than {self._max_hours:g} h; --max-hours sets another limit"
+            few = (
+                f"it lasts longer than {_clock(int(self._max_hours * 3600))} (h:mm:ss); --max-hours sets another limit"
+            )
         elif end_s > FREE_S + self._bytes / BYTES_PER_SECOND:
             few = f"so few bytes ({self._bytes}) hold no more; convert the file to WAV if it is sound"
         self.is_over |= bool(few)
@@ -102,11 +106,14 @@ def check_stated_hours(path: object, stated_s: float | None, max_hours: float) -
     """
     if stated_s is None or not stated_s > max_hours * 3600:
         return
-    # Rounded up, so that the number that is shown is enough.
-    needed = f"{int(stated_s / 3600) + 1}"
+    # Rounded up, so that the length that is shown is above the limit, and the number that is shown is enough.
     raise MediaError(
         f"{path}: the recording is too long",
-        got=f"{stated_s / 3600:.1f} hours, as the file states",
-        expected=f"at most {max_hours:g} hours",
-        remedy=f"read it with --max-hours {needed}, or cut it",
+        got=f"{_clock(math.ceil(stated_s))}, as the file states",
+        expected=f"at most {_clock(int(max_hours * 3600))} (h:mm:ss)",
+        remedy=f"read it with --max-hours {math.ceil(stated_s / 3600)}, or cut it",
     )
+
+
+def _clock(seconds: int) -> str:
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

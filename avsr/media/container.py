@@ -120,6 +120,8 @@ def check_is_file(path: Path) -> None:
         # FFmpeg gives the same error for an empty file and for a broken one, and waits for ever on a pipe.
         if path.is_dir():
             raise MediaError(f"{path}: is a folder", expected="an audio or video file")
+        if path.is_symlink() and not path.exists():
+            raise MediaError(f"{path}: link to a missing file", expected="a local audio or video file")
         if not path.exists():
             raise MediaError(f"{path}: no such file", expected="a local audio or video file")
         if not path.is_file():

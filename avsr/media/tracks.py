@@ -70,7 +70,9 @@ def _choose(
         return next((track for track in main if track is best), main[0] if main else None)
     if not 1 <= number <= len(tracks):
         has = f"{len(tracks)} {kind} track" + ("" if len(tracks) == 1 else "s")
-        raise MediaError(f"{path}: there is no {kind} track {number}", got=has, expected=_range(len(tracks)))
+        raise MediaError(
+            f"{path}: there is no {kind} track {number}", got=f"a file with {has}", expected=_range(len(tracks))
+        )
     chosen = tracks[number - 1]
     if not is_decodable(chosen):
         others = [str(index) for index, track in enumerate(tracks, start=1) if is_decodable(track)]
@@ -80,4 +82,4 @@ def _choose(
 
 
 def _range(count: int) -> str:
-    return "none" if count == 0 else "1" if count == 1 else f"1 to {count}"
+    return "no number" if count == 0 else "number 1" if count == 1 else f"a number from 1 to {count}"

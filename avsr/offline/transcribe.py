@@ -150,7 +150,7 @@ def _check_face(record: Record, recording: Source, face: str, use: _Use) -> None
         raise MediaError(
             f"{recording.name}: face {int(face)} is not in the picture",
             got=record.who(),
-            expected="the number of a face that is",
+            expected="the number of a face that is there",
             remedy="use face auto, or one of these numbers" if record.spans else "use face auto",
         )
     if use.picture and not record.num_lips and not use.sound:

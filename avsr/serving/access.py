@@ -33,6 +33,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def address_for_others() -> str | None:
+    """The address of this machine on its network; None if it has no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
+        try:
+            unused.connect(("192.0.2.1", 9))  # chooses the network; for datagrams this sends nothing
+        except OSError:
+            return None
+        return str(unused.getsockname()[0])
+
+
 def _names_of_this_machine() -> frozenset[str]:
     return frozenset(name.lower() for name in (socket.gethostname(), socket.getfqdn()) if name)
 
@@ -56,7 +66,10 @@ class Access:
         # With two Host headers nobody knows which one the application would take, so both are refused.
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             named = f"{hosts[0]!r:.80}" if hosts else "nothing"
-            return f"asked for as {named}: this server answers to its own address only"
+            ours = "localhost, 127.0.0.1 or [::1]"
+            if not is_loopback(self.host):  # its names are not listed: this client may be a stranger
+                ours = "localhost, an address, or the name of the machine"
+            return f"this server was asked for as {named}: expected {ours}"
         if is_websocket:
             # Browsers always send an Origin, and no web page can remove it. Other programs need not send it.
             origins = [value for name, value in known if name == b"origin"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from avsr import __version__
@@ -46,6 +47,9 @@ HEADERS = {
 }
 
 
+NO_TOKEN = "The token is missing or wrong: send the one of avsr serve as Authorization: Bearer TOKEN.\n"
+
+
 def create_app(live: Live, *, limits: Limits, access: Access, places: Places) -> ASGIApp:
     """The application, ready to be served."""
     room = Room(limits)
@@ -64,23 +68,29 @@ def create_app(live: Live, *, limits: Limits, access: Access, places: Places) ->
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         return access.accepts(token if scheme.lower() == "bearer" else "")
 
+    @app.exception_handler(HTTPException)
+    async def say_error(_: Request, error: HTTPException) -> Response:
+        return PlainTextResponse(f"{error.detail}\n", error.status_code, headers=HEADERS | dict(error.headers or {}))
+
     @app.get("/")
     async def show_page(token: str = "") -> Response:
         if not access.accepts(token):
-            return refusal("This page needs the token: open it by the address that avsr serve printed.\n")
+            return refusal(
+                "This page needs the token: open it by the address that avsr serve printed, with ?token= at its end.\n"
+            )
         return Response(index, media_type="text/html; charset=utf-8", headers=HEADERS)
 
     @app.get("/info")
     async def show_info(request: Request) -> Response:
         if not has_token(request):
-            return refusal("The token is wrong.\n")
+            return refusal(NO_TOKEN)
         known = {"version": __version__, "sessions": room.taken, "max_sessions": room.size} | live.description
         return JSONResponse(known, headers=HEADERS)
 
     @app.get("/metrics")
     async def show_metrics(request: Request) -> Response:
         if not has_token(request):
-            return refusal("The token is wrong.\n")
+            return refusal(NO_TOKEN)
         now = {
             "connections_without_session": len(places.strangers),
             "connections_in_session": len(places.in_session),

@@ -149,7 +149,8 @@ class Connection:
             raise RefusalError("malformed", 'the first message is to be {"type": "hello", ...}')
         hello = read_hello(message)
         if not self._access.accepts(hello.token):
-            raise RefusalError("token", "the token is wrong: open the page by the address that avsr serve printed")
+            why = "the token is wrong: use the address that avsr serve printed, or send its token in the hello"
+            raise RefusalError("token", why)
         return hello
 
     async def _stream(self, *, video: bool) -> None:

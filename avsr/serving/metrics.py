@@ -20,20 +20,33 @@ LONG_HOLD_S = 0.02
 TOTALS = {
     "connections": "connections that were accepted",
     "sessions": "sessions that were opened",
-    "requests": "answers over HTTP",
+    "requests": "requests over HTTP that were answered",
     "bytes": "bytes that clients sent",
     "frames": "WebSocket frames that clients sent",
-    "slowed": "times that a connection was not read for a while",
-    "long_holds": "turns of one connection that held the event loop longer than 20 ms",
+    "slowed": "pauses in which a connection was not read because it had sent too much",
+    "long_holds": "turns of one connection that held the event loop for longer than 20 ms",
 }
 """Counts without a reason, and what each counts."""
 
 REASONS = {
-    "refused": "requests and sessions that were answered with a refusal",
-    "cut": "connections that were cut",
+    "refused": "requests, sessions and messages that were refused",
+    "ended": "sessions that the server ended because they were idle or had lasted long enough",
+    "failed": "sessions that failed by a fault of the server",
+    "cut": "connections that were closed without an answer, or in the middle of a session",
     "errors": "errors inside the server's libraries that a client caused",
 }
-"""Counts by reason."""
+"""Counts by reason, and what each counts."""
+
+NO_REFUSALS = {"idle": "ended", "length": "ended", "fault": "failed"}
+"""By the reason that a session's client gets: the count, if it is another one than `refused`."""
+
+NOW = {
+    "connections_without_session": "open connections without a session",
+    "connections_in_session": "open connections with a session",
+    "sessions": "sessions at the moment, with those whose client has gone and whose threads still run",
+    "max_sessions": "sessions that may run at the same time",
+}
+"""Values of the moment, and what each is."""
 
 
 class Metrics:
@@ -48,8 +61,8 @@ class Metrics:
         self._tell_at_s: float | None = None
 
     def refuse(self, reason: str) -> None:
-        """Count a refusal."""
-        self.reasons["refused"][reason] += 1
+        """Count a refusal, or another end of a session by the server."""
+        self.reasons[NO_REFUSALS.get(reason, "refused")][reason] += 1
 
     def cut(self, reason: str) -> None:
         """Count a connection that is cut."""
@@ -71,7 +84,7 @@ class Metrics:
         self.latest_tick_s = max(self.latest_tick_s, seconds)
 
     def tick(self, now_s: float) -> None:
-        """Write a line about what was refused: a minute after the first, and then once a minute at most."""
+        """Write a line about the counts by reason: a minute after the first, and then once a minute at most."""
         if self.reasons == self._told:
             return
         if self._tell_at_s is None:
@@ -80,7 +93,7 @@ class Metrics:
             self.tell()
 
     def tell(self) -> None:
-        """Write what was refused since the last line, if anything was."""
+        """Write what the counts by reason have gained since the last line, if anything."""
         self._tell_at_s = None
         news = {name: counts - self._told[name] for name, counts in self.reasons.items()}
         self._told = {name: counts.copy() for name, counts in self.reasons.items()}
@@ -89,7 +102,7 @@ class Metrics:
             logger.warning("clients: %s", ", ".join(parts))
 
     def text(self, now: Mapping[str, float]) -> str:
-        """All counts in the text format of Prometheus. now: values of this moment to add, by name."""
+        """All counts in the text format of Prometheus. now: the values of `NOW`."""
         return "".join(f"{line}\n" for line in self._lines(now))
 
     def _lines(self, now: Mapping[str, float]) -> Iterator[str]:
@@ -103,7 +116,7 @@ class Metrics:
         meaning = "the largest delay of the event loop, whoever caused it"
         yield from _metric("loop_late_max_seconds", "gauge", meaning, {"": round(self.latest_tick_s, 6)})
         for name, value in now.items():
-            yield from _metric(name, "gauge", name.replace("_", " ") + " now", {"": value})
+            yield from _metric(name, "gauge", NOW[name], {"": value})
 
 
 def _metric(name: str, kind: str, meaning: str, values: Mapping[str, float]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import socket
@@ -186,7 +187,7 @@ def _listen(host: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise AvsrError(f"--host {host}: is no address of this machine", got=error) from error
+        raise _no_address(host) from error
     try:
         # Without SO_REUSEADDR, a server that is started again at once finds its old port still in use.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -194,6 +195,13 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise _no_address(host) from error
         remedy = "choose another with --port, or 0 for any that is free"
         raise AvsrError(f"cannot listen at {host}, port {port}", got=error, remedy=remedy) from error
     return listener
+
+
+def _no_address(host: str) -> AvsrError:
+    remedy = "choose one with --host: 127.0.0.1 for this machine alone, 0.0.0.0 for all of its addresses"
+    return AvsrError(f"--host {host}: is no address of this machine", remedy=remedy)

@@ -162,7 +162,9 @@ def _decompressed(file: BinaryIO, path: Path) -> BinaryIO:
                     )
         except (OSError, EOFError, zlib.error) as error:
             plain.close()
-            raise ModelError(f"{path}: cannot be decompressed", got=error, remedy="download the model again") from None
+            why = getattr(error, "strerror", None) or error
+            what = f"{path}: cannot be decompressed: {why}"
+            raise ModelError(what, remedy="download the model again") from None
         except BaseException:
             plain.close()
             raise

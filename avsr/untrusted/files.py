@@ -27,7 +27,8 @@ def open_file(path: Path, most_bytes: int, error: type[AvsrError] = ModelError) 
         # Without O_NONBLOCK, opening a pipe waits until somebody writes to it. Regular files do not know it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise error(f"{path}: no such file", remedy="check the path") from None
+        what = "link to a missing file" if path.is_symlink() else "no such file"
+        raise error(f"{path}: {what}", remedy="check the path") from None
     except (OSError, ValueError) as reason:  # ValueError: a null byte in the name
         raise error(f"{path}: cannot be read", got=reason) from None
     try:

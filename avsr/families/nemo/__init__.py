@@ -44,8 +44,8 @@ def load_nemo(path: str | os.PathLike[str]) -> tuple[Network, SentencePieceToken
     path = Path(path)
     with enough_memory(path), Archive(path) as archive:
         content = read_settings(archive.read(CONFIG_MEMBER, MAX_CONFIG_BYTES), path)
-        tokenizer = SentencePieceTokenizer(archive.read(tokenizer_member(content, path), MAX_TOKENIZER_BYTES))
         kind = model_class(content, path)
+        tokenizer = SentencePieceTokenizer(archive.read(tokenizer_member(content, path), MAX_TOKENIZER_BYTES))
         config = read_nemo_config(content, path, len(tokenizer))
         # The sizes in the configuration may be lies: allocate nothing before the weights agree with them.
         network = without_memory(lambda: Network(config))

@@ -6,6 +6,7 @@ model's results.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,9 @@ def model_class(content: Mapping[str, Any], path: Path) -> str:
     """The class of the model, a key of HEADS. Raises ModelError for other classes."""
     target = content.get("target")
     kind = target.rpartition(".")[2] if isinstance(target, str) else ""
+    if re.search("RNNT|TDT|Transducer", kind) and kind not in HEADS:
+        what = f"{path}: this is a transducer model without a CTC head, which cannot be read yet"
+        raise ModelError(what, got=shown(kind), remedy="choose a CTC model or a hybrid one")
     if kind not in HEADS:
         raise _Section(content, path).refuse("target", target, " or ".join(HEADS))
     return kind

@@ -104,7 +104,7 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelError(
             f"{folder}: not a checkpoint",
             got="a folder" if folder.is_dir() else "a file",
-            expected=f"a folder with {CONFIG_NAME}",
+            expected=f"a folder with {CONFIG_NAME} and {WEIGHTS_NAME}",
         )
     content = read_yaml(path)
     version = content.get("format")
