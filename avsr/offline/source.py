@@ -70,8 +70,7 @@ def open_source(source: SourceLike, tracks: Tracks | None = None, *, max_hours: 
         so.
 
     Raises MediaError for a file that cannot be read, ConfigError for tracks that are no `Tracks` or for hours that are
-    not above 0, ValueError for an
-    array that is no sound, TypeError for anything else.
+    not above 0, ValueError for an array that is no sound, TypeError for anything else.
     """
     _check_tracks(tracks)
     if not max_hours > 0:
