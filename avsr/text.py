@@ -44,6 +44,11 @@ def without_controls(text: str) -> str:
     return _CONTROLS.sub("", text)
 
 
+def escape_controls(json_text: str) -> str:
+    """The same JSON with control characters written as escapes, as `json.dumps` does for some of them only."""
+    return _CONTROLS.sub(lambda control: f"\\u{ord(control[0]):04x}", json_text)
+
+
 def one_line(text: str) -> str:
     """The text in Unicode's form NFC, with one space between its parts, none at its ends, and no control characters.
 

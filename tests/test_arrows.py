@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {
         *ARRAYS, "avsr", "bench", "config", "datasets", "engine", "evaluation", "families", "files", "lips", "media",
         "models", "noise", "offline", "output", "processes", "serving", "shipped", "streaming", "training",
-        "transcript",
+        "transcript", "untrusted",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -391,3 +391,35 @@ def test_many_channels_at_a_high_rate(tmp_path: Path, channels: int) -> None:
             read_audio(path)
     else:
         assert len(read_audio(path)) == pytest.approx(4000 / 48, abs=2)
+
+
+def png(side: int) -> bytes:
+    """A black picture, in a thousandth of its size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress(bytes((1 + 3 * side) * side), 9)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_covers_are_not_decoded(tmp_path: Path) -> None:
+    import resource
+
+    sound = tmp_path / "sound.flac"
+    with av.open(str(sound), "w") as container:
+        stream = container.add_stream("flac", rate=16_000)
+        frame = av.AudioFrame.from_ndarray(np.full((1, 16_000), 1000, np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    plain = sound.read_bytes()
+    cover = png(3000)
+    block = struct.pack(">II", 3, 9) + b"image/png" + struct.pack(">IIIIII", 0, 0, 0, 0, 0, len(cover)) + cover
+    first = 4 + 4 + 34  # the signature and the block with the facts of the stream
+    pictures = (bytes([6]) + len(block).to_bytes(3, "big") + block) * 40
+    with_covers = tmp_path / "covers.flac"
+    with_covers.write_bytes(plain[:4] + bytes([plain[4] & 0x7F]) + plain[5:first] + pictures + plain[first:])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert sum(map(len, iter_audio(with_covers))) == sum(map(len, iter_audio(sound))) == 16_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB; decoded they take 1 GB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -15,10 +16,19 @@ from avsr.catalogue.entries import read_catalogue
 from avsr.catalogue.store import RECORD, read_record
 from avsr.datasets.files import read_transcript_file
 from avsr.datasets.grid import read_align
-from avsr.datasets.manifest import Utterance, load_lips, load_samples, parse_utterance, read_manifest, write_manifest
-from avsr.errors import DataError
+from avsr.datasets.manifest import (
+    Utterance,
+    load_lips,
+    load_samples,
+    parse_utterance,
+    read_manifest,
+    save_lips,
+    write_manifest,
+)
+from avsr.errors import AvsrError, DataError
 from avsr.families.external import spread
 from avsr.noise.plan import NoisePlan, hash_manifest, read_plan, write_plan
+from avsr.text import escape_controls
 from avsr.untrusted import lines
 from avsr.untrusted.lines import json_lines, numbered_lines
 
@@ -218,3 +228,47 @@ def test_half_a_character_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="x:1: wrong value of id"):
         parse_utterance(row, "x:1")
     assert parse_utterance(row | {"id": "\udcff"}, "x:1").id == "\udcff"  # a byte of a file name
+
+
+def test_lips_that_are_no_prepared_lips(tmp_path: Path) -> None:
+    import av
+
+    one = dataclasses.replace(UTTERANCE, id="u", audio=None, video="lips.mp4", duration=1.0, absent=())
+    with av.open(str(tmp_path / "lips.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 1024, 1024, "gray"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((1024, 1024), np.uint8), format="gray")))
+        container.mux(stream.encode(None))
+    with pytest.raises(DataError, match="cannot read the lips of u"):
+        load_lips(one, tmp_path)
+    crops = np.zeros((90, 96, 96), np.uint8)
+    save_lips(tmp_path / "lips.mp4", crops)
+    assert len(load_lips(one, tmp_path)[0]) == 50  # a second, and one more
+    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\n{tmp_path / 'lips.mp4'}\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.ffconcat").write_text(f"ffconcat version 1.0\nfile {tmp_path / 'lips.mp4'}\n")
+    for name in ("list.m3u8", "list.ffconcat"):
+        with pytest.raises(DataError, match="cannot read the lips of u"):
+            load_lips(dataclasses.replace(one, video=name), tmp_path)
+
+
+def test_json_for_a_terminal_is_the_same_json() -> None:
+    content = {"a": "\x9b31m\u202ex\x7f\t\n", "b": ["한국어", "\x1b"]}
+    text = escape_controls(json.dumps(content, ensure_ascii=False))
+    assert json.loads(text) == content
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("name", ["settings.json", "units/part.jsonl"])
+def test_a_folder_of_results_with_a_pipe(name: str, kind: str, tmp_path: Path) -> None:
+    from avsr.evaluation import folder
+
+    path = tmp_path / (folder.SETTINGS_NAME if name == "settings.json" else name)
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(AvsrError, match="cannot be read: got|no regular file"):
+        if name == "settings.json":
+            folder.is_ours(tmp_path, {})
+        else:
+            with folder.own_units(tmp_path, "part"):
+                pass

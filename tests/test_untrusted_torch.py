@@ -248,5 +248,36 @@ def test_a_directory_that_claims_gigabytes(tmp_path: Path, monkeypatch: pytest.M
 def test_tensors_that_repeat_their_numbers(tmp_path: Path) -> None:
     for tensor in (torch.zeros(1).expand(1 << 20), torch.zeros(4).as_strided((1000, 1000), (0, 0))):
         torch.save({"a": tensor}, tmp_path / "x.pth")
-        with pytest.raises(ModelError, match="'a': got more numbers than the file holds"):
+        with pytest.raises(ModelError, match="more numbers than the file holds for it"):
             plain_tensors(read_torch_file(tmp_path / "x.pth", "weights"), "weights")
+
+
+def test_values_that_share_each_other(tmp_path: Path) -> None:
+    doubled: list[object] = [1]
+    for _ in range(100):
+        doubled = [doubled, doubled]
+    itself: list[object] = []
+    itself.append(itself)
+    deep: object = 1
+    for _ in range(200):
+        deep = [deep]
+    for content in (doubled, itself, deep):
+        torch.save({"a": content}, tmp_path / "x.ckpt")
+        with pytest.raises(ModelError, match="in a pickle"):
+            read_torch_file(tmp_path / "x.ckpt", "state")
+    shared = {"betas": (0.9, 0.98)}
+    torch.save({"a": [shared, shared]}, tmp_path / "x.ckpt")
+    assert read_torch_file(tmp_path / "x.ckpt", "state")["a"] == [shared, shared]
+
+
+def test_tensors_that_share_their_numbers(tmp_path: Path) -> None:
+    numbers = torch.zeros(1000)
+    path = tmp_path / "x.ckpt"
+    torch.save({f"{index}": numbers[:] for index in range(500)}, path)
+    with pytest.raises(ModelError, match="many times the bytes of the file"):
+        read_torch_file(path, "state")
+    torch.save({f"{index}": numbers for index in range(500)}, path)  # one tensor by many names
+    with pytest.raises(ModelError, match="one tensor under very many names"):
+        plain_tensors(read_torch_file(path, "state"), "state")
+    torch.save({"tied": numbers, "weights": numbers}, path)
+    assert plain_tensors(read_torch_file(path, "state"), "state").keys() == {"tied", "weights"}

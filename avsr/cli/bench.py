@@ -25,6 +25,7 @@ from avsr.cli.command import Action
 from avsr.cli.console import Console, UsageError
 from avsr.errors import DataError
 from avsr.files import not_written, write_bytes
+from avsr.text import escape_controls
 
 if TYPE_CHECKING:
     from avsr.bench.latency import Latency, LiveClip
@@ -295,7 +296,7 @@ def _print_json(console: Console, recognizer: Recognizer, figures: dict[str, Any
         "threads": torch.get_num_threads(),
         "device": recognizer.model.device,
     }
-    console.result(json.dumps(about | figures, ensure_ascii=False, allow_nan=False) + "\n")
+    console.result(escape_controls(json.dumps(about | figures, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from avsr.cli.console import Console, UsageError
+from avsr.text import escape_controls
 
 if TYPE_CHECKING:
     from avsr.evaluation.compare import Comparison, Difference
@@ -101,4 +102,4 @@ def _json(arguments: argparse.Namespace, comparison: Comparison) -> str:
         "conditions": [row(difference) for difference in comparison.conditions],
         "notes": comparison.notes,
     }
-    return json.dumps(content, ensure_ascii=False) + "\n"
+    return escape_controls(json.dumps(content, ensure_ascii=False)) + "\n"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from avsr.cli.arguments import add_max_hours, add_quiet, add_tracks, media_file, tracks_of
 from avsr.cli.console import Console, UsageError, printable
 from avsr.files import not_written, write_bytes
+from avsr.text import escape_controls
 
 if TYPE_CHECKING:
     from avsr.media import AudioStreamInfo, VideoStreamInfo
@@ -64,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
             _write_sheet(diagnosis, arguments.sheet)
             console.note(f"wrote {arguments.sheet}")
         if arguments.json:
-            console.result(json.dumps(diagnosis.document(), ensure_ascii=False, allow_nan=False) + "\n")
+            text = json.dumps(diagnosis.document(), ensure_ascii=False, allow_nan=False)
+            console.result(escape_controls(text) + "\n")
         else:
             console.result("\n".join(_lines(diagnosis)) + "\n")
     return 1 if diagnosis.severity == "bad" else 0

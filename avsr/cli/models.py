@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from avsr.cli.arguments import add_quiet
 from avsr.cli.command import Action
 from avsr.cli.console import Console
-from avsr.text import columns, pad
+from avsr.text import columns, escape_controls, pad
 
 if TYPE_CHECKING:
     from avsr.models import ModelInfo
@@ -208,7 +208,7 @@ def _megabytes(model: ModelInfo) -> str:
 
 
 def _json(content: dict[str, Any]) -> str:
-    return json.dumps(content, ensure_ascii=False) + "\n"
+    return escape_controls(json.dumps(content, ensure_ascii=False)) + "\n"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

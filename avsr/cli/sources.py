@@ -15,7 +15,10 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from avsr.errors import DataError
 from avsr.files import append_line
+from avsr.untrusted.files import read_file
+from avsr.untrusted.lines import MAX_LIST_BYTES
 
 RECORD_NAME = ".avsr-sources.jsonl"
 _PART_BYTES = 1 << 20
@@ -39,11 +42,10 @@ class Sources:
 
     def read(self) -> None:
         """Read the record, in case that another command has written to it."""
-        try:
-            lines = (self._folder / RECORD_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:  # a new folder has no record yet
+        path = self._folder / RECORD_NAME
+        if not os.path.lexists(path):  # a new folder has no record yet
             return
-        for line in lines:
+        for line in read_file(path, MAX_LIST_BYTES, DataError).decode("utf-8", "replace").splitlines():
             try:
                 row = json.loads(line)
                 self._of[row["output"]] = Source(str(row["source"]), str(row["fingerprint"]))

@@ -32,6 +32,7 @@ from avsr.cli.arguments import (
 from avsr.cli.console import Console, UsageError, printable
 from avsr.errors import AvsrError, ConfigError, MediaError
 from avsr.grid import SAMPLE_RATE_HZ
+from avsr.text import escape_controls
 
 if TYPE_CHECKING:
     from avsr.account import Account
@@ -278,7 +279,8 @@ class _Lines:
         """What the model knows, as its card says."""
 
     def event(self, event: Event) -> None:
-        self._console.result(json.dumps(event.document(), ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(event.document(), ensure_ascii=False, allow_nan=False)
+        self._console.result(escape_controls(text) + "\n")
 
     def note(self, line: str) -> None:
         self._console.note(line)

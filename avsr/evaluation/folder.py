@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,11 @@ from avsr.evaluation.opened import Opened
 from avsr.evaluation.sounds import PLAN_NAME, NoiseSource
 from avsr.evaluation.work import Unit
 from avsr.files import naming, take_lock
+from avsr.untrusted.files import read_file, without_path
+from avsr.untrusted.lines import MAX_LIST_BYTES
+from avsr.untrusted.settings import parse_json
+
+MAX_SETTINGS_BYTES = 16 << 20
 
 SETTINGS_NAME = "settings.json"
 
@@ -87,18 +93,16 @@ def is_ours(output: Path, settings: dict[str, Any]) -> bool:
     path = output / SETTINGS_NAME
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file, not a folder", remedy="give another --output-dir")
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         found = {p.name for p in output.iterdir() if not p.name.startswith(".")} if output.is_dir() else set()
         # A plan alone is of a run that was killed just then, or of a part that begins right now.
         if found - {PLAN_NAME}:
-            raise ConfigError(
-                f"{output} is there already and holds no evaluation", remedy="give another --output-dir"
-            ) from None
+            raise ConfigError(f"{output} is there already and holds no evaluation", remedy="give another --output-dir")
         return False
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read", got=error, remedy=f"delete {output}") from None
+    try:
+        held = parse_json(read_file(path, MAX_SETTINGS_BYTES, ConfigError), str(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: cannot be read", got=without_path(error, path), remedy=f"delete {output}") from None
     if not isinstance(held, dict):
         raise ConfigError(f"{path}: not the settings of an evaluation", remedy=f"delete {output}")
     for key in sorted(settings.keys() | held.keys()):
@@ -122,6 +126,8 @@ def own_units(output: Path, name: str) -> Iterator[BinaryIO]:
     """The file that this run appends to. It is locked, and a line that a killed run left half written is cut off."""
     path = output / "units" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # a pipe would block
+        raise ConfigError(f"{path}: no regular file", remedy="delete it, or give another --output-dir")
     with naming(path), path.open("a+b") as file:
         if not take_lock(file.fileno()):
             raise ConfigError(f"{path}: another run is writing to it", remedy="wait, or give another --output-dir")
@@ -136,7 +142,9 @@ def read_units(output: Path, batches: Sequence[Sequence[int]], grid: Grid) -> di
     units: dict[tuple[int, int], Unit] = {}
     num_cells = sum(1 for _ in grid.conditions())
     for path in sorted((output / "units").glob("*.jsonl")):
-        lines = path.read_bytes().split(b"\n")[:-1]  # the rest after the last line break is half a line
+        lines = read_file(path, MAX_LIST_BYTES, DataError).split(b"\n")[
+            :-1
+        ]  # the rest after the last line break is half a line
         for number, line in enumerate(lines, start=1):
             try:
                 unit = json.loads(line)

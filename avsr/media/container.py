@@ -37,8 +37,7 @@ SAMPLE_RATES_HZ = (1_000, 768_000)
 # A stream that ends earlier than the file states, by more than this, was cut off.
 _MAX_MISSING_END_S = 0.5
 
-# FFmpeg decodes some pictures to describe a file, before anything here can look at their size.
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMAT_NAMES, "max_pixels": str(MAX_PICTURE_PX)}
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMAT_NAMES}
 
 _BARE = {"aac", "ac3", "eac3", "amr", "flac", "mp3", "h264", "hevc", "m4v", "mpegvideo", "obu"}
 
@@ -91,9 +90,7 @@ def open_media(
     check_is_file(path)
     check_tables(path)
     try:
-        # Without "file:", ffmpeg would take a name such as "concat:..." for a protocol.
-        # Titles and other tags may be in any encoding; "replace" keeps them from stopping the file.
-        container = av.open(f"file:{path.absolute()}", options=_OPTIONS, metadata_errors="replace")
+        container = _opened(path)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(
             f"{path}: cannot be opened as media", got=_reason(error), expected="an audio or video file", remedy=_REMEDY
@@ -112,6 +109,28 @@ def open_media(
             origin_s=min((start_s for start_s in starts_s if start_s is not None), default=0.0),
             budget=Budget(max_hours, path.stat().st_size),
         )
+
+
+def _opened(path: Path) -> InputContainer:
+    """The container. Raises the errors of FFmpeg.
+
+    To describe a file, FFmpeg decodes a picture of each video track and each cover, and keeps them all: hundreds fit in
+    a small file. So they are counted first, without decoding any, which takes less than a millisecond. Then all of them
+    together may have the size of one picture.
+    """
+
+    def opened(most_px: int) -> InputContainer:
+        options = _OPTIONS | {"max_pixels": str(most_px)}
+        # Without "file:", ffmpeg would take a name such as "concat:..." for a protocol.
+        # Titles and other tags may be in any encoding; "replace" keeps them from stopping the file.
+        return av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace")
+
+    container = opened(1)
+    if not video_tracks(container):  # the sound is described as well as ever
+        return container
+    pictures = len(container.streams.video)
+    container.close()
+    return opened(MAX_PICTURE_PX // pictures)
 
 
 def check_is_file(path: Path) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avsr.text import escape_controls
+
 if TYPE_CHECKING:  # a transcript renders itself, so importing it here would close a circle
     from avsr.transcript import Segment, Transcript, Word
 
@@ -52,12 +54,12 @@ def to_ctm(transcript: Transcript) -> str:
 
 def to_json(transcript: Transcript) -> str:
     """One indented JSON object with everything a transcript holds, for a file. Times in seconds with 3 decimals."""
-    return json.dumps(_document(transcript), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    return escape_controls(json.dumps(_document(transcript), ensure_ascii=False, allow_nan=False, indent=2)) + "\n"
 
 
 def to_json_line(transcript: Transcript) -> str:
     """The object of `to_json` on one line, for output that lists one transcript a line."""
-    return json.dumps(_document(transcript), ensure_ascii=False, allow_nan=False) + "\n"
+    return escape_controls(json.dumps(_document(transcript), ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def word_document(word: Word) -> dict[str, Any]:

@@ -17,10 +17,13 @@ import lightning
 from tqdm import tqdm
 
 from avsr.decoding.tokenizer import Tokenizer
+from avsr.errors import DataError
 from avsr.families.own.checkpoint import save_checkpoint
 from avsr.families.own.run_folder import EPOCHS_NAME, RESUME_NAME, epoch_checkpoint, epoch_checkpoints
 from avsr.files import write_text
 from avsr.training.metrics import describe
+from avsr.untrusted.files import read_file
+from avsr.untrusted.lines import MAX_LIST_BYTES
 
 
 class KeepEpochWeights(lightning.Callback):
@@ -156,8 +159,9 @@ class Narrator(lightning.Callback):
 def _lines_before(path: Path, epoch: int) -> list[str]:
     """The lines of metrics.jsonl on earlier epochs. What is cut off or damaged is left out."""
     lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+    text = read_file(path, MAX_LIST_BYTES, DataError).decode("utf-8", "replace") if path.exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             if json.loads(line)["epoch"] < epoch:
                 lines.append(line)
     return lines

@@ -34,7 +34,15 @@ class ResumeFile(TorchCheckpointIO):
         except ModelError as error:
             raise unusable(Path(path), error.got) from None
         # The tensors are mapped from the file, which is replaced after the next epoch: its room would not become free.
-        state: dict[str, Any] = apply_to_collection(content, torch.Tensor, torch.clone)
+        copies: dict[int, torch.Tensor] = {}
+
+        def copied(tensor: torch.Tensor) -> torch.Tensor:
+            # A tensor that stands in many places is copied once: a small file may name one thousands of times.
+            if id(tensor) not in copies:
+                copies[id(tensor)] = tensor.clone()
+            return copies[id(tensor)]
+
+        state: dict[str, Any] = apply_to_collection(content, torch.Tensor, copied)
         return state
 
 

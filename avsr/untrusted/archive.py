@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from avsr.errors import ModelError
-from avsr.files import temporary_folder
+from avsr.files import DISK_FULL, temporary_folder
 from avsr.untrusted.files import open_file
 from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES
 from avsr.untrusted.values import shown
@@ -162,6 +162,9 @@ def _decompressed(file: BinaryIO, path: Path) -> BinaryIO:
                     )
         except (OSError, EOFError, zlib.error) as error:
             plain.close()
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                what = f"{path}: cannot be decompressed: the folder for temporary files is full"
+                raise ModelError(what, remedy="free some space, or set TMPDIR to another folder") from None
             why = getattr(error, "strerror", None) or error
             what = f"{path}: cannot be decompressed: {why}"
             raise ModelError(what, remedy="download the model again") from None

@@ -16,6 +16,7 @@ from avsr.untrusted.values import shown
 MAX_PICKLE_BYTES = 16 << 20
 MAX_OPCODES = 500_000
 MAX_TENSORS = 20_000
+MAX_DEPTH = 100
 MAX_NUMBER_BYTES = 8
 
 STORAGES = {
@@ -62,7 +63,26 @@ def read_pickle(data: bytes, make_tensor: MakeTensor) -> Any:
     """The content of a pickle. Raises PickleError if it is damaged, too large, or holds anything else."""
     if len(data) > MAX_PICKLE_BYTES:
         raise PickleError(f"a pickle of {len(data)} bytes")
-    return _Reader(data, make_tensor).read()
+    content = _Reader(data, make_tensor).read()
+    _count(content, 0, {})
+    return content
+
+
+def _count(value: Any, depth: int, known: dict[int, int]) -> int:
+    """How many values there are, those that stand in several places as often. Raises PickleError for absurdly many.
+
+    Whoever walks through the content meets as many. A list that holds one list twice, and so on, grows without bound.
+    """
+    if type(value) not in (list, tuple, dict):
+        return 1
+    if depth > MAX_DEPTH:  # also a list that holds itself
+        raise PickleError(f"lists in lists, more than {MAX_DEPTH} deep, in a pickle")
+    if id(value) not in known:
+        items = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(item, depth + 1, known) for item in items)
+        if known[id(value)] > MAX_OPCODES:
+            raise PickleError(f"more than {MAX_OPCODES} values in a pickle")
+    return known[id(value)]
 
 
 class _Name(NamedTuple):

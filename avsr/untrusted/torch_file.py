@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import struct
 import zipfile
@@ -23,6 +24,7 @@ MAX_RECORDS = 100_000
 MAX_DIRECTORY_BYTES = 8 << 20
 MAX_WEIGHTS_BYTES = 8 << 30
 MAX_DIMENSIONS = 16
+MAX_SHARE = 3
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 
 
@@ -63,6 +65,7 @@ class _Records:
         self._entries = {entry.filename: entry for entry in entries}
         if len(self._entries) != len(entries):
             raise PickleError("an archive with two records of one name")
+        self._claimed = 0
         # Private: what is written into a tensor never reaches the file.
         self._memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
@@ -106,6 +109,13 @@ class _Records:
         last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
         if len(size) > MAX_DIMENSIONS or (0 not in size and last >= storage.numbers):
             raise PickleError(f"a tensor of shape {shown(size)} in {storage.numbers} numbers")
+        # With strides of 0, a few bytes would stand for any number of them.
+        if math.prod(size) > storage.numbers:
+            raise PickleError("a tensor of more numbers than the file holds for it")
+        # Tied weights are in the file once and stand in two places. More would fill the memory from a small file.
+        self._claimed += math.prod(size) * dtype.itemsize
+        if self._claimed > MAX_SHARE * len(self._memory):
+            raise PickleError("tensors of many times the bytes of the file")
         if 0 in size:
             return torch.empty(size, dtype=dtype)
         return torch.frombuffer(self._memory, dtype=dtype, count=storage.numbers, offset=first).as_strided(
@@ -145,16 +155,17 @@ def plain_tensors(content: Any, what: str) -> dict[str, torch.Tensor]:
     damaged = f"{what} cannot be read"
     if not isinstance(content, dict):
         raise ModelError(damaged, got=type(content).__name__, expected="tensors by name")
-    total = 0
+    total, stored = 0, {}
     for name, tensor in content.items():
         # Sparse tensors can claim any size, and meta tensors hold no numbers.
         plain = isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and not tensor.is_meta
         if not isinstance(name, str) or not plain:
             raise ModelError(f"{damaged}: {shown(name)}", got=type(tensor).__name__, expected="a plain tensor")
-        # With strides of 0, a few bytes would stand for any number of them.
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ModelError(f"{damaged}: {shown(name)}", got="more numbers than the file holds for it")
         total += tensor.numel() * 4
+        stored[tensor.data_ptr()] = tensor.numel() * 4
+    # One tensor may have several names, but not hundreds: each name becomes a copy.
+    if total > MAX_SHARE * sum(stored.values()):
+        raise ModelError(damaged, got="one tensor under very many names", expected="a tensor for each name")
     if total > MAX_WEIGHTS_BYTES:
         raise ModelError(f"{what}: weights too large", got=f"{total} bytes", expected=f"{MAX_WEIGHTS_BYTES} at most")
     return content
