@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -291,3 +293,9 @@ def test_words_have_confidences_that_can_be() -> None:
 def test_the_shipped_model_still_answers() -> None:
     recognizer = avsr.load("grid-tiny")
     assert recognizer.log_probs([NOISE])[0].shape[1] == 52
+
+
+def test_loading_does_not_import_the_compiler_of_torch() -> None:
+    code = "import avsr, sys; avsr.load('grid-tiny'); print('torch._dynamo' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"  # it takes a second

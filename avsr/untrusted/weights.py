@@ -34,7 +34,9 @@ def without_memory(make: Callable[[], Made]) -> Made:
         """Leaves out the random values that a layer begins with. On the meta device they only cost time."""
 
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if getattr(function, "__module__", "") == "torch.nn.init":
+            # Some layers call the methods of the tensor; on the meta device these import the compiler of torch, in 1 s.
+            is_random = getattr(function, "__name__", "") in ("normal_", "uniform_")
+            if is_random or getattr(function, "__module__", "") == "torch.nn.init":
                 return (kwargs or {})["tensor"] if "tensor" in (kwargs or {}) else args[0]
             return function(*args, **(kwargs or {}))
 
