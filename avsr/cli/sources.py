@@ -18,8 +18,8 @@ from typing import NamedTuple
 from avsr.errors import DataError
 from avsr.files import append_line
 from avsr.untrusted.files import read_file
-from avsr.untrusted.lines import MAX_LIST_BYTES
 
+MAX_RECORD_BYTES = 256 << 20
 RECORD_NAME = ".avsr-sources.jsonl"
 _PART_BYTES = 1 << 20
 
@@ -45,7 +45,7 @@ class Sources:
         path = self._folder / RECORD_NAME
         if not os.path.lexists(path):  # a new folder has no record yet
             return
-        for line in read_file(path, MAX_LIST_BYTES, DataError).decode("utf-8", "replace").splitlines():
+        for line in read_file(path, MAX_RECORD_BYTES, DataError).decode("utf-8", "replace").splitlines():
             try:
                 row = json.loads(line)
                 self._of[row["output"]] = Source(str(row["source"]), str(row["fingerprint"]))
