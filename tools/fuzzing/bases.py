@@ -97,11 +97,11 @@ def _torch(folder: Path) -> None:
     from avsr.families.own.visual_encoder import ResNetTrunk
 
     weights: dict[str, Any] = {}
-    shared = torch.full((512 * 512 * 9,), 0.5, dtype=torch.float16)
+    halves = torch.full((512 * 512 * 9,), 0.5, dtype=torch.float16)
     for name, tensor in ResNetTrunk(5).resnet.state_dict().items():
         source = "encoder.frontend." + _source_name(name)
         shape = (tensor.shape[0], 1, *tensor.shape[1:]) if source.endswith(FIRST) else tensor.shape
-        numbers = shared[: tensor.numel()] if tensor.is_floating_point() else torch.ones(1, dtype=tensor.dtype)
+        numbers = halves[: tensor.numel()].clone() if tensor.is_floating_point() else torch.ones(1, dtype=tensor.dtype)
         weights[source] = numbers.reshape(shape)
     folder.mkdir()
     torch.save(weights, folder / "front.pth")
