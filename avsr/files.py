@@ -51,10 +51,10 @@ def remedy_for(error: OSError) -> str | None:
 
 @contextlib.contextmanager
 def naming(path: str | PathLike[str], *parts: str | PathLike[str]) -> Iterator[None]:
-    """Put the name `path` into an OSError of the block that has no file name, as that of a write, or one of `parts`.
+    """Name `path` in an OSError of the block that names no file, such as a failed write, or that names one of `parts`.
 
-    parts: temporary files and folders, which the user does not know. A number of the system inside another error, such
-    as that of the writer of weights, makes it an OSError too.
+    parts: temporary files and folders, which the user does not know. An error of the writer of weights holds the number
+    of the system's error in its text: it becomes an OSError too.
     """
     try:
         yield

@@ -347,7 +347,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         (b"{" * 100_000, b"", "no JSON"),
         (b"[" * 100_000, b"", "no JSON"),
         (b'{"x": ' + b"9" * 10_000 + b"}", b"", "no JSON"),
-        (b'{"x": 1, "x": 2}', b"", "a name stands twice"),
+        (b'{"x": 1, "x": 2}', b"", "the key 'x' twice"),
         (b"\xff\xfe\x00", b"", "no JSON"),
         ({"x": 1}, b"", "no dtype, shape and data_offsets for 'x'"),
         ({"x": entry([1], 0, 4) | {"more": 1}}, bytes(4), "no dtype, shape and data_offsets"),

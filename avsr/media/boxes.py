@@ -1,7 +1,7 @@
 """Adds up what the tables of an MP4 or MOV file claim, before FFmpeg believes them.
 
 FFmpeg makes an entry in memory for each sample that a fragment (`trun`) claims, and for each edit (`elst`) copies of
-the entries of all samples in it. A file of 5 kB took 3 GB so. The layout of the boxes is that of ISO/IEC 14496-12.
+the entries of all samples in it. So a file of 5 kB took 3 GB. ISO/IEC 14496-12 describes the boxes.
 """
 
 from __future__ import annotations

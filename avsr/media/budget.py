@@ -18,8 +18,7 @@ from avsr.errors import MediaError
 FREE_S = 300.0
 """So much media time needs no bytes at all."""
 BYTES_PER_SECOND = 16
-"""Each further second of media time needs so many bytes. Opus that sends nothing but its sign of silence (DTX) takes 20
-or more with its container."""
+"""Each further second of media time needs this many bytes. Silence in Opus (DTX) takes 20 or more in a container."""
 
 FREE_PIXELS = 4_000_000_000
 """2000 pictures of 1920 x 1080 need no bytes at all."""
@@ -36,7 +35,7 @@ VALUES_PER_BYTE = 4_000
 FREE_STEPS = 1_000
 """So many steps of the clock need no bytes. Each costs a search through 1024 packets, which takes a millisecond."""
 BYTES_PER_STEP = 2_000
-"""Each further step needs so many bytes. Joined clips of 10 s have 6 kB each at the lowest bit rates."""
+"""Each further step needs this many bytes. A joined clip of 10 s has 6 kB at the lowest bit rates."""
 
 
 class Budget:

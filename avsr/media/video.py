@@ -30,7 +30,7 @@ _FALLBACK_FPS = 25.0
 # Pictures by which each sample of a track lies further behind its key picture: half a second at 25 a second.
 _SAMPLE_STEP = 12
 SAMPLE_PIXELS = 500_000_000
-"""Decoding for one sample ends after so many pixels: 72 pictures of 4K have 600 million, and any of them will do."""
+"""Decoding for one sample ends after this many pixels, which are 60 pictures of 4K."""
 
 _PLANAR = {"yuv420p", "yuvj420p", "yuv420p10le"}
 """Pixel formats that need no conversion of the whole picture to RGB: 4:2:0 with 8 bits, and with 10 bits after a

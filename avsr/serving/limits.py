@@ -24,7 +24,7 @@ class Limits:
     sessions_per_s: float = 2.0
     """Sessions opened in a second."""
     burst_s: float = 4.0
-    """Sessions that were not opened may be opened later, those of this many seconds at once."""
+    """After a pause, as many sessions may be opened at once as the rate allows in this many seconds."""
     max_minutes: float = 60.0
     """Length of a session."""
     hello_s: float = 5.0
@@ -113,5 +113,6 @@ class Meter:
         more_s, self._silent_s = total_s - self._silent_s, total_s
         if not self._silence.take(more_s, self._clock()):
             raise RefusalError(
-                "rate", "times that run ahead: expected those of a clock that goes at its usual speed, or sound"
+                "rate",
+                "times that run ahead of the sound: expected sound for them, or a clock of usual speed",
             )

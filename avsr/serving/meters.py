@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 CONTROL_FRAMES_PER_S = 5.0
 CONTROL_FRAMES_AT_ONCE = 40
-"""Pings, pongs, closes, and fragments without content. A client needs one in 20 s, and those of a minute may come at
-once after a stall."""
+"""Pings, pongs, closes, and fragments without content. A client needs one in 20 s. After a stall, a minute's
+worth may come at once."""
 
 REQUEST_LOOP_S = 0.001
 """Time of the event loop that a request over HTTP is taken to cost, beside what its parser is measured to take."""
@@ -55,7 +55,7 @@ SESSION = Share(
     loop_at_once_s=1.0,
 )
 """A connection with a session. A proxy may cut each picture into frames of 4 KiB, which makes about 500 frames a
-second, and after a stall those of many seconds come at once."""
+second. After a stall, the frames of many seconds come at once."""
 
 
 class Budget:
@@ -100,7 +100,7 @@ class Usage:
             self.exceeded = "bytes"
 
     def take_frames(self, count: int, control: int, now_s: float) -> None:
-        """Count frames, `control` of which are control frames."""
+        """Count `count` frames; `control` is how many of them are control frames."""
         if not self._frames.spend(count, now_s) or (control and not self._control.spend(control, now_s)):
             self.exceeded = "frames"
 

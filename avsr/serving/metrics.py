@@ -80,7 +80,7 @@ class Metrics:
             self.totals["long_holds"] += 1
 
     def late(self, seconds: float) -> None:
-        """Note how much later than planned the event loop called its tick, whoever held it."""
+        """Note by how many seconds a call of the event loop was late."""
         self.latest_tick_s = max(self.latest_tick_s, seconds)
 
     def tick(self, now_s: float) -> None:

@@ -69,7 +69,7 @@ def read_pickle(data: bytes, make_tensor: MakeTensor) -> Any:
 
 
 def _count(value: Any, depth: int, known: dict[int, int]) -> int:
-    """How many values there are, those that stand in several places as often. Raises PickleError for absurdly many.
+    """How many values there are; a value in several places counts several times. Raises PickleError for absurdly many.
 
     Whoever walks through the content meets as many. A list that holds one list twice, and so on, grows without bound.
     """

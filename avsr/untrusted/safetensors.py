@@ -6,14 +6,14 @@ numbers are little-endian. https://github.com/huggingface/safetensors describes 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from avsr.errors import ModelError
 from avsr.untrusted.files import open_file
+from avsr.untrusted.settings import parse_json
 from avsr.untrusted.torch_file import MAX_WEIGHTS_BYTES
 from avsr.untrusted.values import shown
 
@@ -72,23 +72,15 @@ def _header(file: BinaryIO) -> tuple[int, dict[str, Stored]]:
     if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
         raise _BadFileError(f"a header of {length} bytes in a file of {size}")
     try:
-        content = json.loads(file.read(length), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise _BadFileError(f"a header that is no JSON: {shown(error)}") from None
+        content = parse_json(file.read(length), "header", ModelError)
+    except ModelError as error:
+        raise _BadFileError(f"a header that is no JSON: {error.got}") from None
     if not isinstance(content, dict):
         raise _BadFileError("a header that is no mapping")
     content.pop("__metadata__", None)  # notes of the program that wrote the file
     header = {name: _stored(name, entry) for name, entry in content.items()}
     _check_places(header, size - 8 - length)
     return 8 + length, header
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    # With two entries of one name it would depend on the reader which one is the weight.
-    if len(mapping) != len(pairs):
-        raise ValueError("a name stands twice")
-    return mapping
 
 
 def _stored(name: str, entry: object) -> Stored:
