@@ -28,18 +28,6 @@ import numpy as np
 from avsr.errors import AvsrError, DataError
 from avsr.shipped import find_file
 
-GRAMMAR = (
-    ("bin", "lay", "place", "set"),
-    ("blue", "green", "red", "white"),
-    ("at", "by", "in", "with"),
-    tuple("abcdefghijklmnopqrstuvxyz"),  # GRID leaves out w, the only letter of more than one syllable
-    ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
-    ("again", "now", "please", "soon"),
-)
-DEMO_SENTENCE = "place blue by r nine again"
-"""The sentence of the demo clip, never among the synthetic ones."""
-
-SAMPLE_RATE = 16_000
 DURATION_S = 3.0
 _MARGIN_S = 0.04  # silence that is always left at the end
 
@@ -73,24 +61,6 @@ class Utterance:
     @property
     def text(self) -> str:
         return " ".join(word for word, _, _ in self.words)
-
-
-def draw_sentence(rng: np.random.Generator, excluded: Collection[str]) -> list[str]:
-    """A random sentence of the grammar that is not in `excluded`."""
-    while True:
-        words = [str(rng.choice(choices)) for choices in GRAMMAR]
-        if " ".join(words) not in excluded:
-            return words
-
-
-def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
-    """`samples` at another rate, band-limited: the spectrum is cut or filled up."""
-    # Zeros around it, or the end would wrap into the beginning.
-    padded = np.pad(samples, (256, 256))
-    num_out = round(len(padded) * to_rate / from_rate)
-    resampled = np.fft.irfft(np.fft.rfft(padded)[: num_out // 2 + 1], num_out) * (num_out / len(padded))
-    skip = round(256 * to_rate / from_rate)
-    return resampled[skip : num_out - skip]
 
 
 def make_utterance(index: int, seed: int, excluded: Collection[str] = frozenset()) -> Utterance:
@@ -149,31 +119,6 @@ def _colour(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.fft.irfft(np.fft.rfft(samples) * 10 ** (gain_db / 20), len(samples))
 
 
-def _noise_floor(rng: np.random.Generator) -> np.ndarray:
-    """The hiss of a quiet recording, 28 to 60 dB under a speech level of 1; between white and pink. float64 [S]."""
-    num_samples = round(DURATION_S * SAMPLE_RATE)
-    spectrum = np.fft.rfft(rng.normal(size=num_samples))
-    frequencies = np.maximum(np.fft.rfftfreq(num_samples, 1 / SAMPLE_RATE), 50)
-    noise = np.fft.irfft(spectrum * frequencies ** -rng.uniform(0, 0.7), num_samples)
-    return noise / np.sqrt(np.mean(noise**2)) * 10 ** (rng.uniform(-60, -28) / 20)
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
-def _wav(samples: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(samples.astype("<i2").tobytes())
-    return buffer.getvalue()
-
-
 def _make_file(index: int, seed: int, excluded: Collection[str], folder: Path) -> dict[str, object]:
     utterance = make_utterance(index, seed, excluded)
     content = _wav(utterance.samples)
@@ -208,18 +153,6 @@ def make_corpus(folder: Path, count: int, seed: int, excluded: Collection[str] =
             if sys.stderr.isatty():
                 print(f"\r{len(lines)}/{count}", end="\n" if len(lines) == count else "", file=sys.stderr, flush=True)
     _write(folder / "manifest.jsonl", "".join(lines).encode())
-
-
-def read_excluded(path: Path) -> set[str]:
-    """The sentences of a text file, or of a manifest's development and test splits.
-
-    data/grid/held_out.txt is found in any folder.
-    """
-    if path.suffix == ".jsonl":
-        from avsr.datasets.manifest import read_manifest
-
-        return {u.text for u in read_manifest(path) if u.split.startswith(("dev", "test"))}
-    return {" ".join(line.split()) for line in find_file(path).read_text(encoding="utf-8").splitlines()}
 
 
 def main() -> int:
