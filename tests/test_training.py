@@ -29,7 +29,7 @@ lightning = pytest.importorskip("lightning", reason="training needs the extra 't
 from avsr.training import run as training_run  # noqa: E402
 from avsr.training.batches import collate  # noqa: E402
 from avsr.training.data import TrainingSet  # noqa: E402
-from avsr.training.module import TrainingModule, ctc_loss, mask_mel, peak_first_loss, targets_of_frames  # noqa: E402
+from avsr.training.module import TrainingModule, ctc_loss, mask_mel, peak_first_loss, targets_of_frames, warp_mel  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,24 @@ def test_masks_cover_at_most_what_is_configured() -> None:
     assert (masked[3, :, 60:] == 0).all()
     hidden_bins = (masked[:, :, :60] == 0).all(-1).sum(-1)
     assert (hidden_bins <= ALL_AUGMENTATION.mel_mask_bins).all()
+
+
+def test_another_vocal_tract_moves_the_frequencies() -> None:
+    from avsr.sound.mel import mel_middles_hz
+
+    torch.manual_seed(1)
+    middles = mel_middles_hz(80)
+    peak = int((middles - 2000).abs().argmin())
+    mel = -((torch.arange(80) - peak).float() ** 2)[None, :, None].expand(64, 80, 7).contiguous()
+    warped = warp_mel(mel, 0.15)
+    assert warped.shape == mel.shape
+    factors = middles[peak] / middles[warped[:, :, 0].argmax(1)]
+    assert 0.82 < float(factors.min()) < 0.92 and 1.08 < float(factors.max()) < 1.2
+    torch.testing.assert_close(warped[:, :, 0], warped[:, :, 6])
+    torch.testing.assert_close(warp_mel(mel, 0.0), mel)
+    # The highest frequency stays where it is.
+    ramp = middles.float()[None, :, None].expand(8, 80, 2).contiguous()
+    torch.testing.assert_close(warp_mel(ramp, 0.15)[:, -1], ramp[:, -1], atol=60, rtol=0)
 
 
 def test_interrupted_equals_uninterrupted(config_file: Path, tmp_path: Path) -> None:

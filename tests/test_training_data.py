@@ -15,6 +15,7 @@ from avsr.errors import DataError
 from avsr.shipped import find_configuration, find_file
 from avsr.training.config import AugmentConfig, CorpusConfig, ModalityConfig, TrainConfig
 from avsr.training.data import TrainingSet
+from avsr.training.items import Item, dub
 from tests.corpus import make_corpus
 from tests.tiny import WORDS, tiny_tokenizer
 from tests.trainings import load_config, overridden, write_config
@@ -163,3 +164,56 @@ def test_wrong_lips_where_nobody_else_has_any(config_file: Path, manifest: Path,
     config = build(TrainConfig, overridden(config_file, overrides), "here")
     data = TrainingSet(config, tiny_tokenizer())
     assert all(data[epoch, (0,)].lips_match == (data[epoch, (0,)].crops is not None) for epoch in range(6))
+
+
+def item_of(words: list[tuple[str, float, float]], duration_s: float, *, lips: bool) -> Item:
+    """An utterance of which each crop shows its own slot's number, and each sample its time."""
+    slots = round(duration_s / 0.04)
+    crops = np.repeat(np.arange(slots, dtype=np.uint8), 96 * 96).reshape(-1, 96, 96)
+    samples = np.arange(round(duration_s * 16_000), dtype=np.float32)
+    text = " ".join(word for word, *_ in words)
+    return Item(samples, crops if lips else None, np.ones(slots, bool) if lips else None, words, text, duration_s)
+
+
+def test_lips_are_stretched_to_the_words_of_another_voice() -> None:
+    face = item_of([("red", 0.4, 0.8), ("blue", 1.2, 1.6)], 2.0, lips=True)
+    voice = item_of([("red", 0.8, 1.0), ("blue", 1.0, 1.2)], 2.4, lips=False)
+    dubbed = dub(face, voice)
+    assert dubbed.samples is voice.samples and dubbed.words == voice.words and dubbed.duration_s == 2.4
+    assert dubbed.crops is not None and dubbed.present is not None and len(dubbed.crops) == len(dubbed.present) == 60
+    shown = dubbed.crops[:, 0, 0].astype(int)
+    # The middles of the words, 0.6 and 1.4 s, are now at 0.9 and 1.1 s: slots 15 and 35 at 22.5 and 27.5.
+    np.testing.assert_allclose(np.interp([22.5, 27.5], np.arange(60), shown), [15, 35], atol=1)
+    assert (np.diff(shown) >= 0).all()
+    # Before and after them time goes on as before: 0.3 s are missing at the start, and the clip ends 0.3 s earlier.
+    assert dubbed.present[:7].sum() <= 1 and not dubbed.present[-17:].any() and dubbed.present[8:42].all()
+    np.testing.assert_array_equal(shown[8:20], np.arange(8, 20) - 8 + shown[8])
+
+
+def test_only_the_same_words_are_dubbed() -> None:
+    face = item_of([("red", 0.4, 0.8), ("blue", 1.2, 1.6)], 2.0, lips=True)
+    other = item_of([("red", 0.4, 0.8), ("green", 1.2, 1.6)], 2.0, lips=False)
+    assert dub(face, other) is face
+    assert dub(face._replace(words=[]), other._replace(words=[])) == face._replace(words=[])
+    assert dub(other, face) is other  # no lips to stretch
+
+
+def test_a_corpus_of_none_lends_its_voices_and_its_lips(config_file: Path, manifest: Path) -> None:
+    train = [u for u in read_manifest(manifest) if u.split == "train" and u.video and u.audio and u.words]
+    voices = [dataclasses.replace(u, id=f"voice/{i}", speaker="voice", video=None) for i, u in enumerate(train)]
+    stranger = dataclasses.replace(train[-1], id="stranger/1", speaker="stranger", audio=None, text="", words=())
+    write_manifest(manifest.parent / "own.jsonl", train[:1])
+    write_manifest(manifest.parent / "lent.jsonl", [*voices, stranger])
+    corpora = [{"manifest": str(manifest.parent / name)} for name in ("own.jsonl", "lent.jsonl")]
+    corpora[1]["per_epoch"] = 0  # type: ignore[assignment]
+    overrides = [f"train={corpora}", "modalities={a: 0.0, v: 0.0, av: 1.0}", "augment={dubbed: 0.5, wrong_lips: 0.5}"]
+    data = TrainingSet(build(TrainConfig, overridden(config_file, overrides), "here"), tiny_tokenizer())
+    assert [key for batch in data.epoch(0) for key in batch] == [(0, (0,))]
+    examples = [data[epoch, (0,)] for epoch in range(80)]
+    dubbed = [e for e in examples if "dubbed" in e.changes]
+    assert 20 < len(dubbed) < 60 and {e.text for e in examples} == {train[0].text}
+    same = {v.id for v in voices if v.text == train[0].text}
+    assert {name for e in dubbed for name in e.changes["dubbed"]} <= same
+    assert 20 < sum(not e.lips_match for e in examples) < 60  # nobody but the stranger has other lips
+    # Lent voices make no babble: the only one left is the utterance itself.
+    assert len(data.noise.voices) <= 1

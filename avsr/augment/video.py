@@ -41,6 +41,10 @@ class LipEffects:
     """For each 25 slots, a run of up to 10 slots shows the mean picture of the clip (Auto-AVSR, arXiv 2303.14307)."""
     dropped: float = 0.0
     """10 to 90 % of the slots, drawn one by one, lose their lips (present becomes False)."""
+    face: float = 0.0
+    """Another face: size, shape and height of the mouth, light from a side, a beard (`another_face`)."""
+    late: float = 0.0
+    """The lips come 200 to 600 ms late or early."""
 
     def __post_init__(self) -> None:
         for effect in fields(self):
@@ -89,6 +93,11 @@ def apply_effects(
             case "dropped":
                 record["share"] = share = round(float(random.uniform(0.1, 0.9)), 3)
                 present_T = drop_slots(present_T, random, share)
+            case "face":
+                crops_THW, record = another_face(crops_THW, random)
+            case "late":
+                record["slots"] = slots = int(random.integers(5, 16) * random.choice([-1, 1]))
+                crops_THW, present_T = shift_slots(crops_THW, present_T, slots)
         done.append(record)
     return crops_THW, present_T, done
 
@@ -127,6 +136,62 @@ def vary_lips(crops_THW: Crops, strength: float, random: np.random.Generator) ->
     if small is not None:
         done["side_px"] = small
     return np.stack(views) if views else crops_THW[:, :LIP_INPUT_PX, :LIP_INPUT_PX], done
+
+
+def another_face(crops_THW: Crops, random: np.random.Generator) -> tuple[Crops, Effect]:
+    """A clip as of another person, the same change in every crop, and a record of it. The movements stay.
+
+    The mouth becomes up to 30 % wider or narrower and taller or flatter, and moves up or down by 6 px; the rest of the
+    face bends by up to 4 px. Light falls from one side. One clip in three gets hair around the mouth: a moustache, a
+    beard on the chin, or both, of a random darkness.
+    """
+    _, height, width = crops_THW.shape
+    wide, tall = (float(value) for value in np.exp(random.uniform(-0.27, 0.27, 2)))
+    down_px = float(random.uniform(-6, 6))
+    bends_2GG = random.uniform(-4, 4, (2, 4, 4)).astype(np.float32)
+    side, slope = float(random.uniform(-np.pi, np.pi)), float(random.uniform(0, 0.6))
+    hair = str(random.choice(["none", "none", "none", "none", "moustache", "beard", "both"]))
+    record: Effect = {"effect": "face", "wide": round(wide, 3), "tall": round(tall, 3), "hair": hair}
+
+    x_HW, y_HW = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    across_HW, below_HW = (x_HW - (width - 1) / 2) / width, (y_HW - (height - 1) / 2) / height
+    # Around the mouth, the middle of the crop, the change is whole; it fades towards the border.
+    near_HW = np.exp(-((across_HW / 0.42) ** 2 + (below_HW / 0.36) ** 2))
+    map_x_HW = x_HW + near_HW * across_HW * width * (1 / wide - 1) + cv2.resize(bends_2GG[0], (width, height))
+    map_y_HW = (
+        y_HW + near_HW * (below_HW * height * (1 / tall - 1) - down_px) + cv2.resize(bends_2GG[1], (width, height))
+    )
+    light_HW = 1 + slope * (across_HW * np.cos(side) + below_HW * np.sin(side))
+    cover_HW, grey_HW = _hair(hair, across_HW, below_HW - down_px / height, random)
+    changed = np.empty_like(crops_THW)
+    for t, crop in enumerate(crops_THW):
+        moved_HW = cv2.remap(crop, map_x_HW, map_y_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        lit_HW = moved_HW * light_HW * (1 - cover_HW) + grey_HW * cover_HW
+        changed[t] = np.clip(np.rint(lit_HW), 0, 255)
+    return changed, record
+
+
+def _hair(
+    kind: str, across_HW: NDArray[np.float32], below_HW: NDArray[np.float32], random: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cover in [0, 1] and grey in [0, 255] of hair around a mouth in the middle of the crop."""
+    if kind == "none":
+        return np.zeros_like(across_HW), np.zeros_like(across_HW)
+    depth = float(random.uniform(0.2, 0.7))
+    grain_HW = cv2.GaussianBlur(random.standard_normal(across_HW.shape).astype(np.float32), (0, 0), 0.8)
+    where_HW = np.zeros_like(across_HW)
+    if kind != "beard":  # above the upper lip
+        where_HW = np.maximum(where_HW, _blob(across_HW / 0.3, (below_HW + 0.22) / 0.09))
+    if kind != "moustache":  # the chin, and the cheeks beside it
+        where_HW = np.maximum(where_HW, _blob(across_HW / 0.45, (below_HW - 0.42) / 0.22))
+        where_HW = np.maximum(where_HW, _blob((np.abs(across_HW) - 0.45) / 0.12, (below_HW - 0.1) / 0.5))
+    grey = float(random.uniform(10, 90))
+    return (depth * where_HW * (0.8 + 0.4 * grain_HW).clip(0, 1)).astype(np.float32), grey + 25 * grain_HW
+
+
+def _blob(x_HW: NDArray[np.float32], y_HW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 inside an ellipse of radius 1, falling to 0 around it."""
+    return 1 / (1 + np.exp(8 * (np.hypot(x_HW, y_HW) - 1)))
 
 
 def hide_slots(present_T: Present, longest: int, random: np.random.Generator) -> tuple[Present, Effect]:

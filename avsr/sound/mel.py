@@ -38,14 +38,22 @@ def slaney_filters(n_mels: int) -> Tensor:
     The scale (M. Slaney, Auditory Toolbox, 1998) is linear up to 1000 Hz, with 200 / 3 Hz a mel. From there on it is
     logarithmic: 27 mels multiply the frequency by 6.4.
     """
-    nyquist_hz = SAMPLE_RATE_HZ / 2
-    step = math.log(6.4) / 27
-    mels = torch.linspace(0, 15 + math.log(nyquist_hz / 1000) / step, n_mels + 2, dtype=torch.float64)
-    edges_hz = torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp((mels - 15) * step))
-    bins_hz = torch.linspace(0, nyquist_hz, FFT_SAMPLES // 2 + 1, dtype=torch.float64)
+    edges_hz = _edges_hz(n_mels)
+    bins_hz = torch.linspace(0, SAMPLE_RATE_HZ / 2, FFT_SAMPLES // 2 + 1, dtype=torch.float64)
     low, middle, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
     triangles_MF = torch.minimum((bins_hz - low) / (middle - low), (high - bins_hz) / (high - middle)).clamp(min=0)
     return triangles_MF * 2 / (high - low)
+
+
+def mel_middles_hz(n_mels: int) -> Tensor:
+    """The frequency in the middle of each of `slaney_filters`, rising: float64 [M]."""
+    return _edges_hz(n_mels)[1:-1]
+
+
+def _edges_hz(n_mels: int) -> Tensor:
+    step = math.log(6.4) / 27
+    mels = torch.linspace(0, 15 + math.log(SAMPLE_RATE_HZ / 2000) / step, n_mels + 2, dtype=torch.float64)
+    return torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp((mels - 15) * step))
 
 
 class LogMel(nn.Module):

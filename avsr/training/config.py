@@ -22,7 +22,10 @@ class CorpusConfig:
     split: str = "train"
     """Which split of the manifest."""
     per_epoch: int | None = None
-    """How many random utterances to use in each epoch; None for all."""
+    """How many random utterances to use in each epoch; None for all, 0 for none.
+
+    A corpus of 0 only lends to the others: its voices to `dubbed`, its lips to `wrong_lips`. No babble is made of it.
+    """
     optional: bool = False
     """Train without this corpus if the manifest does not have the split."""
     max_duration_s: float | None = None
@@ -31,8 +34,8 @@ class CorpusConfig:
     """The command that makes the manifest, for the error about a missing one; "" for a prepared corpus."""
 
     def __post_init__(self) -> None:
-        if self.per_epoch is not None and self.per_epoch < 1:
-            raise ValueError(f"per_epoch: got {self.per_epoch}, expected 1 or more")
+        if self.per_epoch is not None and self.per_epoch < 0:
+            raise ValueError(f"per_epoch: got {self.per_epoch}, expected 0 or more")
         # "not more than 0", and not "0 or less", because nan must be refused too.
         if self.max_duration_s is not None and not self.max_duration_s > 0:
             raise ValueError(f"max_duration_s: got {self.max_duration_s}, expected more than 0")
@@ -78,6 +81,8 @@ class AugmentConfig:
     """Noise plans, or folders of noise, for tests only. A recording that is in training too is an error."""
     gain_db: float = 0.0
     """Largest change of the level, up or down."""
+    vocal_tract: float = 0.0
+    """Largest change of the length of the vocal tract: 0.1 multiplies the frequencies by 0.9 to 1.1."""
     mel_masks: int = 0
     """SpecAugment (arXiv 1904.08779): how many bands of the log-mel features are masked."""
     mel_mask_bins: int = 12
@@ -93,7 +98,18 @@ class AugmentConfig:
     offset_slots: int = 0
     """Largest shift of the lips against the sound, in slots."""
     wrong_lips: float = 0.0
-    """Share of the clearly audible utterances that get another utterance's lips, so that the fusion learns to doubt."""
+    """Share of the audible utterances that get another utterance's lips, so that the fusion learns to doubt.
+
+    Half of them are the lips of the same speaker, the others of all speakers equally often.
+    """
+    wrong_lips_snr_db: float = 8.0
+    """From which SNR on an utterance counts as audible. In more noise nobody could tell that the lips are wrong."""
+    dubbed: float = 0.0
+    """Share of the utterances with lips that get another voice's sound of the same sentence, also without one of their own.
+
+    The lips are stretched to its words, so that the model learns voices and faces apart. The voices come from
+    corpora without lips. Needs word times.
+    """
     lip_effects: LipEffects = field(default_factory=LipEffects)
     """How often lips are blurred, covered, dropped and so on."""
     spliced: float = 0.0
@@ -105,7 +121,7 @@ class AugmentConfig:
     """Share of the utterances that are joined to pairs, so that the model learns longer recordings too."""
 
     def __post_init__(self) -> None:
-        for name in ("noise_share", "lips", "wrong_lips", "spliced", "joined", "time_mask_share"):
+        for name in ("noise_share", "lips", "wrong_lips", "dubbed", "spliced", "joined", "time_mask_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 to 1")
         for name in (
@@ -119,8 +135,9 @@ class AugmentConfig:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more")
-        if not 0 <= self.speed < 0.5:
-            raise ValueError(f"speed: got {self.speed}, expected 0 to 0.5")
+        for name in ("speed", "vocal_tract"):
+            if not 0 <= getattr(self, name) < 0.5:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 to 0.5")
         if self.snr_db[0] > self.snr_db[1]:
             raise ValueError(f"snr_db: got {list(self.snr_db)}, expected the lowest and then the highest")
 

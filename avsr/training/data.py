@@ -20,10 +20,8 @@ from avsr.noise.library import NoiseBank
 from avsr.randomness import generator
 from avsr.training.batches import Example, collate, make_example, slots_of
 from avsr.training.config import TrainConfig
-from avsr.training.items import Corpus, Item, cut_start, join, splice
+from avsr.training.items import Corpus, Item, cut_start, dub, join, splice
 from avsr.training.noise import impulse_responses, noise_bank
-
-AUDIBLE_SNR_DB = 8.0  # above it the sound alone is enough, so that wrong lips may be shown
 
 Key = tuple[int, tuple[int, ...]]
 """The name of an example: the epoch, and the numbers of the utterances that are joined in it."""
@@ -50,6 +48,13 @@ class TrainingSet(Dataset[Example]):
         self._alike: dict[tuple[Any, ...], list[int]] = {}
         for index in range(len(self.entries)):
             self._alike.setdefault(self._kind(index), []).append(index)
+        self._voices: dict[str, list[int]] = {}
+        self._faces: dict[tuple[str, str], list[int]] = {}
+        for index, (_, utterance) in enumerate(self.entries):
+            if utterance.audio is not None and utterance.video is None:
+                self._voices.setdefault(utterance.text, []).append(index)
+            if utterance.video is not None:
+                self._faces.setdefault(self._face(index), []).append(index)
         self.noise = noise_bank(self.augment, self.corpora, config.seed)
         self.effects = parse_effects(self.augment.effects)
         self.impulse_responses = impulse_responses(self.augment)
@@ -109,7 +114,7 @@ class TrainingSet(Dataset[Example]):
         if item.crops is not None and item.present is not None:
             all_crops, present = item.crops, item.present
             lips_match = True
-            is_audible = has_audio and (snr_db is None or snr_db >= AUDIBLE_SNR_DB)
+            is_audible = has_audio and (snr_db is None or snr_db >= self.augment.wrong_lips_snr_db)
             # Wrong lips teach the fusion to doubt. Without another utterance with lips, the draw would never end.
             if is_audible and random.random() < self.augment.wrong_lips and self._others_have_lips(indices):
                 all_crops, present = self._lips_of_another(indices, random)
@@ -155,8 +160,15 @@ class TrainingSet(Dataset[Example]):
         # A generator of its own: switching `spliced` on changes no other draw.
         splices = generator(self.config.seed, epoch, name, "splice")
         items, spliced = [], []
+        dubs = generator(self.config.seed, epoch, name, "dub")
         for index in indices:
             item = self._load(index, modality)
+            voices = self._voices.get(item.text, [])
+            if voices and modality == "av" and item.crops is not None and dubs.random() < self.augment.dubbed:
+                voice = voices[int(dubs.integers(len(voices)))]
+                changes.setdefault("dubbed", []).append(self.entries[voice][1].id)
+                items.append(cut_start(dub(item, self._load(voice, "a")), random))
+                continue
             if splices.random() < self.augment.spliced:
                 alike = self._alike[self._kind(index)]
                 other = alike[int(splices.integers(len(alike)))]
@@ -222,17 +234,28 @@ class TrainingSet(Dataset[Example]):
         return samples, snr_db
 
     def _others_have_lips(self, indices: Sequence[int]) -> bool:
-        return any(u.video is not None and index not in indices for index, (_, u) in enumerate(self.entries))
+        return any(index not in indices for faces in self._faces.values() for index in faces)
 
     def _lips_of_another(self, indices: Sequence[int], random: np.random.Generator) -> tuple[Crops, Present]:
-        """The lips of a random utterance that is not one of `indices`."""
+        """The lips of another utterance than `indices`: in half of the cases of the same speaker.
+
+        Otherwise of any speaker, each equally often.
+        """
+        own = self._face(indices[0])
+        speakers = list(self._faces)
         while True:
-            index = int(random.integers(len(self.entries)))
-            corpus, utterance = self.entries[index]
-            if utterance.video is not None and index not in indices:
+            speaker = own if random.random() < 0.5 else speakers[int(random.integers(len(speakers)))]
+            faces = self._faces[speaker]
+            index = faces[int(random.integers(len(faces)))]
+            if index not in indices:
+                corpus, utterance = self.entries[index]
                 item = corpus.load(utterance, sound=False, lips=True)
                 assert item.crops is not None and item.present is not None
                 return item.crops, item.present
+
+    def _face(self, index: int) -> tuple[str, str]:
+        corpus, utterance = self.entries[index]
+        return corpus.config.manifest, utterance.speaker
 
 
 class EvaluationSet(Dataset[Example]):

@@ -131,6 +131,29 @@ def splice(item: Item, other: Item, random: np.random.Generator) -> Item:
     )
 
 
+def dub(item: Item, voice: Item) -> Item:
+    """The lips of `item` with the sound of `voice`, which says the same words.
+
+    The lips are stretched so that the middle of each word meets the middle of the same word in the sound. `item` itself
+    if either has no word times.
+    """
+    if item.crops is None or item.present is None or voice.samples is None or not item.words:
+        return item
+    if [word for word, *_ in item.words] != [word for word, *_ in voice.words]:
+        return item
+    # Before the first word and after the last one time goes on as it does in the recording of the lips.
+    far_s = item.duration_s + voice.duration_s
+    middles_s, wanted_s = (
+        np.array([words[0][1] - far_s, *((start + end) / 2 for _, start, end in words), words[-1][2] + far_s])
+        for words in (item.words, voice.words)
+    )
+    slots = math.ceil(len(voice.samples) / SLOT_SAMPLES)
+    source_T = np.rint(np.interp(np.arange(slots) * SLOT_MS / 1000, wanted_s, middles_s) * 1000 / SLOT_MS).astype(int)
+    inside_T = (source_T >= 0) & (source_T < len(item.crops))
+    source_T = source_T.clip(0, len(item.crops) - 1)
+    return voice._replace(crops=item.crops[source_T], present=item.present[source_T] & inside_T)
+
+
 def join(items: Sequence[Item]) -> Item:
     """Utterances one after the other, each cut to whole slots.
 

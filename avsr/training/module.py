@@ -20,10 +20,11 @@ from avsr.decoding.greedy import greedy
 from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import ConfigError
 from avsr.families.own.network import Network, NetworkOutput
+from avsr.grid import SAMPLE_RATE_HZ
 from avsr.nn.context import AttentionContext
 from avsr.nn.masks import valid_mask
 from avsr.randomness import generator, stable_seed
-from avsr.sound.mel import LogMel
+from avsr.sound.mel import LogMel, mel_middles_hz
 from avsr.training.batches import IGNORED_FRAME, Batch, Example
 from avsr.training.config import AugmentConfig, TrainConfig
 from avsr.training.data import TrainingSet, training_batches
@@ -70,6 +71,8 @@ class TrainingModule(lightning.LightningModule):
         # The seed of dropout is a function of epoch and batch, so that a resumed run equals an uninterrupted one.
         torch.manual_seed(stable_seed(self.config.seed, self.current_epoch, batch_index, "dropout"))
         mel, lengths = self.log_mel(batch.samples, batch.sample_counts)
+        if self.config.augment.vocal_tract:
+            mel = warp_mel(mel, self.config.augment.vocal_tract)
         mel = mask_mel(mel, lengths, self.config.augment)
         attention = self.draw_attention(batch_index)
         output = self.run(batch, mel, lengths, attention)
@@ -249,6 +252,27 @@ def peak_first_loss(log_probs_BTV: Tensor, lengths: Tensor) -> Tensor:
     divergence_BT = (next_BTV.exp() * (next_BTV - log_probs_BTV[:, :-1])).sum(-1)
     valid_BT = valid_mask(lengths - 1, divergence_BT.shape[1])
     return divergence_BT.masked_fill(~valid_BT, 0.0).sum() / valid_BT.sum().clamp(min=1)
+
+
+def warp_mel(mel_BFT: Tensor, longest_change: float) -> Tensor:
+    """Mel features as of speakers with longer or shorter vocal tracts: the frequencies of each item are multiplied.
+
+    Vocal tract length perturbation (Jaitly and Hinton, ICML workshop on deep learning for audio, speech and language
+    processing, 2013, section 3): a random factor between 1 - `longest_change` and 1 + `longest_change` up to 4800 Hz,
+    from there linear to the highest frequency. Features between two filters are interpolated.
+    """
+    B, bins, _ = mel_BFT.shape
+    factor_B1 = 1 + longest_change * (2 * torch.rand(B, 1, device=mel_BFT.device) - 1)
+    middles_F = mel_middles_hz(bins).to(mel_BFT.device, torch.float32)
+    nyquist, bend = SAMPLE_RATE_HZ / 2, 4800.0
+    knee_B1 = bend * factor_B1.clamp(max=1) / factor_B1
+    above_BF = nyquist - (nyquist - knee_B1 * factor_B1) / (nyquist - knee_B1) * (nyquist - middles_F)
+    wanted_BF = torch.where(middles_F <= knee_B1, middles_F * factor_B1, above_BF).contiguous()
+    upper_BF = torch.searchsorted(middles_F, wanted_BF).clamp(1, bins - 1)
+    low_BF, high_BF = middles_F[upper_BF - 1], middles_F[upper_BF]
+    share_BF1 = ((wanted_BF - low_BF) / (high_BF - low_BF)).clamp(0, 1)[..., None]
+    index_BFT = upper_BF[..., None].expand_as(mel_BFT)
+    return mel_BFT.gather(1, index_BFT - 1) * (1 - share_BF1) + mel_BFT.gather(1, index_BFT) * share_BF1
 
 
 def mask_mel(mel_BFT: Tensor, lengths: Tensor, augment: AugmentConfig) -> Tensor:

@@ -45,7 +45,9 @@ def noise_bank(augment: AugmentConfig, corpora: Sequence[Corpus], seed: int) -> 
         environment = read_noise_folder(Path(augment.noise_folder))
     voices: dict[str, Samples] = {}
     if augment.babble and augment.noise_share:
-        spoken = [(corpus, u) for corpus in corpora for u in corpus.utterances if u.audio is not None]
+        # A corpus that lends its voices to lips only would crowd out the voices that babble is wanted of.
+        talking = [corpus for corpus in corpora if corpus.config.per_epoch != 0]
+        spoken = [(corpus, u) for corpus in talking for u in corpus.utterances if u.audio is not None]
         chosen = generator(seed, "babble voices").permutation(len(spoken))[:MAX_BABBLE_VOICES]
         voices = {
             f"{spoken[i][0].config.manifest}: {spoken[i][1].id}": load_samples(spoken[i][1], spoken[i][0].root)

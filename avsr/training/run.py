@@ -372,8 +372,12 @@ def _initialize(network: Network, part: str, folder: Path) -> None:
             f"initialize: {part} cannot be taken from {folder}",
             expected="a part that both models have",
         )
+    weights = origin.state_dict()
+    if part == "fusion" and origin.evidence is None and target.evidence is not None:
+        # A fusion that learns to trust by evidence may begin from one without: what that one lacks begins new.
+        weights |= {k: v for k, v in target.state_dict().items() if k.startswith(("evidence.", "trust."))}
     try:
-        target.load_state_dict(origin.state_dict())
+        target.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(
             f"initialize: {part} of {folder} has another shape", got=str(error).splitlines()[-1].strip()[:200]

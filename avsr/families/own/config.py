@@ -121,6 +121,8 @@ class FusionConfig:
     """The lip frames that a frame attends to. Lips move 100 to 300 ms before the sound, hence more past than future."""
     gated: bool = False
     """Whether sound and lips each pass a gate. False: one linear map joins them. docs/experiments.md compares both."""
+    evidence: bool = False
+    """Whether the fusion sees how well sound and lips go together, and trusts the lips by degrees (`Evidence`)."""
 
     def __post_init__(self) -> None:
         check_size("layers", self.layers, MAX_LAYERS)

@@ -1,6 +1,6 @@
 """Fusion of sound and lips: a transformer over the audio frames, which attends to the lip frames around each of them.
 
-Shapes: B batch, T frames of 80 ms, D width, E = 2 D.
+Shapes: B batch, T frames of 80 ms, D width, E = 2 D, V units of the vocabulary and the blank.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ LIPS_BIAS = -2.0
 """The gate of the lips starts at sigmoid(-2) = 0.12."""
 SOUND_BIAS = 4.0
 """The gate of the sound starts at sigmoid(4) = 0.98."""
+TRUST_BIAS = 3.0
+"""Trust in the lips starts at sigmoid(3) = 0.95."""
+SYNCHRONY_WIDTH = 32
+"""Products of sound and lips that show whether they move together."""
+STATISTICS_SHARE = 0.01
+"""How fast the mean and the variance of encoded lips follow the batches of a training."""
 
 
 class FusionLayerState(NamedTuple):
@@ -147,18 +153,99 @@ class FusionLayer(nn.Module):
         return x_BTD, FusionLayerState(lips_state, sound_state)
 
 
+class Sides(NamedTuple):
+    """What sound and lips say by themselves."""
+
+    sound_BTV: Tensor | None
+    """Log-probabilities of the sound; None: no sound."""
+    lips_BTV: Tensor
+    """Log-probabilities of the lips."""
+
+
+class Evidence(nn.Module):
+    """Shows the fusion how far each frame's lips can be believed: a vector to be added to the frame.
+
+    It is a linear map of what sound and lips say by themselves (the probabilities of both, and their geometric mean,
+    whose sum is high where they agree), how sure each is (entropies), products of projected sound and lips, which show
+    whether they move together, and how far the encoded lips are from those of the training (mean squared deviation in
+    units of its standard deviation, as a logarithm). The fusion's self-attention compares frames over time.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, width: int, units: int) -> None:
+        super().__init__()
+        self.norm_sound, self.norm_lips = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.sound = Linear(width, SYNCHRONY_WIDTH)
+        self.lips = Linear(width, SYNCHRONY_WIDTH)
+        self.project = Linear(3 * units + SYNCHRONY_WIDTH + 3, width)
+        # A fusion that is trained on begins as it was.
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+
+    def forward(self, x_BTD: Tensor, lips_BTD: Tensor, sides: Sides, seen_BT: Tensor, heard_BT: Tensor) -> Tensor:
+        """The vectors [B, T, D]. Those of frames whose lips were not seen mean nothing.
+
+        x_BTD: encoded sound.
+        lips_BTD: encoded lips.
+        seen_BT: which frames saw lips.
+        heard_BT: which frames have sound.
+        """
+        if self.training:
+            self._learn_faces(lips_BTD[seen_BT])
+        lips_BTV = sides.lips_BTV.detach().float().exp()
+        heard_BT1 = heard_BT[..., None]
+        sound_BTV = torch.zeros_like(lips_BTV)
+        if sides.sound_BTV is not None:
+            sound_BTV = torch.where(heard_BT1, sides.sound_BTV.detach().float().exp(), sound_BTV)
+        together_BTS = self.sound(self.norm_sound(x_BTD)) * self.lips(self.norm_lips(lips_BTD))
+        deviation_BTD = (lips_BTD.detach().float() - self.mean).square() / self.variance
+        features = (
+            *(sound_BTV, lips_BTV, (sound_BTV * lips_BTV).sqrt(), together_BTS * heard_BT1),
+            *(_entropy(sound_BTV), _entropy(lips_BTV), deviation_BTD.mean(-1, keepdim=True).add(1e-3).log()),
+        )
+        return self.project(torch.cat([feature.to(x_BTD.dtype) for feature in features], dim=-1))
+
+    @torch.no_grad()
+    def _learn_faces(self, lips_ND: Tensor) -> None:
+        if len(lips_ND) > 1:
+            variance_D, mean_D = torch.var_mean(lips_ND.float(), dim=0)
+            self.mean.lerp_(mean_D, STATISTICS_SHARE)
+            self.variance.lerp_(variance_D.clamp(min=1e-6), STATISTICS_SHARE)
+
+
+def _entropy(probabilities_BTV: Tensor) -> Tensor:
+    """The entropy [B, T, 1] in nats."""
+    return torch.special.entr(probabilities_BTV).sum(-1, keepdim=True)
+
+
 class FusionTransformer(nn.Module):
     """Fuses audio frames and lip frames of 80 ms.
 
     A frame with sound and without lips in its window stays exactly the same. Without lips the model is then the audio
     encoder alone, and one CTC head serves both encoded and fused frames.
+
+    With `config.evidence` it sees how well sound and lips go together. A frame with sound is then a mixture of the
+    fused frame and the sound alone, by a share that follows from the fused frame: lips that it does not believe change
+    nothing.
+
+    units: size of the vocabulary, with the blank.
     """
 
-    def __init__(self, width: int, config: FusionConfig) -> None:
+    def __init__(self, width: int, config: FusionConfig, units: int) -> None:
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList(FusionLayer(width, config) for _ in range(config.layers))
         self.silence = nn.Parameter(torch.zeros(width))
+        self.evidence: Evidence | None = None
+        if config.evidence:
+            self.evidence = Evidence(width, units)
+            self.trust = nn.Sequential(nn.LayerNorm(width), Linear(width, 1))
+            nn.init.zeros_(self.trust[1].weight)
+            nn.init.constant_(self.trust[1].bias, TRUST_BIAS)
 
     def initial_state(
         self, batch_size: int, device: torch.device, dtype: torch.dtype, attention: AttentionContext | None = None
@@ -189,6 +276,7 @@ class FusionTransformer(nn.Module):
         heard_BT: Tensor | None = None,
         state: FusionState | None = None,
         attention: AttentionContext | None = None,
+        sides: Sides | None = None,
     ) -> tuple[Tensor, FusionState | None]:
         """The fused frames [B, T, D] and the next state (None if `state` is None).
 
@@ -199,6 +287,7 @@ class FusionTransformer(nn.Module):
         heard_BT: False on frames without sound, which start from a learned vector; None: all have sound.
         state: the past, for a stream.
         attention: the context that the encoders ran with; None: their configured one.
+        sides: what sound and lips say by themselves, for a fusion with evidence.
 
         Raises ValueError for a state without lips. The caches of the lips move on with time, so a stream gives absent
         lips while no lips are seen.
@@ -222,12 +311,24 @@ class FusionTransformer(nn.Module):
         # A frame without sound is fused even if it sees no lips: the frames around it may show the word.
         if fused_BT is not None and heard_BT is not None:
             fused_BT = fused_BT | ~heard_BT
+        given_BTD = x_BTD
+        if self.evidence is not None and lips_BTD is not None and sides is not None:
+            all_BT = torch.ones_like(x_BTD[..., 0], dtype=torch.bool)
+            own_BT = all_BT if seen_BT is None else seen_BT
+            shown_BTD = self.evidence(x_BTD, lips_BTD, sides, own_BT, all_BT if heard_BT is None else heard_BT)
+            x_BTD = torch.where(own_BT[..., None], x_BTD + shown_BTD, x_BTD)
         next_states = []
         for index, layer in enumerate(self.layers):
             x_BTD, next_state = layer(
                 x_BTD, sound_sight, lips_BTD, lips_sight, fused_BT, None if state is None else state.layers[index]
             )
             next_states.append(next_state)
+        if self.evidence is not None:
+            believed_BTD = torch.lerp(given_BTD, x_BTD, torch.sigmoid(self.trust(x_BTD)).to(x_BTD.dtype))
+            # Without sound there is nothing to fall back to.
+            x_BTD = believed_BTD if heard_BT is None else torch.where(heard_BT[..., None], believed_BTD, x_BTD)
+            if fused_BT is not None:
+                x_BTD = torch.where(fused_BT[..., None], x_BTD, given_BTD)
         if state is None or lips_sight is None:
             return x_BTD, None
         return x_BTD, FusionState(tuple(next_states), lips_sight.next_history(), sound_sight.next_history())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from avsr.families.own.audio_encoder import AudioEncoder, AudioEncoderState
 from avsr.families.own.config import ModelConfig
 from avsr.families.own.ctc import CTCHead
-from avsr.families.own.fusion import FusionState, FusionTransformer
+from avsr.families.own.fusion import FusionState, FusionTransformer, Sides
 from avsr.families.own.visual_encoder import VisualEncoder, VisualEncoderState
 from avsr.grid import LIP_INPUT_PX
 from avsr.nn.context import AttentionContext
@@ -73,7 +73,7 @@ class Network(nn.Module):
         self.audio_head = CTCHead(width, config.vocabulary_size)
         self.visual_encoder = VisualEncoder(config.visual_encoder) if config.visual_encoder else None
         self.visual_head = CTCHead(width, config.vocabulary_size) if config.visual_encoder else None
-        self.fusion = FusionTransformer(width, config.fusion) if config.fusion else None
+        self.fusion = FusionTransformer(width, config.fusion, config.vocabulary_size + 1) if config.fusion else None
         self._packed = False
 
     def pack(self, dtype: torch.dtype = torch.float32) -> bool:
@@ -218,6 +218,7 @@ class Network(nn.Module):
             heard=heard,
             state=None if state is None else state.fusion,
             attention=attention,
+            sides=None if visual_log_probs is None else Sides(audio_log_probs, visual_log_probs),
         )
         next_state = (
             None if state is None or audio_state is None else NetworkState(audio_state, visual_state, fusion_state)
@@ -263,6 +264,7 @@ class Network(nn.Module):
         heard: Tensor | None = None,
         state: FusionState | None = None,
         attention: AttentionContext | None = None,
+        sides: Sides | None = None,
     ) -> tuple[Tensor, FusionState | None]:
         """The last part of `forward`: log-probabilities [B, T, V + 1] and the next state (None if `state` is None).
 
@@ -273,6 +275,7 @@ class Network(nn.Module):
         lips: encoded lips; None: the sound alone.
         heard, attention: as in `forward`.
         state: the past, for a stream.
+        sides: what sound and lips say by themselves, if that is known already.
 
         Raises ValueError if x_BTD is None and the model reads no lips.
         """
@@ -280,12 +283,16 @@ class Network(nn.Module):
             if x_BTD is None:
                 raise ValueError("this model reads no lips: mel must be given")
             return self.audio_head(x_BTD), None
+        if sides is None and lips is not None and self.config.fusion is not None and self.config.fusion.evidence:
+            assert self.visual_head is not None
+            sound_BTV = None if x_BTD is None else self.audio_head(x_BTD)
+            sides = Sides(sound_BTV, self.visual_head(lips.frames_BTD))
         if x_BTD is None:  # every frame starts from the learned vector for frames without sound
             x_BTD = self.fusion.silence.expand(len(frame_lengths), int(frame_lengths.max()), -1)
             heard = torch.zeros_like(frame_lengths, dtype=torch.bool)
         frames_BTD, seen_BT = (None, None) if lips is None else lips
         heard_BT = None if heard is None else heard[:, None].expand(x_BTD.shape[:2])
-        fused_BTD, state = self.fusion(x_BTD, frame_lengths, frames_BTD, seen_BT, heard_BT, state, attention)
+        fused_BTD, state = self.fusion(x_BTD, frame_lengths, frames_BTD, seen_BT, heard_BT, state, attention, sides)
         return self.audio_head(fused_BTD), state
 
     def side_log_probs(self, x_BTD: Tensor | None, lips: LipFrames | None) -> Tensor:
