@@ -45,7 +45,7 @@ def without_times(folder: Path) -> object:
     content = json.loads((folder / "results.json").read_text())
     for cell in content["cells"]:
         del cell["latency_ms"], cell["latencies_ms"]
-    return content["utterances"], content["cells"]
+    return content["utterances"], content["cells"], content["lips_effect"], content["people"]
 
 
 @pytest.fixture(scope="module")

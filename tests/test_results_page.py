@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from avsr.evaluation.conditions import CLEAN, INTACT, UNUSED, Condition
-from avsr.evaluation.results import Results, Spoken, make_cell, write_results
+from avsr.evaluation.measure_tables import measure
+from avsr.evaluation.results import Results, Spoken, make_cell
+from avsr.evaluation.results_file import write_results
+from avsr.evaluation.tables import markdown
 
 RIGHT, WRONG, HALF = ["a b", "c d"], ["x y", "x y"], ["a y", "c y"]
 
 
 def results() -> Results:
     """Half wrong by the lips; by the sound right but in noise; both better than either, but in loud white noise."""
-    spoken = [Spoken("one", "a b", 1.0), Spoken("two", "c d", 1.0)]
+    spoken = [Spoken("one", "a b", 1.0, "s1"), Spoken("two", "c d", 1.0, "s2")]
     said = {
         ("a", CLEAN, None, UNUSED): RIGHT,
         ("v", UNUSED, None, INTACT): HALF,
@@ -47,7 +50,11 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     write_results(tmp_path, results())
     monkeypatch.setattr("sys.argv", ["results_page.py", str(tmp_path), "--live", str(tmp_path)])
     module.main()
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    measures = measure(results())
+    assert measures.lips is not None and markdown(measures.lips) in printed
+    assert measures.people is not None and markdown(measures.people) in printed
     assert lines[0] == "# Word error rates of some" and "2 clips, 4 words, 1 seeds of noise." in lines
     assert "In noise: mean of babble, and white with half the weight." in lines
     # Babble counts twice beside white noise.

@@ -19,9 +19,11 @@ import numpy as np
 
 from avsr.errors import AvsrError
 from avsr.evaluation.conditions import INTACT, MODALITY_NAMES, UNUSED, Condition
+from avsr.evaluation.measure_tables import measure
 from avsr.evaluation.noise_mean import describe_mean, mean_conditions, noise_weights
 from avsr.evaluation.results import Results, read_results
 from avsr.evaluation.statistics import paired_test, snr_gain_db
+from avsr.evaluation.tables import markdown
 from avsr.grid import Modality
 
 INTRODUCTION = (
@@ -129,6 +131,9 @@ def section(results: Results, live: Results | None, late: Results | None) -> lis
     lines += [f"In noise: {describe_mean(results)}.", ""]
     lines += [*by_level(results, late), "", *worth(results), *worse(results, "a"), *worse(results, "v"), ""]
     lines += ["By kind of noise:", "", *by_kind(results), ""]
+    measures = measure(results)
+    for title, table in (("Lips helped, changed nothing, hurt", measures.lips), ("By person", measures.people)):
+        lines += [] if table is None else [f"{title}:", "", markdown(table), ""]
     if live is not None:
         sides = ", ".join(f"{MODALITY_NAMES[m]} {with_interval(live, live.clean(m))}" for m in live.modalities)
         lines += [f"Live, in chunks of 320 ms, clean: {sides}.", ""]

@@ -25,6 +25,8 @@ CLEAN = "clean"
 UNUSED = "unused"  # the noise of a condition by lips only, the picture of a condition by audio only
 INTACT = "intact"
 ABSENT = "absent"
+LIPS: dict[Modality, str] = {"a": UNUSED, "v": INTACT, "av": INTACT}
+"""The condition of intact lips in each modality."""
 
 DEFAULT_SEEDS = (1, 2, 3)
 DEFAULT_PICTURES = (

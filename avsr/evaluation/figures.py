@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from avsr.errors import AvsrError
 from avsr.evaluation.conditions import CLEAN, INTACT, MODALITY_NAMES, UNUSED, Condition
+from avsr.evaluation.lips_effect import LipsEffect
 from avsr.evaluation.noise_mean import mean_conditions
 from avsr.evaluation.results import Results
 from avsr.evaluation.statistics import Rate
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PNG_DPI = 110
 COLOURS: dict[Modality, str] = {"a": "#c2571a", "v": "#5b8c3e", "av": "#2a5d9f"}
 NOISY_COLOUR = "#8fb4e3"
+EFFECT_COLOURS = {"helped": "#3d7f4c", "unchanged": "#d5d8dd", "hurt": "#b3261e"}
 OTHERS = ("#8e4f9e", "#777777", "#b59a00", "#00908a")
 
 
@@ -142,6 +144,26 @@ def picture_figure(results: Results) -> Figure | None:
     panel.set_xlim(left=0)
     panel.set_xlabel(f"{results.score.title}, %", fontsize=9)
     panel.grid(alpha=0.25)
+    figure.legend(fontsize=8, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def lips_figure(effects: Mapping[str, LipsEffect]) -> Figure:
+    """Bars of the shares of utterances that lips helped, did not change and hurt. effects: by sound, from above."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 0.32 * len(effects) + 1.0), layout="constrained")
+    panel = figure.subplots()
+    places = range(len(effects) - 1, -1, -1)
+    shares = [[100 * count / max(1, e.utterances) for count in e.utterance_counts] for e in effects.values()]
+    start = [0.0] * len(shares)
+    for index, (name, colour) in enumerate(EFFECT_COLOURS.items()):
+        widths = [row[index] for row in shares]
+        panel.barh(places, widths, left=start, color=colour, label=name, height=0.7)
+        start = [left + width for left, width in zip(start, widths, strict=True)]
+    panel.set_yticks(places, list(effects), fontsize=8)
+    panel.set_xlim(0, 100)
+    panel.set_xlabel("utterances, %", fontsize=9)
     figure.legend(fontsize=8, loc="outside upper center", ncols=3, frameon=False)
     return figure
 

@@ -7,6 +7,7 @@ is left out: its energy lies below most of speech, so that it masks little and w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from avsr.evaluation.conditions import CLEAN, UNUSED, Condition
 from avsr.evaluation.results import Results
@@ -14,6 +15,28 @@ from avsr.grid import Modality
 
 RECORDED_WEIGHT = 2
 COLOUR_WEIGHTS = {"white": 1, "pink": 1, "brown": 0}
+MEAN = "mean"
+
+
+class SoundGroup(NamedTuple):
+    """Clean sound, or the mean over the kinds of noise at these levels."""
+
+    levels_db: tuple[float | None, ...]
+    """SNRs; None alone for clean sound."""
+
+    @property
+    def noise(self) -> str:
+        return CLEAN if self.levels_db == (None,) else MEAN
+
+    @property
+    def snr_db(self) -> float | None:
+        """None for clean sound, and for several levels together."""
+        return self.levels_db[0] if len(self.levels_db) == 1 else None
+
+    def __str__(self) -> str:
+        if self.levels_db == (None,):
+            return CLEAN
+        return "all levels" if self.snr_db is None else f"{self.snr_db:g} dB"
 
 
 def noise_weights(results: Results) -> dict[str, int]:
@@ -48,6 +71,18 @@ def mean_conditions(
         for noise, weight in (noise_weights(results) if weights is None else weights).items()
         for condition in results.find(modality, noise, snr_db, video) * weight
     ]
+
+
+def sound_groups(results: Results) -> list[SoundGroup]:
+    """Clean sound if it was measured, each level of the noise, and at last all levels together if there are several."""
+    has_clean = any(condition.noise == CLEAN for condition in results.cells)
+    groups = [SoundGroup((snr_db,)) for snr_db in [*([None] if has_clean else []), *results.levels_db]]
+    return groups + ([SoundGroup(results.levels_db)] if len(results.levels_db) > 1 else [])
+
+
+def group_conditions(results: Results, modality: Modality, group: SoundGroup, video: str) -> list[Condition]:
+    """The conditions of all levels of a group, as `mean_conditions` has them for one level."""
+    return [c for snr_db in group.levels_db for c in mean_conditions(results, modality, snr_db, video)]
 
 
 def describe_mean(results: Results) -> str:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from avsr.datasets.manifest import load_lips, load_samples
-from avsr.evaluation.conditions import INTACT, MODALITY_NAMES, UNUSED, Condition, LipCondition, change_picture
+from avsr.evaluation.conditions import INTACT, LIPS, MODALITY_NAMES, UNUSED, Condition, LipCondition, change_picture
 from avsr.evaluation.figures import Curve
 from avsr.evaluation.job import Evaluation, chosen_utterances
+from avsr.evaluation.measure_tables import Measures
 from avsr.evaluation.media import lip_strip, mp3
 from avsr.evaluation.results import Results
 from avsr.evaluation.sounds import Sounds
 from avsr.evaluation.statistics import aligned_words
-from avsr.evaluation.tables import LIPS, Table, confusion_table, picture_table, score_table, speed_table, time_table
+from avsr.evaluation.tables import Table, confusion_table, picture_table, score_table, speed_table, time_table
 from avsr.grid import Modality
 
 WORST = 8
@@ -52,9 +53,10 @@ class Page(NamedTuple):
     results: Results
     curves: Sequence[Curve]
     images: dict[str, bytes]
-    """PNG files: "wer-snr", and "wer-picture" if there are several conditions of the lips."""
+    """PNG files: "wer-snr", "wer-picture" if there are several conditions of the lips, "lips-effect" if measured."""
     by_level: Table
     by_noise: Table
+    measures: Measures
     media: Evaluation | None
     """Where the sound and lips of the worst utterances come from; None leaves them out."""
     folder: Path
@@ -79,6 +81,7 @@ def html_page(page: Page) -> str:
         if "wer-picture" in page.images:
             parts.append(_image(f"{rate} by damage to the lips", page.images["wer-picture"]))
         parts += [_html(*pictures), f'<p class="note">{_e(_PICTURES)}</p>']
+    parts += _measure_sections(page)
     parts += ["<h2>Confused words</h2>", _confusion_section(results)]
     parts += ["<h2>Worst utterances</h2>", _worst_section(page)]
     parts += ["<h2>Speed</h2>", _html(speed_table(results)), "<h2>To repeat this</h2>", _repeat_section(page.curves)]
@@ -88,6 +91,21 @@ def html_page(page: Page) -> str:
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
         f"<body>\n{body}\n</body></html>\n"
     )
+
+
+def _measure_sections(page: Page) -> list[str]:
+    """How often lips help and hurt, and the people, as far as there is something to compare."""
+    measures, parts = page.measures, []
+    if measures.lips is not None:
+        parts += ["<h2>Lips helped, changed nothing, hurt</h2>", _html(measures.lips)]
+        parts.append(_image("Utterances that lips helped, did not change and hurt", page.images["lips-effect"]))
+    if measures.lips_by_noise is not None:
+        parts += ["<h3>By kind of noise</h3>", _html(measures.lips_by_noise)]
+    if measures.lips_by_picture is not None:
+        parts += ["<h3>By condition of the lips</h3>", _html(measures.lips_by_picture)]
+    if measures.people is not None:
+        parts += ["<h2>By person</h2>", _html(measures.people)]
+    return parts
 
 
 def title_of(results: Results) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avsr.evaluation.compare import require_comparable
-from avsr.evaluation.figures import check_matplotlib, curves_of, noise_figure, picture_figure, render
+from avsr.evaluation.figures import check_matplotlib, curves_of, lips_figure, noise_figure, picture_figure, render
 from avsr.evaluation.job import Evaluation
+from avsr.evaluation.measure_tables import measure
 from avsr.evaluation.page import Page, html_page, subject_of, title_of
 from avsr.evaluation.results import Results
 from avsr.evaluation.tables import level_table, markdown, noise_table, score_table, time_table
@@ -40,6 +41,9 @@ def write_report(
     by_picture = picture_figure(results)
     if by_picture is not None:
         figures["wer-picture"] = by_picture
+    measures = measure(results)
+    if measures.by_level:
+        figures["lips-effect"] = lips_figure(measures.by_level)
     images = {}
     for name, figure in figures.items():
         images[name] = render(figure, "png")
@@ -49,9 +53,15 @@ def write_report(
     lines = [f"# {title_of(results)}", "", subject_of(results), "", markdown(by_level), ""]
     lines += ["By kind of noise, with intact lips:", "", markdown(by_noise), ""]
     lines += ["All scores, in clean sound with intact lips:", "", markdown(score_table(curves)), ""]
-    times = time_table(results)
-    lines += [] if times is None else ["Word times:", "", markdown(times), ""]
+    more = {
+        "Lips helped, changed nothing, hurt:": measures.lips,
+        "The same by condition of the lips:": measures.lips_by_picture,
+        "By person:": measures.people,
+        "Word times:": time_table(results),
+    }
+    for title, table in more.items():
+        lines += [] if table is None else [title, "", markdown(table), ""]
     write_text(folder / MARKDOWN_NAME, "\n".join(lines))
-    page = Page(results, curves, images, by_level, by_noise, media, folder)
+    page = Page(results, curves, images, by_level, by_noise, measures, media, folder)
     write_text(folder / HTML_NAME, html_page(page))
     return markdown(by_level) + "\n"

@@ -1,18 +1,8 @@
-"""The results of an evaluation: results.json with every utterance, results.csv with one row a condition.
-
-results.json, schema 1: `run` is the record of the evaluation and how to repeat it; `utterances` are ids and references;
-each of `cells` is a condition with its rates and, in the order of `utterances`, the hypothesis of each utterance.
-`avsr.evaluation.scores` has the rates by name; "cer" alone counts spaces as characters.
-latency_ms is the time the recogniser took for an utterance from prepared sound and lips, in batches on one thread.
-start_errors_ms: recognised minus true start of each word that was recognised right, if both times are known.
-"""
+"""The results of an evaluation in memory, and reading them from the results.json that `results_file` writes."""
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -35,14 +25,13 @@ from avsr.evaluation.statistics import (
     resampling,
 )
 from avsr.evaluation.word_times import median_and_p90_ms
-from avsr.files import write_text
 from avsr.grid import Modality
 from avsr.untrusted.files import read_file
 from avsr.untrusted.lines import MAX_LIST_BYTES
 from avsr.untrusted.settings import parse_json
 
 SCHEMA = 1
-JSON_NAME, CSV_NAME = "results.json", "results.csv"
+JSON_NAME = "results.json"
 OTHER_SCORES = (CER_NO_SPACES, MIXED)
 COLUMNS = [
     *"modality noise snr_db video seed clips words wer wer_low wer_high cer latency_ms".split(),
@@ -63,6 +52,8 @@ class Spoken(NamedTuple):
     """The text to score against, after normalisation."""
     duration: float
     """Seconds."""
+    speaker: str = ""
+    """Name of the speaker; empty if it is not known, as in results of version 0.1.0."""
 
 
 @dataclass(frozen=True)
@@ -244,56 +235,13 @@ class Results:
             row["latency_ms"] = float(np.mean(cell.latency_ms))
             found = median_and_p90_ms(self.start_errors_ms([condition]))
             row["start_error_median_ms"], row["start_error_p90_ms"] = found or (None, None)
-            rows.append({name: _rounded(row[name], 3 if name.endswith("_ms") else 4) for name in COLUMNS})
+            rows.append({name: rounded(row[name], 3 if name.endswith("_ms") else 4) for name in COLUMNS})
         return rows
 
 
-def _rounded(value: Any, digits: int) -> Any:
+def rounded(value: Any, digits: int) -> Any:
+    """The value, rounded if it is a float; numpy's floats become Python's."""
     return round(float(value), digits) if isinstance(value, float) else value
-
-
-def write_results(folder: Path, results: Results) -> None:
-    """Write results.json and results.csv, each whole or not at all."""
-    table = results.table()
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in table:
-        snr_db = "" if row["snr_db"] is None else f"{row['snr_db']:g}"
-        writer.writerow({**row, "snr_db": snr_db})  # None becomes an empty field
-    # results.json is written last: a later run takes it as the sign that both files are complete.
-    write_text(folder / CSV_NAME, text.getvalue())
-
-    spoken = []
-    for utterance in results.utterances:
-        counts = count_errors(utterance.reference, "")
-        units = {f"{score}_units": count_units(score, utterance.reference, "").units for score in OTHER_SCORES}
-        spoken.append({**utterance._asdict(), "words": counts.words, "characters": counts.characters, **units})
-    lines = ["{", f'"schema": {SCHEMA},', f'"run": {json.dumps(dict(results.run), ensure_ascii=False)},']
-    lines += ['"utterances": [', ",\n".join(json.dumps(row, ensure_ascii=False) for row in spoken), "],", '"cells": [']
-    rows = [
-        json.dumps({**row, **_cell_row(results, condition)}, ensure_ascii=False)
-        for row, condition in zip(table, results.cells, strict=True)
-    ]
-    lines += [",\n".join(rows), "]", "}", ""]
-    write_text(folder / JSON_NAME, "\n".join(lines))
-
-
-def _cell_row(results: Results, condition: Condition) -> dict[str, Any]:
-    """What results.json has of a cell for each utterance."""
-    cell = results.cells[condition]
-    row = {
-        "hypotheses": cell.hypotheses,
-        "hits": [c.hits for c in cell.counts],
-        "substitutions": [c.substitutions for c in cell.counts],
-        "deletions": [c.deletions for c in cell.counts],
-        "insertions": [c.insertions for c in cell.counts],
-        "character_errors": [c.character_errors for c in cell.counts],
-        **{f"{score}_errors": results.errors_of_each([condition], score).tolist() for score in OTHER_SCORES},
-        "achieved_snr_db": cell.achieved_snr_db,
-        "latencies_ms": cell.latency_ms,
-    }
-    return {**row, "start_errors_ms": cell.start_errors_ms} if cell.start_errors_ms else row
 
 
 def read_results(path: str | PathLike[str]) -> Results:
@@ -307,7 +255,10 @@ def read_results(path: str | PathLike[str]) -> Results:
     try:
         if content["schema"] != SCHEMA:
             raise DataError(f"{path}: results of another version", got=content["schema"], expected=SCHEMA)
-        utterances = [Spoken(row["id"], row["reference"], row["duration"]) for row in content["utterances"]]
+        utterances = [
+            Spoken(row["id"], row["reference"], row["duration"], _text(row.get("speaker", "")))
+            for row in content["utterances"]
+        ]
         cells = {}
         for row in content["cells"]:
             condition = Condition(*(row[name] for name in Condition._fields))
@@ -324,6 +275,12 @@ def read_results(path: str | PathLike[str]) -> Results:
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not the results of an evaluation", got=f"{type(error).__name__}: {error}") from None
     return results
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a speaker is {type(value).__name__}, not a string")
+    return value
 
 
 def make_cell(

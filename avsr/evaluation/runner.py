@@ -8,6 +8,7 @@ each. `folder.py` describes the files; when all work is done, results.json and r
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import platform
@@ -24,10 +25,12 @@ from avsr.evaluation.job import Evaluation, chosen_utterances, make_batches
 from avsr.evaluation.machine import cores, processor
 from avsr.evaluation.normalizers import find_normalizer
 from avsr.evaluation.opened import Opened
-from avsr.evaluation.results import JSON_NAME, Results, Spoken, make_cell, read_results, write_results, write_text
+from avsr.evaluation.results import JSON_NAME, Results, Spoken, make_cell, read_results
+from avsr.evaluation.results_file import write_results
 from avsr.evaluation.sounds import PLAN_NAME, describe_plan, make_plan, save_plan
 from avsr.evaluation.word_times import start_errors_ms
 from avsr.evaluation.work import BatchWork, Task, Unit, units_of
+from avsr.files import write_text
 from avsr.noise.plan import NoisePlan, read_plan
 from avsr.processes import Crew, one_thread, run
 
@@ -98,7 +101,7 @@ def evaluate(
         return Outcome(None, missing_units)
     # Nothing was done now, so the record of the run that did the work stays.
     if not todo and (output / JSON_NAME).exists():
-        return Outcome(read_results(output), 0)
+        return Outcome(_with_speakers(read_results(output), output, utterances), 0)
     # The time is unknown if earlier runs or other shards did a part of the work.
     in_one_go = sum(len(task.missing) for task in todo) == len(done)
     record = {
@@ -195,6 +198,17 @@ def _plan(
     return plan
 
 
+def _with_speakers(results: Results, output: Path, utterances: Sequence[Utterance]) -> Results:
+    """The results with the speakers of the manifest; results without speakers are written again."""
+    speakers = {utterance.id: utterance.speaker for utterance in utterances}
+    named = [spoken._replace(speaker=speakers.get(spoken.id, "")) for spoken in results.utterances]
+    if tuple(named) == results.utterances or any(spoken.speaker for spoken in results.utterances):
+        return results
+    results = dataclasses.replace(results, utterances=tuple(named))
+    write_results(output, results)
+    return results
+
+
 def _merge(
     evaluation: Evaluation,
     run: dict[str, Any],
@@ -205,7 +219,7 @@ def _merge(
     """All units put together, utterances in the order of their ids."""
     normalize = find_normalizer(evaluation.normalizer).apply
     order = sorted(range(len(utterances)), key=lambda index: utterances[index].id)
-    spoken = [Spoken(utterances[i].id, normalize(utterances[i].text), utterances[i].duration) for i in order]
+    spoken = [_spoken(utterances[i], normalize) for i in order]
     found: dict[tuple[int, int], _Row] = {}
     for unit in units.values():
         numbers = batches[unit["batch"]]
@@ -217,6 +231,10 @@ def _merge(
         texts, achieved_db, latency_ms, start_errors = zip(*(found[number, index] for index in order), strict=True)
         cells[condition] = make_cell(spoken, texts, achieved_db, latency_ms, start_errors if any(start_errors) else ())
     return Results.make(run, spoken, cells)
+
+
+def _spoken(utterance: Utterance, normalize: Callable[[str], str]) -> Spoken:
+    return Spoken(utterance.id, normalize(utterance.text), utterance.duration, utterance.speaker)
 
 
 class _Row(NamedTuple):

@@ -84,6 +84,13 @@ def _count_others(score: str, reference: str, hypothesis: str) -> Counted:
     return Counted(units, aligned.substitutions + aligned.deletions + aligned.insertions)
 
 
+@lru_cache(maxsize=200_000)
+def right_units(score: str, reference: str, hypothesis: str) -> tuple[bool, ...]:
+    """Whether each unit of the reference is right, as jiwer aligns the texts. score: one of `SCORES`."""
+    spoken, written = (" ".join(SCORES[score].units(text)) for text in (reference, hypothesis))
+    return tuple(left == right for left, right in aligned_words(spoken, written) if left)
+
+
 def aligned_words(reference: str, hypothesis: str) -> list[tuple[str, str]]:
     """Pairs (word of the reference, word of the hypothesis) as jiwer aligns them; "" for a missing word."""
     aligned = jiwer.process_words(reference, hypothesis)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import collections
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from avsr.evaluation.compare import CHANCE, test_groups
-from avsr.evaluation.conditions import CLEAN, INTACT, MODALITY_NAMES, UNUSED, Condition
+from avsr.evaluation.conditions import CLEAN, INTACT, LIPS, MODALITY_NAMES, UNUSED, Condition
 from avsr.evaluation.figures import Curve, with_whole_lips
 from avsr.evaluation.noise_mean import describe_mean, mean_conditions, noise_weights
 from avsr.evaluation.results import Results
@@ -22,8 +23,6 @@ from avsr.text import pad
 
 CONFUSIONS = 12
 WORTH_AT_DB = (5.0, 0.0)
-LIPS: dict[Modality, str] = {"a": UNUSED, "v": INTACT, "av": INTACT}
-"""The condition of intact lips in each modality."""
 
 
 class Table(NamedTuple):
@@ -37,11 +36,17 @@ class Table(NamedTuple):
 
 def markdown(table: Table) -> str:
     """A table and its notes in Markdown, columns aligned for a terminal."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in [table.titles, *table.rows]]
+    rows = [[_escaped(cell) for cell in row] for row in [table.titles, *table.rows]]
     widths = [max(3, *map(columns_of, column)) for column in zip(*rows, strict=True)]
     title, *lines = [f"| {' | '.join(map(pad, row, widths))} |" for row in rows]
     rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
     return "\n".join([title, rule, *lines, "", *table.notes])
+
+
+def _escaped(cell: str) -> str:
+    """The text of a cell so that Markdown shows it: names of speakers come from others."""
+    cell = cell.replace("\\", "\\\\").replace("|", "\\|").replace("](", "]\\(")
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", cell)
 
 
 def level_table(curves: Sequence[Curve]) -> Table:
