@@ -105,7 +105,7 @@ class AugmentConfig:
     wrong_lips_snr_db: float = 8.0
     """From which SNR on an utterance counts as audible. In more noise nobody could tell that the lips are wrong."""
     dubbed: float = 0.0
-    """Share of the utterances with lips that get another voice's sound of the same sentence, also without one of their own.
+    """Share of the utterances with lips that get another voice's sound of the same sentence.
 
     The lips are stretched to its words, so that the model learns voices and faces apart. The voices come from
     corpora without lips. Needs word times.

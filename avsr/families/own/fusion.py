@@ -243,9 +243,10 @@ class FusionTransformer(nn.Module):
         self.evidence: Evidence | None = None
         if config.evidence:
             self.evidence = Evidence(width, units)
-            self.trust = nn.Sequential(nn.LayerNorm(width), Linear(width, 1))
-            nn.init.zeros_(self.trust[1].weight)
-            nn.init.constant_(self.trust[1].bias, TRUST_BIAS)
+            share = Linear(width, 1)
+            nn.init.zeros_(share.weight)
+            nn.init.constant_(share.bias, TRUST_BIAS)
+            self.trust = nn.Sequential(nn.LayerNorm(width), share)
 
     def initial_state(
         self, batch_size: int, device: torch.device, dtype: torch.dtype, attention: AttentionContext | None = None
