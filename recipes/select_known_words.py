@@ -21,6 +21,7 @@ from pathlib import Path
 
 from word_times import Aligner
 
+from avsr.cli.console import Console
 from avsr.datasets.manifest import Utterance, load_samples, read_manifest, write_manifest
 from avsr.decoding.tokenizer import WordTokenizer
 from avsr.errors import AvsrError, DataError
@@ -57,34 +58,35 @@ def moved(utterance: Utterance, root: Path, folder: Path) -> Utterance:
     return dataclasses.replace(utterance, audio=place(utterance.audio), video=place(utterance.video))
 
 
-def select(manifest: Path, folder: Path, vocabulary: Collection[str], aligner: Aligner) -> list[str]:
-    """Write FOLDER/manifest.jsonl and return a line for each split: what was kept, and what was left out why.
+def select(manifest: Path, folder: Path, vocabulary: Collection[str], aligner: Aligner, console: Console) -> None:
+    """Write FOLDER/manifest.jsonl, and say on the console what was kept of each split, and what was left out why.
 
     Raises DataError if nothing is left, if the folder is the one of the corpus, or for a word that the aligner does not
     know.
     """
-    from tqdm import tqdm
-
     root, target = manifest.parent, folder / "manifest.jsonl"
     if target.exists() and target.samefile(manifest):
         raise DataError(f"{target}: is the manifest to read", expected="another folder to write to")
     aligner.units(sorted(vocabulary))  # the words that it must know, before the work begins
     kept: list[Utterance] = []
     fates: dict[str, collections.Counter[str]] = {}
-    for utterance in tqdm(read_manifest(manifest), unit=" utterances", disable=None, leave=False):
+    utterances = read_manifest(manifest)
+    for done, utterance in enumerate(utterances, 1):
         reason = reason_against(utterance, vocabulary)
         if reason is None:
             try:
                 kept.append(moved(with_times(utterance, root, aligner), root, folder))
             except DataError as error:
-                print(f"{utterance.id}: left out: {error}", file=sys.stderr)
+                console.note(f"{utterance.id}: left out: {error}")
                 reason = "not alignable"
         fates.setdefault(utterance.split, collections.Counter())[reason or "kept"] += 1
+        console.progress(done / len(utterances), f"{done}/{len(utterances)} utterances")
     lines = [_line(split, fates[split]) for split in sorted(fates)]
     if not kept:
         raise DataError(f"{manifest}: no utterance is left", got="; ".join(lines) or "no utterances")
     write_manifest(target, kept)
-    return lines
+    for line in lines:
+        console.note(line)
 
 
 def _line(split: str, fates: collections.Counter[str]) -> str:
@@ -101,8 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         vocabulary = WordTokenizer.read(find_file(args.vocabulary)).words
-        for line in select(args.manifest, args.out, vocabulary, Aligner(args.aligner)):
-            print(line, file=sys.stderr)
+        with Console() as console:
+            select(args.manifest, args.out, vocabulary, Aligner(args.aligner), console)
     except (AvsrError, OSError) as error:
         print(f"{parser.prog}: {file_error(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 1

@@ -55,9 +55,9 @@ def test_known_utterances_are_kept_with_their_sound_and_times(tmp_path: Path, ca
     captured = capsys.readouterr()
     assert captured.out == f"{tmp_path / 'deep' / 'known' / 'manifest.jsonl'}\n"
     assert captured.err.splitlines() == [
-        "short: left out: too short for its words: got alignment: got 3 frames, expected at least 6",
-        "dev: 1 of 2 kept; left out: 1 with unknown words",
-        "train: 1 of 4 kept; left out: 1 not alignable, 1 without sound, 1 without text",
+        "avsr: short: left out: too short for its words: got alignment: got 3 frames, expected at least 6",
+        "avsr: dev: 1 of 2 kept; left out: 1 with unknown words",
+        "avsr: train: 1 of 4 kept; left out: 1 not alignable, 1 without sound, 1 without text",
     ]
     kept = read_manifest(tmp_path / "deep" / "known" / "manifest.jsonl")
     assert [(utterance.id, utterance.split, utterance.text) for utterance in kept] == [
