@@ -1,16 +1,15 @@
-"""What the makers of synthetic GRID speech share: the grammar, the held-out sentences, and how a recording is written."""
+"""What the makers of synthetic GRID speech share: the grammar, held-out sentences, and how a recording is written."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import os
-import wave
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from avsr.datasets.manifest import read_manifest, write_wav
+from avsr.errors import DataError
 from avsr.shipped import find_file
 
 GRAMMAR = (
@@ -25,14 +24,23 @@ DEMO_SENTENCE = "place blue by r nine again"
 """The sentence of the demo clip, never among the synthetic ones."""
 
 SAMPLE_RATE = 16_000
+_MOST_DRAWS = 1000
+"""All 34 000 sentences of GRID may be excluded, about half of the grammar's 64 000; then ten draws are enough."""
 
 
 def draw_sentence(rng: np.random.Generator, excluded: Collection[str]) -> list[str]:
-    """A random sentence of the grammar that is not in `excluded`."""
-    while True:
+    """A random sentence of the grammar that is not in `excluded`. Raises DataError if hardly any sentence is left."""
+    for _ in range(_MOST_DRAWS):
         words = [str(rng.choice(choices)) for choices in GRAMMAR]
         if " ".join(words) not in excluded:
             return words
+    raise DataError("no sentence is left to say", got=f"{len(excluded)} excluded sentences")
+
+
+def is_sentence(text: str) -> bool:
+    """Whether a text is a sentence of the grammar."""
+    words = text.split()
+    return len(words) == len(GRAMMAR) and all(word in choices for word, choices in zip(words, GRAMMAR, strict=True))
 
 
 def read_excluded(path: Path) -> set[str]:
@@ -41,8 +49,6 @@ def read_excluded(path: Path) -> set[str]:
     data/grid/held_out.txt is found in any folder.
     """
     if path.suffix == ".jsonl":
-        from avsr.datasets.manifest import read_manifest
-
         return {u.text for u in read_manifest(path) if u.split.startswith(("dev", "test"))}
     return {" ".join(line.split()) for line in find_file(path).read_text(encoding="utf-8").splitlines()}
 
@@ -77,13 +83,6 @@ def record(samples: np.ndarray, lead_s: float, duration_s: float, rng: np.random
     return np.round(recording * gain * 32767).astype(np.int16)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file as a whole: under a temporary name first."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def write_utterance(
     folder: Path,
     id: str,
@@ -94,15 +93,8 @@ def write_utterance(
     samples: np.ndarray,
 ) -> dict[str, object]:
     """Write FOLDER/audio/ID.wav (16 kHz, mono, 16 bit) and return its entry for a manifest of `avsr.datasets`."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(samples.astype("<i2").tobytes())
-    content = buffer.getvalue()
     audio = f"audio/{id}.wav"
-    write_file(folder / audio, content)
+    write_wav(folder / audio, samples)
     return {
         "id": id,
         "speaker": voice,
@@ -113,7 +105,7 @@ def write_utterance(
         "duration": len(samples) / SAMPLE_RATE,
         "fps": 0,
         "coverage": 0,
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": hashlib.sha256((folder / audio).read_bytes()).hexdigest(),
         "words": words,
         "absent": [],
     }

@@ -21,7 +21,7 @@ import av
 import cv2
 import espeak
 import numpy as np
-from make_synthetic_voices import DEMO_SENTENCE, resample
+from grid_sentences import DEMO_SENTENCE, resample
 
 from avsr.errors import AvsrError
 

@@ -13,20 +13,21 @@ import argparse
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import multiprocessing
 import os
 import sys
-import wave
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 import espeak
 import numpy as np
+from grid_sentences import DEMO_SENTENCE, SAMPLE_RATE, draw_sentence, read_excluded, record, resample, write_utterance
 
+from avsr.cli.arguments import positive_integer
+from avsr.cli.console import Console
 from avsr.errors import AvsrError, DataError
-from avsr.shipped import find_file
+from avsr.files import file_error, only_writer, write_bytes
 
 DURATION_S = 3.0
 _MARGIN_S = 0.04  # silence that is always left at the end
@@ -93,12 +94,6 @@ def make_utterance(index: int, seed: int, excluded: Collection[str] = frozenset(
     lead_s = min(rng.uniform(0.2, 0.8), latest_s)
     if lead_s < 0:
         raise DataError("a synthetic sentence does not fit", got=f"{times[-1][1]:.2f} s", expected=f"{DURATION_S} s")
-    lead = round(lead_s * SAMPLE_RATE)
-    speech_rms = float(np.sqrt(np.mean(samples**2)))
-    recording = _noise_floor(rng) * speech_rms
-    room = min(len(samples), len(recording) - lead)
-    recording[lead : lead + room] += samples[:room]
-    gain = min(10 ** (rng.uniform(-34, -15) / 20) / speech_rms, 0.98 / float(np.abs(recording).max()))
     return Utterance(
         id=f"voice-{seed}-{index:06d}",
         voice=voice,
@@ -106,7 +101,7 @@ def make_utterance(index: int, seed: int, excluded: Collection[str] = frozenset(
             (word, round(lead_s + start, 3), round(lead_s + end, 3))
             for word, (start, end) in zip(words, times, strict=True)
         ),
-        samples=np.round(recording * gain * 32767).astype(np.int16),
+        samples=record(samples, lead_s, DURATION_S, rng),
     )
 
 
@@ -121,28 +116,28 @@ def _colour(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _make_file(index: int, seed: int, excluded: Collection[str], folder: Path) -> dict[str, object]:
     utterance = make_utterance(index, seed, excluded)
-    content = _wav(utterance.samples)
-    audio = f"audio/{utterance.id}.wav"
-    _write(folder / audio, content)
-    return {
-        "id": utterance.id,
-        "speaker": utterance.voice,
-        "split": "train",
-        "text": utterance.text,
-        "audio": audio,
-        "video": None,
-        "duration": DURATION_S,
-        "fps": 0,
-        "coverage": 0,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "words": utterance.words,
-        "absent": [],
-    }
+    return write_utterance(
+        folder,
+        utterance.id,
+        voice=utterance.voice,
+        split="train",
+        words=utterance.words,
+        samples=utterance.samples,
+    )
 
 
-def make_corpus(folder: Path, count: int, seed: int, excluded: Collection[str] = frozenset(), workers: int = 1) -> None:
-    """Write `count` utterances and their manifest to `folder`. Raises AvsrError when eSpeak NG is missing."""
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
+def make_corpus(
+    folder: Path,
+    count: int,
+    seed: int,
+    excluded: Collection[str] = frozenset(),
+    workers: int = 1,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Write `count` utterances and their manifest to `folder`. Raises AvsrError when eSpeak NG is missing.
+
+    on_progress: called with the number of utterances that are done.
+    """
     # eSpeak remembers something of the sentence before: only a process a sentence makes each depend on nothing else.
     # Forking is cheap, and clean as long as this process has not used the library.
     with multiprocessing.get_context("fork").Pool(workers, maxtasksperchild=1) as pool:
@@ -150,15 +145,16 @@ def make_corpus(folder: Path, count: int, seed: int, excluded: Collection[str] =
         lines = []
         for entry in pool.imap(make, range(count), chunksize=1):
             lines.append(json.dumps(entry) + "\n")
-            if sys.stderr.isatty():
-                print(f"\r{len(lines)}/{count}", end="\n" if len(lines) == count else "", file=sys.stderr, flush=True)
-    _write(folder / "manifest.jsonl", "".join(lines).encode())
+            on_progress(len(lines))
+    write_bytes(folder / "manifest.jsonl", "".join(lines).encode())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write to")
-    parser.add_argument("--count", type=int, default=3000, help="number of utterances (default %(default)s)")
+    parser.add_argument(
+        "--count", type=positive_integer, default=3000, help="number of utterances (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed (default %(default)s)")
     parser.add_argument(
         "--exclude",
@@ -166,13 +162,21 @@ def main() -> int:
         metavar="FILE",
         help="sentences never to be said: one a line, or a manifest.jsonl, whose dev and test splits are meant",
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument(
+        "--workers", type=positive_integer, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
     args = parser.parse_args()
     try:
         excluded = read_excluded(args.exclude) if args.exclude else set()
-        make_corpus(args.out, args.count, args.seed, excluded, args.workers)
+        args.out.mkdir(parents=True, exist_ok=True)
+        with Console() as console, only_writer(args.out):
+
+            def show(done: int) -> None:
+                console.progress(done / args.count, f"{done}/{args.count} utterances")
+
+            make_corpus(args.out, args.count, args.seed, excluded, args.workers, show)
     except (AvsrError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {file_error(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 1
     print(args.out / "manifest.jsonl")
     return 0

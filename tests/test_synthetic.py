@@ -21,8 +21,8 @@ DEMO = ROOT / "avsr" / "assets" / "demo.mp4"
 sys.path.insert(0, str(ROOT / "recipes"))
 
 import espeak  # noqa: E402
+import grid_sentences  # noqa: E402
 import make_demo_clip  # noqa: E402
-import make_synthetic_voices  # noqa: E402
 
 needs_espeak = pytest.mark.skipif(not espeak.available(), reason="libespeak-ng is not installed")
 
@@ -36,12 +36,6 @@ def make_voices(folder: Path, *options: str) -> list[dict]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-
-
-def is_sentence(text: str) -> bool:
-    words = text.split()
-    grammar = make_synthetic_voices.GRAMMAR
-    return len(words) == len(grammar) and all(word in choices for word, choices in zip(words, grammar, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +53,7 @@ def test_words_are_where_the_manifest_says(voices: Path):
             assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2)
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(float)
         assert len(samples) == 16_000 * entry["duration"]
-        assert is_sentence(entry["text"])
+        assert grid_sentences.is_sentence(entry["text"])
         assert [word for word, _, _ in entry["words"]] == entry["text"].split()
         times = [time for _, start, end in entry["words"] for time in (start, end)]
         assert times == sorted(times)
@@ -89,15 +83,13 @@ def test_excluded_sentences_are_not_said(voices: Path, tmp_path: Path):
 def test_held_out_splits_of_a_manifest_are_excluded(tmp_path: Path):
     manifest = make_corpus(tmp_path)
     texts = {row["split"]: row["text"] for row in map(json.loads, manifest.read_text().splitlines())}
-    excluded = make_synthetic_voices.read_excluded(manifest)
+    excluded = grid_sentences.read_excluded(manifest)
     assert texts["dev"] in excluded and texts["train"] not in excluded
 
 
 def test_draws_again_until_the_sentence_is_allowed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(make_synthetic_voices, "GRAMMAR", (("set",), ("red", "blue")))
-    drawn = {
-        " ".join(make_synthetic_voices.draw_sentence(np.random.default_rng(seed), {"set red"})) for seed in range(20)
-    }
+    monkeypatch.setattr(grid_sentences, "GRAMMAR", (("set",), ("red", "blue")))
+    drawn = {" ".join(grid_sentences.draw_sentence(np.random.default_rng(seed), {"set red"})) for seed in range(20)}
     assert drawn == {"set blue"}
 
 
@@ -127,7 +119,7 @@ def test_mouth_shuts_for_b_and_rounds_for_o():
 
 
 def test_demo_clip_is_what_it_says():
-    assert is_sentence(DEMO.with_suffix(".txt").read_text().strip())
+    assert grid_sentences.is_sentence(DEMO.with_suffix(".txt").read_text().strip())
     assert DEMO.stat().st_size < 400_000
     with av.open(str(DEMO)) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
