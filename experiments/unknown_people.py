@@ -3,7 +3,8 @@
     python experiments/unknown_people.py MODEL ... --noise work/corpora/noise/noise_train
 
 Word error rates in percent. The first table has the sound alone: the development clips of GRID's speaker, held-out
-neural voices and the people of AN4's development split (letters and digits), clean, in noise, and live in chunks of 320 ms.
+neural voices and the people of AN4's development split (letters and digits); clean, in noise, and live in chunks of
+320 ms.
 The second has both sides on the development clips of GRID, the lips whole and changed: as another face, of another
 sentence, of other people, late, covered, still, lost. Where lips are wrong, nothing above the sound alone is wanted.
 Noise is the recordings of the training folder, coloured noise, and babble of the training voices; "babble -5" is babble
