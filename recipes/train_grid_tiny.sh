@@ -46,3 +46,13 @@ avsr train grid-tiny output=$runs-hidden seed=4 \
     augment.wrong_lips=0.3 augment.lip_effects.dropped=0.2 augment.lip_effects.occluder=0.2 \
     $(sound_from $joined) initialize.visual_encoder=$joined initialize.visual_head=$joined initialize.fusion=$joined "$@"
 mean $runs-hidden/model 0.5 $joined 0.5 $runs-final/model
+
+# 5. Many voices for the sound: a hard round, then a gentle one.
+avsr train grid-tiny-audio-voices "$@"
+avsr train grid-tiny-audio-voices-gentle "$@"
+
+# 6. Many faces for the lips: one man's mouth is bent into others.
+avsr train grid-tiny-visual-faces "$@"
+
+# 7. A fusion that trusts lips by evidence. The sound stays as it is.
+avsr train grid-tiny-evidence "$@"

@@ -28,6 +28,11 @@ ABSENT = "absent"
 LIPS: dict[Modality, str] = {"a": UNUSED, "v": INTACT, "av": INTACT}
 """The condition of intact lips in each modality."""
 
+OTHER_SENTENCE = "other-sentence"
+"""Lips of another sentence of the same speaker."""
+OTHER_SPEAKER = "other-speaker"
+"""Lips of another speaker, who says another sentence."""
+
 DEFAULT_SEEDS = (1, 2, 3)
 DEFAULT_PICTURES = (
     INTACT,
@@ -213,6 +218,8 @@ FORMS: dict[str, Form] = {
     "occluder": Form("percent of the picture covered, 1 to 99", lambda n: 1 <= n <= 99, random=True),
     "late": Form(f"milliseconds, a multiple of {SLOT_MS}", lambda n: n > 0 and n % SLOT_MS == 0),
     "early": Form(f"milliseconds, a multiple of {SLOT_MS}", lambda n: n > 0 and n % SLOT_MS == 0),
+    OTHER_SENTENCE: Form(None, lambda _: True, random=True),
+    OTHER_SPEAKER: Form(None, lambda _: True, random=True),
     "frozen": Form("percent of the time, at the end, that the picture stands still, 1 to 100", lambda n: 1 <= n <= 100),
 }
 _THIRDS = {"lost-first-third": 0, "lost-middle-third": 1, "lost-last-third": 2}
@@ -224,7 +231,7 @@ def is_random(name: str) -> bool:
 
 
 def change_picture(picture: LipCondition, crops: Crops, present: Present, utterance: str) -> tuple[Crops, Present]:
-    """Lips under a condition.
+    """Lips under a condition that changes the utterance's own. `LipSource` has those that belong to another one.
 
     crops: [T, 96, 96].
     present: [T].

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from avsr.datasets.manifest import load_lips, load_samples
-from avsr.evaluation.conditions import INTACT, LIPS, MODALITY_NAMES, UNUSED, Condition, LipCondition, change_picture
+from avsr.datasets.manifest import load_samples
+from avsr.evaluation.conditions import INTACT, LIPS, MODALITY_NAMES, UNUSED, Condition, LipCondition
 from avsr.evaluation.figures import Curve
 from avsr.evaluation.job import Evaluation, chosen_utterances
 from avsr.evaluation.measure_tables import Measures
 from avsr.evaluation.media import lip_strip, mp3
+from avsr.evaluation.other_lips import LipSource
 from avsr.evaluation.results import Results
 from avsr.evaluation.sounds import Sounds
 from avsr.evaluation.statistics import aligned_words
@@ -230,7 +231,8 @@ def _media(evaluation: Evaluation, sounds: Sounds, utterance_id: str, condition:
         parts.append(f'<p><audio controls src="data:audio/mpeg;base64,{encoded}"></audio></p>')
     if utterance.video is not None and condition.modality != "a":
         # The utterances of this section have intact lips, so that nothing is drawn and no seed is needed.
-        crops, present = change_picture(LipCondition(condition.video), *load_lips(utterance, root), utterance.id)
+        source = LipSource(Path(evaluation.manifest))
+        crops, present = source.under(LipCondition(condition.video), utterance, source.own(utterance))
         if present.any():
             parts.append(_image("lips", lip_strip(crops, present), "jpeg", "strip"))
     return "".join(parts)

@@ -25,6 +25,7 @@ from avsr.evaluation.job import Evaluation, chosen_utterances, make_batches
 from avsr.evaluation.machine import cores, processor
 from avsr.evaluation.normalizers import find_normalizer
 from avsr.evaluation.opened import Opened
+from avsr.evaluation.other_lips import LipSource
 from avsr.evaluation.results import JSON_NAME, Results, Spoken, make_cell, read_results
 from avsr.evaluation.results_file import write_results
 from avsr.evaluation.sounds import PLAN_NAME, describe_plan, make_plan, save_plan
@@ -71,6 +72,7 @@ def evaluate(
     Raises ConfigError if `output` holds another evaluation or is being written to, DataError, ModelError.
     """
     utterances = chosen_utterances(evaluation)
+    LipSource(Path(evaluation.manifest)).require(evaluation.grid, utterances)
     batches = make_batches(utterances, evaluation.batch_size)
     started = time.monotonic()
     opened = evaluation.system.open()

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from avsr.arrays import Crops, Present, Samples
-from avsr.datasets.manifest import Utterance, load_lips, load_samples
+from avsr.datasets.manifest import Utterance, load_samples
 from avsr.decoding.search import Spoken
-from avsr.evaluation.conditions import Condition, Grid, LipCondition, SoundCondition, change_picture
+from avsr.evaluation.conditions import Condition, Grid, LipCondition, SoundCondition
 from avsr.evaluation.job import Evaluation
 from avsr.evaluation.opened import Opened
+from avsr.evaluation.other_lips import LipSource
 from avsr.evaluation.sounds import Sounds
 
 LIPS = -1
@@ -51,6 +52,7 @@ class BatchWork:
     def __init__(self, evaluation: Evaluation, output: Path, opened: Opened) -> None:
         self._grid, self._engine, self._sounds = evaluation.grid, opened.engine, Sounds(output)
         self._root, self._search = Path(evaluation.manifest).parent, evaluation.search
+        self._lips = LipSource(Path(evaluation.manifest))
         self._has_times = opened.card.has_times
         self._numbers = {condition: number for number, condition in enumerate(evaluation.grid.conditions())}
 
@@ -74,7 +76,7 @@ class BatchWork:
     ) -> dict[LipCondition, _Encoded | None]:
         """The encoded lips under each condition that is needed; None if the utterances have no lips."""
         pictures = _pictures_needed(self._grid, task.missing)
-        crops = [load_lips(utterance, self._root) for utterance in task.utterances] if pictures else []
+        own = [self._lips.own(utterance) for utterance in task.utterances] if pictures else []
         # The lips are encoded for the lengths of the sound. Noise does not change them, so clean sound will do.
         audio = self._engine.encode_audio(clean) if clean is not None and pictures and self._uses_sound else None
         encoded: dict[LipCondition, _Encoded | None] = {}
@@ -82,8 +84,8 @@ class BatchWork:
             encoded[picture] = None
             if task.utterances[0].video is not None:
                 changed = [
-                    change_picture(picture, item, present, utterance.id)
-                    for utterance, (item, present) in zip(task.utterances, crops, strict=True)
+                    self._lips.under(picture, utterance, lips)
+                    for utterance, lips in zip(task.utterances, own, strict=True)
                 ]
                 encoded[picture] = self._encode_changed(changed, audio)
             report(None)
