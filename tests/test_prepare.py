@@ -309,6 +309,19 @@ def test_clips_of_every_kind_are_used_or_rejected_with_a_reason(tmp_path: Path) 
     assert progress[-1] == (6, 6) and (result.utterances, result.rejected, result.new) == (2, 4, 5)
 
 
+def test_a_clip_without_a_sentence_is_kept_only_as_unlabelled(tmp_path: Path) -> None:
+    for name in ("u1.mpg", "u2.mpg"):
+        (tmp_path / name).touch()
+    rows = [
+        {"id": "a/u1", "speaker": "a", "path": "u1.mpg", "words": "", "split": "unlabelled"},
+        {"id": "a/u2", "speaker": "a", "path": "u2.mpg", "words": "", "split": "train"},
+    ]
+    (tmp_path / "clips.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept, refused = read_grid(tmp_path)
+    assert (kept.text, kept.split, kept.problem) == ("", "unlabelled", None)
+    assert refused.problem is not None and "not known" in refused.problem
+
+
 def test_an_interrupted_preparation_goes_on_and_redoes_only_what_changed(tmp_path: Path) -> None:
     corpus = shared_corpus("grid")
     src, out = tmp_path / "src", tmp_path / "out"

@@ -10,7 +10,8 @@ J. Acoust. Soc. Am. 120(5), 2006. The reader knows two layouts:
   (of the media file, relative to SRC) are required. "split" is "train" if it is missing, "align" is the file of the
   word times, "words" is the sentence. Other keys are ignored.
 
-The sentence comes from the word times, or else from "words", or else from the file name, which spells it.
+The sentence comes from the word times, or else from "words", or else from the file name, which spells it. A clip
+without any is used only if clips.jsonl gives it the split "unlabelled".
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 from avsr.account import Account
 from avsr.datasets.files import CorpusFiles, read_transcript_file
 from avsr.datasets.manifest import WordTimes
-from avsr.datasets.source import SourceClip
+from avsr.datasets.source import UNLABELLED, SourceClip
 from avsr.errors import DataError
 from avsr.media.folders import NO_MEDIA
 from avsr.media.types import is_sound_name, media_stem
@@ -234,6 +235,7 @@ def _clip(name: str, speaker: str, split: str, path: Path, align: Path | None, s
     text = aligned or sentence or sentence_of_name(media_stem(path.name))
     if aligned and sentence and aligned != sentence:
         problem = f"word times and words differ: got {aligned!r} and {sentence!r}"
-    if not text and problem is None:
+    # Faces without words still serve training, as lips that say something else.
+    if not text and problem is None and split != UNLABELLED:
         problem = "the sentence is not known: no word times, no words, and the file name spells no sentence"
     return SourceClip(id=name, speaker=speaker, split=split, path=path, text=text, words=words, problem=problem)
