@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import signal
 from collections import Counter
 from pathlib import Path
@@ -29,7 +30,15 @@ lightning = pytest.importorskip("lightning", reason="training needs the extra 't
 from avsr.training import run as training_run  # noqa: E402
 from avsr.training.batches import collate  # noqa: E402
 from avsr.training.data import TrainingSet  # noqa: E402
-from avsr.training.module import TrainingModule, ctc_loss, mask_mel, peak_first_loss, targets_of_frames, warp_mel  # noqa: E402
+from avsr.training.module import (  # noqa: E402
+    TrainingModule,
+    ctc_loss,
+    distrust_loss,
+    mask_mel,
+    peak_first_loss,
+    targets_of_frames,
+    warp_mel,
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +87,16 @@ def test_masks_cover_at_most_what_is_configured() -> None:
     assert (masked[3, :, 60:] == 0).all()
     hidden_bins = (masked[:, :, :60] == 0).all(-1).sum(-1)
     assert (hidden_bins <= ALL_AUGMENTATION.mel_mask_bins).all()
+
+
+def test_distrust_counts_frames_with_lips_only() -> None:
+    trust = torch.tensor([[0.0, 3.0, -50.0, 50.0], [0.0, 50.0, 50.0, 50.0]])
+    present = torch.tensor([[1, 0, 0, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0, 1, 1]], dtype=torch.bool)
+    lengths = torch.tensor([4, 3])  # the last frame of the second is padding
+    seen = [math.log(2), math.log1p(math.exp(3)), 0.0, math.log(2)]
+    assert float(distrust_loss(trust, present, lengths)) == pytest.approx(sum(seen) / 4, rel=1e-4)
+    assert float(distrust_loss(trust, present[:, :2], lengths)) == pytest.approx(math.log(2), rel=1e-4)
+    assert float(distrust_loss(trust, torch.zeros_like(present), lengths)) == 0.0
 
 
 def test_another_vocal_tract_moves_the_frequencies() -> None:

@@ -144,6 +144,9 @@ class TrainingModule(lightning.LightningModule):
             if weights.peak_first:
                 loss = loss + weights.peak_first * peak_first_loss(log_probs[used], output.lengths[used])
             losses[name] = loss
+        wrong = batch.has_audio & ~batch.lips_match & batch.present.any(dim=1)
+        if output.trust is not None and weights.distrust and bool(wrong.any()):
+            losses["distrust"] = distrust_loss(output.trust[wrong], batch.present[wrong], output.lengths[wrong])
         return losses
 
     def configure_optimizers(self) -> Any:
@@ -239,6 +242,20 @@ def ctc_loss(log_probs_BTV: Tensor, lengths: Tensor, tokens_BU: Tensor, token_co
         zero_infinity=True,
     )
     return (loss_B / token_counts.clamp(min=1)).mean()
+
+
+def distrust_loss(trust_BT: Tensor, present_BS: Tensor, lengths: Tensor) -> Tensor:
+    """Mean over frames with lips of -log(1 - trust), for utterances with lips of another one.
+
+    trust_BT: logits.
+    present_BS: which slots show lips; two make a frame.
+    lengths: int64 [B], frames.
+    """
+    B, T = trust_BT.shape
+    present_BS = F.pad(present_BS, (0, max(0, 2 * T - present_BS.shape[1])))[:, : 2 * T]
+    seen_BT = present_BS.reshape(B, T, 2).any(dim=-1) & valid_mask(lengths, T)
+    loss_BT = F.softplus(trust_BT.float())
+    return loss_BT.masked_fill(~seen_BT, 0.0).sum() / seen_BT.sum().clamp(min=1)
 
 
 def peak_first_loss(log_probs_BTV: Tensor, lengths: Tensor) -> Tensor:

@@ -162,12 +162,12 @@ class OwnEngine:
                     None if audio is None else audio.frames_BTD, None if lips is None else lips.frames
                 )
             else:
-                log_probs_BTV, _ = self.network.fuse(
+                log_probs_BTV = self.network.fuse(
                     None if audio is None else audio.frames_BTD,
                     lengths,
                     None if lips is None else lips.frames,
                     attention=self._attention,
-                )
+                ).log_probs
         rows = log_probs_BTV.cpu().numpy()
         return [self.checked(item_TV[:length]) for item_TV, length in zip(rows, lengths.tolist(), strict=True)]
 

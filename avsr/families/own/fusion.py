@@ -278,8 +278,10 @@ class FusionTransformer(nn.Module):
         state: FusionState | None = None,
         attention: AttentionContext | None = None,
         sides: Sides | None = None,
-    ) -> tuple[Tensor, FusionState | None]:
-        """The fused frames [B, T, D] and the next state (None if `state` is None).
+    ) -> tuple[Tensor, Tensor | None, FusionState | None]:
+        """The fused frames [B, T, D], the trust in the lips, and the next state (None if `state` is None).
+
+        The trust [B, T] is given as a logit, and None without evidence or lips.
 
         x_BTD: encoded audio frames.
         lengths: int64 [B]; frames after the length are padding.
@@ -307,7 +309,7 @@ class FusionTransformer(nn.Module):
         elif state is not None:
             raise ValueError("a stream needs its lips: give absent ones while none are seen")
         elif heard_BT is None:  # sound alone: no frame would change
-            return x_BTD, None
+            return x_BTD, None, None
         fused_BT = torch.zeros_like(x_BTD[..., 0], dtype=torch.bool) if lips_sight is None else lips_sight.seen()
         # A frame without sound is fused even if it sees no lips: the frames around it may show the word.
         if fused_BT is not None and heard_BT is not None:
@@ -324,12 +326,15 @@ class FusionTransformer(nn.Module):
                 x_BTD, sound_sight, lips_BTD, lips_sight, fused_BT, None if state is None else state.layers[index]
             )
             next_states.append(next_state)
-        if self.evidence is not None:
-            believed_BTD = torch.lerp(given_BTD, x_BTD, torch.sigmoid(self.trust(x_BTD)).to(x_BTD.dtype))
+        trust_BT = None
+        if self.evidence is not None and lips_sight is not None:
+            trust_BT1 = self.trust(x_BTD)
+            believed_BTD = torch.lerp(given_BTD, x_BTD, torch.sigmoid(trust_BT1).to(x_BTD.dtype))
             # Without sound there is nothing to fall back to.
             x_BTD = believed_BTD if heard_BT is None else torch.where(heard_BT[..., None], believed_BTD, x_BTD)
             if fused_BT is not None:
                 x_BTD = torch.where(fused_BT[..., None], x_BTD, given_BTD)
+            trust_BT = trust_BT1[..., 0]
         if state is None or lips_sight is None:
-            return x_BTD, None
-        return x_BTD, FusionState(tuple(next_states), lips_sight.next_history(), sound_sight.next_history())
+            return x_BTD, trust_BT, None
+        return x_BTD, trust_BT, FusionState(tuple(next_states), lips_sight.next_history(), sound_sight.next_history())

@@ -45,6 +45,19 @@ class NetworkOutput(NamedTuple):
     """[B, T, V + 1] of the lips alone; None: no lips were given."""
     state: NetworkState | None
     """The state after the pass; None: no state was given."""
+    trust: Tensor | None = None
+    """[B, T]: the logit of the share by which each frame follows the lips; None: no evidence or no lips."""
+
+
+class FusedFrames(NamedTuple):
+    """The results of the fusion."""
+
+    log_probs: Tensor
+    """[B, T, V + 1]."""
+    state: FusionState | None
+    """The state after the pass; None: no state was given."""
+    trust: Tensor | None
+    """As in `NetworkOutput`."""
 
 
 class LipFrames(NamedTuple):
@@ -198,7 +211,7 @@ class Network(nn.Module):
             raise ValueError("a stream needs its sound: give zeros and heard=False while it is lost")
         if self.fusion is None:
             next_state = None if state is None or audio_state is None else NetworkState(audio_state, None, None)
-            log_probs, _ = self.fuse(x_BTD, frame_lengths)
+            log_probs = self.fuse(x_BTD, frame_lengths).log_probs
             return NetworkOutput(log_probs, frame_lengths, audio_log_probs, None, next_state)
 
         lip_frames: LipFrames | None = None
@@ -211,7 +224,7 @@ class Network(nn.Module):
                 lips, presence, frame_lengths, frames, visual_state, attention=attention
             )
             visual_log_probs = self.visual_head(lip_frames.frames_BTD)
-        log_probs, fusion_state = self.fuse(
+        fused = self.fuse(
             x_BTD,
             frame_lengths,
             lip_frames,
@@ -221,9 +234,9 @@ class Network(nn.Module):
             sides=None if visual_log_probs is None else Sides(audio_log_probs, visual_log_probs),
         )
         next_state = (
-            None if state is None or audio_state is None else NetworkState(audio_state, visual_state, fusion_state)
+            None if state is None or audio_state is None else NetworkState(audio_state, visual_state, fused.state)
         )
-        return NetworkOutput(log_probs, frame_lengths, audio_log_probs, visual_log_probs, next_state)
+        return NetworkOutput(fused.log_probs, frame_lengths, audio_log_probs, visual_log_probs, next_state, fused.trust)
 
     def encode_lips(
         self,
@@ -265,8 +278,8 @@ class Network(nn.Module):
         state: FusionState | None = None,
         attention: AttentionContext | None = None,
         sides: Sides | None = None,
-    ) -> tuple[Tensor, FusionState | None]:
-        """The last part of `forward`: log-probabilities [B, T, V + 1] and the next state (None if `state` is None).
+    ) -> FusedFrames:
+        """The last part of `forward`.
 
         The same encoded sound may be fused with several encoded lips, and the other way round.
 
@@ -282,7 +295,7 @@ class Network(nn.Module):
         if self.fusion is None:
             if x_BTD is None:
                 raise ValueError("this model reads no lips: mel must be given")
-            return self.audio_head(x_BTD), None
+            return FusedFrames(self.audio_head(x_BTD), None, None)
         if sides is None and lips is not None and self.config.fusion is not None and self.config.fusion.evidence:
             assert self.visual_head is not None
             sound_BTV = None if x_BTD is None else self.audio_head(x_BTD)
@@ -292,8 +305,10 @@ class Network(nn.Module):
             heard = torch.zeros_like(frame_lengths, dtype=torch.bool)
         frames_BTD, seen_BT = (None, None) if lips is None else lips
         heard_BT = None if heard is None else heard[:, None].expand(x_BTD.shape[:2])
-        fused_BTD, state = self.fusion(x_BTD, frame_lengths, frames_BTD, seen_BT, heard_BT, state, attention, sides)
-        return self.audio_head(fused_BTD), state
+        fused_BTD, trust_BT, state = self.fusion(
+            x_BTD, frame_lengths, frames_BTD, seen_BT, heard_BT, state, attention, sides
+        )
+        return FusedFrames(self.audio_head(fused_BTD), state, trust_BT)
 
     def side_log_probs(self, x_BTD: Tensor | None, lips: LipFrames | None) -> Tensor:
         """Log-probabilities [B, T, V + 1] without fusion, of the encoded sound if there is any, else of the lips."""
