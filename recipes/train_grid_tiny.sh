@@ -47,9 +47,12 @@ avsr train grid-tiny output=$runs-hidden seed=4 \
     $(sound_from $joined) initialize.visual_encoder=$joined initialize.visual_head=$joined initialize.fusion=$joined "$@"
 mean $runs-hidden/model 0.5 $joined 0.5 $runs-final/model
 
-# 5. Many voices for the sound: a hard round, then a gentle one.
+# 5. Many voices for the sound: a hard round, a gentle one, and one with more noise.
 avsr train grid-tiny-audio-voices "$@"
 avsr train grid-tiny-audio-voices-gentle "$@"
+avsr train grid-tiny-audio-voices-gentle output=$runs-audio-voices-noise seed=9 optimizer.learning_rate=8.0e-4 \
+    augment.noise_share=0.8 'augment.snr_db=[-10.0, 15.0]' augment.gain_db=20.0 \
+    $(sound_from $runs-audio-voices-gentle/model) "$@"
 
 # 6. Many faces for the lips: one man's mouth is bent into others.
 avsr train grid-tiny-visual-faces "$@"

@@ -33,10 +33,10 @@ from avsr.training.data import TrainingSet  # noqa: E402
 from avsr.training.module import (  # noqa: E402
     TrainingModule,
     ctc_loss,
-    distrust_loss,
     mask_mel,
     peak_first_loss,
     targets_of_frames,
+    trust_loss,
     warp_mel,
 )
 
@@ -89,14 +89,24 @@ def test_masks_cover_at_most_what_is_configured() -> None:
     assert (hidden_bins <= ALL_AUGMENTATION.mel_mask_bins).all()
 
 
-def test_distrust_counts_frames_with_lips_only() -> None:
-    trust = torch.tensor([[0.0, 3.0, -50.0, 50.0], [0.0, 50.0, 50.0, 50.0]])
-    present = torch.tensor([[1, 0, 0, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0, 1, 1]], dtype=torch.bool)
-    lengths = torch.tensor([4, 3])  # the last frame of the second is padding
-    seen = [math.log(2), math.log1p(math.exp(3)), 0.0, math.log(2)]
-    assert float(distrust_loss(trust, present, lengths)) == pytest.approx(sum(seen) / 4, rel=1e-4)
-    assert float(distrust_loss(trust, present[:, :2], lengths)) == pytest.approx(math.log(2), rel=1e-4)
-    assert float(distrust_loss(trust, torch.zeros_like(present), lengths)) == 0.0
+def test_trust_is_taught_by_whole_and_by_wrong_lips_only() -> None:
+    from types import SimpleNamespace
+
+    trust = torch.tensor([[0.0, 3.0, -50.0, 50.0], [0.0, 50.0, 50.0, 50.0], [1.0, 1.0, 1.0, 1.0], [9.0] * 4])
+    present = torch.ones(4, 8, dtype=torch.bool)
+    present[0] = torch.tensor([1, 0, 0, 1, 1, 1, 0, 0]).bool()  # the last frame shows no lips
+    batch = SimpleNamespace(
+        present=present,
+        has_audio=torch.tensor([True, True, True, False]),
+        lips_match=torch.tensor([False, True, True, False]),
+        lips_whole=torch.tensor([False, True, False, False]),
+    )
+    lengths = torch.tensor([4, 3, 4, 4])  # the last frame of the second is padding
+    wrong = (math.log(2) + math.log1p(math.exp(3)) + 0.0) / 3
+    whole = (math.log(2) + 0.0 + 0.0) / 3
+    assert float(trust_loss(trust, batch, lengths)) == pytest.approx(wrong + whole, rel=1e-4)  # type: ignore[arg-type]
+    batch.has_audio[:] = False
+    assert float(trust_loss(trust, batch, lengths)) == 0.0  # type: ignore[arg-type]
 
 
 def test_another_vocal_tract_moves_the_frequencies() -> None:

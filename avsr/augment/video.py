@@ -21,6 +21,10 @@ Effect = dict[str, object]
 """The record of a change: its name under "effect", and the parameters that were drawn."""
 
 
+HIDING_EFFECTS = ("occluder", "low_resolution", "blur", "frozen", "time_mask", "dropped", "late")
+"""Effects after which lips may say nothing, or say it at another time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LipEffects:
     """The probability of each effect on a clip, 0 to 1. The strength is drawn from the range that stands beside it."""

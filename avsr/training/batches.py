@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avsr.arrays import Present, Samples
-from avsr.augment.video import Effect
+from avsr.augment.video import HIDING_EFFECTS, Effect
 from avsr.decoding.tokenizer import Tokenizer
 from avsr.grid import FRAME_MS, FRAME_SLOTS, HOP_SAMPLES, LIP_INPUT_PX, SLOT_SAMPLES
 from avsr.training.items import TimedWord
@@ -38,6 +38,8 @@ class Example(NamedTuple):
     """Whether the network may use the sound."""
     lips_match: bool
     """Whether the lips belong to the words. False for another utterance's lips, and without lips."""
+    lips_whole: bool
+    """Whether the lips match and no effect hides what they say."""
     tokens: list[int]
     """[U]: the units of the text."""
     frame_targets: NDArray[np.int64]
@@ -65,6 +67,8 @@ class Batch:
     """bool [B]: whether the network may use the sound."""
     lips_match: Tensor
     """bool [B]: whether the lips belong to the words."""
+    lips_whole: Tensor
+    """bool [B]: whether the lips match and no effect hides what they say."""
     tokens: Tensor
     """int64 [B, U]."""
     token_counts: Tensor
@@ -111,6 +115,7 @@ def make_example(
         present,
         has_audio,
         lips_match,
+        lips_match and not any(effect["effect"] in HIDING_EFFECTS for effect in effects),
         tokenizer.encode(text),
         targets,
         text,
@@ -144,6 +149,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         present=torch.from_numpy(present),
         has_audio=torch.tensor([example.has_audio for example in examples]),
         lips_match=torch.tensor([example.lips_match for example in examples]),
+        lips_whole=torch.tensor([example.lips_whole for example in examples]),
         tokens=torch.from_numpy(tokens),
         token_counts=torch.tensor([len(example.tokens) for example in examples]),
         frame_targets=torch.from_numpy(targets),

@@ -152,8 +152,8 @@ class LossConfig:
     """Weight of the audio side."""
     visual: float = 0.3
     """Weight of the visual side."""
-    distrust: float = 0.0
-    """Weight of a term that teaches a fusion with evidence not to follow another utterance's lips."""
+    trust: float = 0.0
+    """Weight of a term that teaches a fusion with evidence to follow whole lips and not another utterance's."""
     word_times: tuple[float, float] = (0.0, 0.0)
     """Share of frame-wise cross-entropy against word times in each loss: at first, and after `word_times_epochs`.
 
@@ -173,7 +173,7 @@ class LossConfig:
     """Weight of a term that makes words come out earlier (`peak_first_loss`)."""
 
     def __post_init__(self) -> None:
-        for name in ("fused", "audio", "visual", "distrust", "peak_first"):
+        for name in ("fused", "audio", "visual", "trust", "peak_first"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more")
         if not all(0 <= share <= 1 for share in self.word_times):

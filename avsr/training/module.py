@@ -144,9 +144,8 @@ class TrainingModule(lightning.LightningModule):
             if weights.peak_first:
                 loss = loss + weights.peak_first * peak_first_loss(log_probs[used], output.lengths[used])
             losses[name] = loss
-        wrong = batch.has_audio & ~batch.lips_match & batch.present.any(dim=1)
-        if output.trust is not None and weights.distrust and bool(wrong.any()):
-            losses["distrust"] = distrust_loss(output.trust[wrong], batch.present[wrong], output.lengths[wrong])
+        if output.trust is not None and weights.trust:
+            losses["trust"] = trust_loss(output.trust, batch, output.lengths)
         return losses
 
     def configure_optimizers(self) -> Any:
@@ -244,18 +243,24 @@ def ctc_loss(log_probs_BTV: Tensor, lengths: Tensor, tokens_BU: Tensor, token_co
     return (loss_B / token_counts.clamp(min=1)).mean()
 
 
-def distrust_loss(trust_BT: Tensor, present_BS: Tensor, lengths: Tensor) -> Tensor:
-    """Mean over frames with lips of -log(1 - trust), for utterances with lips of another one.
+def trust_loss(trust_BT: Tensor, batch: Batch, lengths: Tensor) -> Tensor:
+    """Mean over frames of -log(1 - trust) with lips of another utterance, plus the mean of -log(trust) with whole lips.
+
+    Utterances without sound, and lips that are hidden in part, teach nothing.
 
     trust_BT: logits.
-    present_BS: which slots show lips; two make a frame.
     lengths: int64 [B], frames.
     """
     B, T = trust_BT.shape
-    present_BS = F.pad(present_BS, (0, max(0, 2 * T - present_BS.shape[1])))[:, : 2 * T]
-    seen_BT = present_BS.reshape(B, T, 2).any(dim=-1) & valid_mask(lengths, T)
-    loss_BT = F.softplus(trust_BT.float())
-    return loss_BT.masked_fill(~seen_BT, 0.0).sum() / seen_BT.sum().clamp(min=1)
+    # Two slots make a frame.
+    seen_BT = batch.present[:, : 2 * T].reshape(B, T, 2).any(dim=-1) & valid_mask(lengths, T)
+    seen_BT = seen_BT & batch.has_audio[:, None]
+    total = trust_BT.new_zeros((), dtype=torch.float32)
+    for chosen_B, sign in ((~batch.lips_match, 1.0), (batch.lips_whole, -1.0)):
+        counted_BT = seen_BT & chosen_B[:, None]
+        loss_BT = F.softplus(sign * trust_BT.float()).masked_fill(~counted_BT, 0.0)
+        total = total + loss_BT.sum() / counted_BT.sum().clamp(min=1)
+    return total
 
 
 def peak_first_loss(log_probs_BTV: Tensor, lengths: Tensor) -> Tensor:
