@@ -90,6 +90,11 @@ def test_noise_bank_draws_any_length_and_repeats(tmp_path: Path) -> None:
         kinds.add(kind)
     assert kinds == {"environment", "babble", "coloured"}
     assert NoiseBank([], []).draw(100, generator("x"))[1] == "coloured"
+    for share in (0.0, 0.6, 1.0):
+        bank = NoiseBank(bank.environment, bank.voices, share)
+        drawn = [bank.draw(100, generator("share", index))[1] for index in range(200)]
+        assert drawn.count("babble") == pytest.approx(200 * share, abs=25)
+        assert (drawn.count("environment") > drawn.count("coloured") > 0) == (share < 1)
     with pytest.raises(DataError, match="no noise"):
         read_noise_folder(tmp_path / "nothing")
 

@@ -196,23 +196,25 @@ def read_noise_folder(folder: Path) -> dict[str, Samples]:
 class NoiseBank:
     """Draws noise of any length for training: looped recordings, babble of 2 to 8 voices, or coloured noise."""
 
-    def __init__(self, environment: Sequence[Samples], voices: Sequence[Samples]) -> None:
-        """environment: recordings. voices: speech that babble is made of. Either may be empty; silence is left out."""
+    def __init__(self, environment: Sequence[Samples], voices: Sequence[Samples], babble_share: float = 0.35) -> None:
+        """environment: recordings. voices: speech that babble is made of. Either may be empty; silence is left out.
+
+        babble_share: of the draws, 0 to 1. The rest is 9 parts of recordings and 4 of coloured noise.
+        """
+        self.babble_share = babble_share
         self.environment = [samples for samples in environment if np.any(samples)]
         self.voices = [samples for samples in voices if np.any(samples)]
 
     def draw(self, count: int, random: np.random.Generator) -> tuple[Samples, NoiseKind]:
-        """`count` samples of noise, not silent, and its kind: environment 45 %, babble 35 %, coloured 20 %.
-
-        Coloured noise replaces a kind without recordings.
-        """
+        """`count` samples of noise, not silent, and its kind. Coloured noise replaces a kind without recordings."""
+        environment_share = (1 - self.babble_share) * 9 / 13
         # One draw for all attempts: silent stretches must not shift the shares of the kinds.
         choice = random.random()
         for _ in range(10):  # a stretch of a recording may be silent; then another is drawn
-            if choice < 0.45 and self.environment:
+            if choice < environment_share and self.environment:
                 noise = _loop(self.environment[random.integers(len(self.environment))], count, random)
                 kind: NoiseKind = "environment"
-            elif choice < 0.8 and self.voices:
+            elif choice < environment_share + self.babble_share and self.voices:
                 noise = np.zeros(count, np.float32)
                 for _ in range(random.integers(2, 9)):
                     voice = _loop(self.voices[random.integers(len(self.voices))], count, random)

@@ -65,6 +65,8 @@ class AugmentConfig:
     """Recordings to mix in (WAV, FLAC, OGG, MP3)."""
     babble: bool = True
     """Mix in other training voices too."""
+    babble_share: float = 0.35
+    """Share of the noise that is babble of these voices. The rest is recordings and coloured noise, 9 to 4."""
     noise_share: float = 0.0
     """Share of the utterances that get noise."""
     snr_db: tuple[float, float] = (-5.0, 20.0)
@@ -121,7 +123,16 @@ class AugmentConfig:
     """Share of the utterances that are joined to pairs, so that the model learns longer recordings too."""
 
     def __post_init__(self) -> None:
-        for name in ("noise_share", "lips", "wrong_lips", "dubbed", "spliced", "joined", "time_mask_share"):
+        for name in (
+            "noise_share",
+            "lips",
+            "babble_share",
+            "wrong_lips",
+            "dubbed",
+            "spliced",
+            "joined",
+            "time_mask_share",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 to 1")
         for name in (

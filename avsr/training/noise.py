@@ -57,7 +57,7 @@ def noise_bank(augment: AugmentConfig, corpora: Sequence[Corpus], seed: int) -> 
         trained = {sound_hash(pcm_of(samples)): name for name, samples in (environment | voices).items()}
         trained |= {sound_hash(samples): name for name, samples in impulse_responses(augment).items()}
         require_disjoint(trained, held_out_hashes(Path(held_out)))
-    return NoiseBank(list(environment.values()), list(voices.values()))
+    return NoiseBank(list(environment.values()), list(voices.values()), augment.babble_share)
 
 
 def impulse_responses(augment: AugmentConfig) -> dict[str, NDArray[np.int16]]:
