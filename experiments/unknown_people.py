@@ -49,7 +49,7 @@ class Data:
         speaker = [load_samples(u, work / "grid") for u in train]
         others = [load_samples(u, work / "an4-known") for u in self.of("an4-known", "train")[::4]]
         self.noise = NoiseBank(list(read_noise_folder(noise).values()), speaker + others)
-        self.babble = NoiseBank([], speaker)
+        self.babble = NoiseBank([], speaker, babble_share=1.0)
         self.strangers = [u for u in read_manifest(work / "grid" / "manifest.jsonl") if u.split == "video_only_other"]
 
     def of(self, corpus: str, split: str) -> list[Utterance]:
@@ -63,7 +63,7 @@ class Data:
             if level_db is not None:
                 noise, _ = self.noise.draw(len(samples), generator("unknown people", utterance.id, level_db))
             mixed.append(samples if level_db is None else mix_at_snr(samples, noise, level_db))
-        babble = _babble(self.babble, len(samples), utterance.id)
+        babble, _ = self.babble.draw(len(samples), generator("unknown people", "babble", utterance.id))
         return [*mixed, mix_at_snr(samples, babble, -5.0)]
 
     def lips(self, kind: str, index: int, utterances: Sequence[Utterance]) -> tuple[Crops, Present]:
@@ -87,14 +87,6 @@ class Data:
         return crops, present
 
 
-def _babble(bank: NoiseBank, count: int, name: str) -> Samples:
-    for attempt in range(100):  # a bank without recordings draws coloured noise for the other kinds
-        noise, kind = bank.draw(count, generator("unknown people", "babble", name, attempt))
-        if kind == "babble":
-            break
-    return noise
-
-
 def text(engine: OwnEngine, audio: EncodedAudio | None, lips: EncodedLips | None) -> str:
     (words,) = engine.decode(audio, lips, Search())
     return " ".join(word.word for word in words)
@@ -115,7 +107,7 @@ def table_of_sound(engine: OwnEngine, live: OwnEngine, data: Data) -> None:
             sounds = data.sounds(corpus, utterance)
             for column, samples in enumerate(sounds):
                 texts[column].append(text(engine, engine.encode_audio([samples]), None))
-            for column, samples in ((-2, sounds[0]), (-1, sounds[3 - 1])):
+            for column, samples in ((-2, sounds[0]), (-1, sounds[LEVELS_DB.index(0.0)])):
                 texts[column].append(text(live, live.encode_audio([samples]), None))
         print(row(f"{name}, {len(utterances)}", [u.text for u in utterances], texts), flush=True)
 

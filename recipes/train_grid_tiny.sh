@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Train grid-tiny as it was trained, from the data that docs/training.md prepares. Interrupted, it goes on where it
+# Train grid-tiny from the data that docs/training.md prepares. The shipped model is the result of steps 1 to 4,
+# runs/grid-tiny-final/model; steps 5 to 7 go on from there. Interrupted, it goes on where it
 # was when started again. Further words go to each `avsr train`: --quiet, or settings such as optimizer.epochs=1.
 set -euo pipefail
 runs=runs/grid-tiny
@@ -54,8 +55,12 @@ avsr train grid-tiny-audio-voices-gentle output=$runs-audio-voices-noise seed=9 
     augment.noise_share=0.8 'augment.snr_db=[-10.0, 15.0]' augment.gain_db=20.0 \
     $(sound_from $runs-audio-voices-gentle/model) "$@"
 
-# 6. Many faces for the lips: one man's mouth is bent into others.
+# 6. Many faces for the lips: one man's mouth is bent into others, in a hard round and a gentle one.
 avsr train grid-tiny-visual-faces "$@"
+avsr train grid-tiny-visual-faces output=$runs-visual-gentle seed=10 optimizer.epochs=24 optimizer.learning_rate=8.0e-4 \
+    augment.spliced=0.2 augment.hidden_slots=4 \
+    'augment.lip_effects={face: 0.4, light: 0.1, low_resolution: 0.05, blur: 0.03, time_mask: 0.05}' \
+    initialize.visual_encoder=$runs-visual-faces/model initialize.visual_head=$runs-visual-faces/model "$@"
 
 # 7. A fusion that trusts lips by evidence. The sound stays as it is.
 avsr train grid-tiny-evidence "$@"

@@ -166,8 +166,20 @@ def test_wrong_lips_where_nobody_else_has_any(config_file: Path, manifest: Path,
     assert all(data[epoch, (0,)].lips_match == (data[epoch, (0,)].crops is not None) for epoch in range(6))
 
 
+def test_wrong_lips_beside_a_joined_voice_without_lips(config_file: Path, manifest: Path) -> None:
+    train = [u for u in read_manifest(manifest) if u.split == "train" and u.video and u.audio]
+    voice = dataclasses.replace(train[0], id="voice/1", speaker="voice", video=None)
+    write_manifest(manifest.parent / "mixed.jsonl", [voice, *train])
+    overrides = [f"train=[{{manifest: {manifest.parent / 'mixed.jsonl'}}}]", "modalities={a: 0.0, v: 0.0, av: 1.0}"]
+    config = build(TrainConfig, overridden(config_file, [*overrides, "augment={wrong_lips: 1.0}"]), "here")
+    data = TrainingSet(config, tiny_tokenizer())
+    for epoch in range(4):
+        example = data[epoch, (0, 1)]
+        assert example.present.any() and not example.lips_match
+
+
 def item_of(words: list[tuple[str, float, float]], duration_s: float, *, lips: bool) -> Item:
-    """An utterance of which each crop shows its own slot's number, and each sample its time."""
+    """An utterance. Each pixel is the number of its slot, and each sample the number of the sample."""
     slots = round(duration_s / 0.04)
     crops = np.repeat(np.arange(slots, dtype=np.uint8), 96 * 96).reshape(-1, 96, 96)
     samples = np.arange(round(duration_s * 16_000), dtype=np.float32)

@@ -241,7 +241,8 @@ class TrainingSet(Dataset[Example]):
 
         Otherwise of any speaker, each equally often.
         """
-        own = self._face(indices[0])
+        # Of joined utterances one may have no lips.
+        own = next(face for face in map(self._face, indices) if face in self._faces)
         speakers = list(self._faces)
         while True:
             speaker = own if random.random() < 0.5 else speakers[int(random.integers(len(speakers)))]

@@ -167,8 +167,9 @@ class Evidence(nn.Module):
 
     It is a linear map of what sound and lips say by themselves (the probabilities of both, and their geometric mean,
     whose sum is high where they agree), how sure each is (entropies), products of projected sound and lips, which show
-    whether they move together, and how far the encoded lips are from those of the training (mean squared deviation in
-    units of its standard deviation, as a logarithm). The fusion's self-attention compares frames over time.
+    whether they move together, and how strange the lips are (mean squared distance of the encoded lips from the mean of
+    the training, in units of its standard deviation, as a logarithm). The fusion's self-attention compares frames over
+    time.
     """
 
     mean: Tensor

@@ -46,7 +46,10 @@ class NetworkOutput(NamedTuple):
     state: NetworkState | None
     """The state after the pass; None: no state was given."""
     trust: Tensor | None = None
-    """[B, T]: the logit of the share by which each frame follows the lips; None: no evidence or no lips."""
+    """[B, T]: the logit of the share by which each frame follows the lips; None: no evidence or no lips.
+
+    At frames without sound, or without lips around them, it means nothing.
+    """
 
 
 class FusedFrames(NamedTuple):
