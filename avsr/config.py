@@ -7,6 +7,7 @@ the expected values.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import types
 import typing
@@ -111,16 +112,16 @@ def _convert(kind: Any, value: Any, where: str, key: str) -> Any:
         )
     if origin is dict and isinstance(value, Mapping):
         return {name: _convert(arguments[1], item, where, f"{key}.{name}") for name, item in value.items()}
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+    # YAML 1.1 takes 1e-3 for text.
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
-            return float(value)
-        except OverflowError:  # a whole number of hundreds of digits
+            number = float(value)
+        except (ValueError, OverflowError):  # a whole number may have hundreds of digits
             raise _wrong(where, key, value, "a number") from None
-    if kind is float and isinstance(value, str):  # YAML 1.1 takes 1e-3 for text
-        try:
-            return float(value)
-        except ValueError:
-            pass
+        # NaN passes most limits, because it is neither above nor below them.
+        if not math.isfinite(number):
+            raise _wrong(where, key, value, "a finite number")
+        return number
     # bool is a subclass of int in Python, but "layers: true" is a mistake.
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         if isinstance(value, str) and has_controls(value):  # names and domains reach the terminal

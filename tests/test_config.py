@@ -69,6 +69,9 @@ def test_a_wrong_model_configuration_says_what_and_where(change: dict, message: 
         ({"lip_effects": {"blur": 1.5}}, "augment.lip_effects: blur: got 1.5, expected 0 to 1"),
         ({"lip_effects": {"ocluder": 0.5}}, "unknown key augment.lip_effects.ocluder.*did you mean .*occluder"),
         ({"lip_effects": 0.5}, "augment.lip_effects: got 0.5, expected a section"),
+        ({"wrong_lips_snr_db": float("nan")}, "augment.wrong_lips_snr_db: got nan, expected a finite number"),
+        ({"gain_db": float("inf")}, "augment.gain_db: got inf, expected a finite number"),
+        ({"gain_db": "loud"}, "augment.gain_db: got 'loud', expected a number"),
     ],
 )
 def test_wrong_augmentation_says_what_and_where(change: dict, message: str) -> None:
