@@ -1,16 +1,22 @@
 """Make a trained checkpoint ready to ship: 16-bit weights and a model card.
 
-python recipes/pack_model.py runs/grid-tiny-fusion/model avsr/assets/grid-tiny
+python recipes/pack_model.py runs/grid-tiny-evidence-last/model avsr/assets/grid-tiny
+
+A training knows neither the licence of the weights nor the sentences that the model is for: both stay as the target has
+them. The limit `sentences.least_fit` belongs to the weights, so it has to be chosen again.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import sys
 from pathlib import Path
 
 import torch
 
-from avsr.families.own.checkpoint import load_checkpoint, save_checkpoint
+from avsr.errors import AvsrError
+from avsr.families.own.checkpoint import CONFIG_NAME, load_checkpoint, read_config, save_checkpoint
 
 
 def main() -> None:
@@ -20,6 +26,9 @@ def main() -> None:
     parser.add_argument("--card", type=Path, help="model card in Markdown; default the one in the target")
     arguments = parser.parse_args()
     network, tokenizer = load_checkpoint(arguments.checkpoint)
+    if (arguments.target / CONFIG_NAME).exists():
+        packed = read_config(arguments.target)
+        network.config = dataclasses.replace(network.config, sentences=packed.sentences, licence=packed.licence)
     card = (arguments.card or arguments.target / "README.md").read_text(encoding="utf-8")
     save_checkpoint(arguments.target, network, tokenizer, card=card, dtype=torch.float16)
     size = sum(path.stat().st_size for path in arguments.target.iterdir())
@@ -30,4 +39,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AvsrError as error:
+        sys.exit(f"pack_model.py: {error}")
