@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Train grid-tiny from the data that docs/training.md prepares. The shipped model is the result of steps 1 to 4,
-# runs/grid-tiny-final/model; steps 5 to 7 go on from there. Interrupted, it goes on where it
-# was when started again. Further words go to each `avsr train`: --quiet, or settings such as optimizer.epochs=1.
+# Train grid-tiny from the data that docs/training.md prepares. The shipped model is the result of all steps,
+# runs/grid-tiny-evidence-last/model. Interrupted, it goes on where it was when started again. Further words go to each
+# `avsr train`: --quiet, or settings such as optimizer.epochs=1.
 set -euo pipefail
 runs=runs/grid-tiny
 
@@ -48,12 +48,22 @@ avsr train grid-tiny output=$runs-hidden seed=4 \
     $(sound_from $joined) initialize.visual_encoder=$joined initialize.visual_head=$joined initialize.fusion=$joined "$@"
 mean $runs-hidden/model 0.5 $joined 0.5 $runs-final/model
 
-# 5. Many voices for the sound: a hard round, a gentle one, and one with more noise.
+# 5. Many voices for the sound: a hard round, a gentle one, one with more noise, and one with more of the speaker.
 avsr train grid-tiny-audio-voices "$@"
 avsr train grid-tiny-audio-voices-gentle "$@"
 avsr train grid-tiny-audio-voices-gentle output=$runs-audio-voices-noise seed=9 optimizer.learning_rate=8.0e-4 \
     augment.noise_share=0.8 'augment.snr_db=[-10.0, 15.0]' augment.gain_db=20.0 \
     $(sound_from $runs-audio-voices-gentle/model) "$@"
+mean $runs-audio-voices-noise/model 0.5 $runs-audio-voices-gentle/model 0.5 $runs-audio-voices-mean/model
+speaker='{manifest: work/grid/manifest.jsonl, split: train}'
+others='{manifest: work/grid/manifest.jsonl, split: train_other, optional: true}'
+neural='{manifest: work/neural/manifest.jsonl, split: train}'
+spelled='{manifest: work/an4-known/manifest.jsonl, split: train}'
+avsr train grid-tiny-audio-voices-gentle output=$runs-audio-voices-last seed=11 \
+    optimizer.epochs=14 optimizer.learning_rate=6.0e-4 "train=[$speaker, $speaker, $others, $neural, $spelled]" \
+    augment.noise_share=0.85 'augment.snr_db=[-10.0, 12.0]' augment.gain_db=20.0 \
+    $(sound_from $runs-audio-voices-mean/model) "$@"
+mean $runs-audio-voices-last/model 0.7 $runs-audio-voices-mean/model 0.3 $runs-audio-voices-final/model
 
 # 6. Many faces for the lips: one man's mouth is bent into others, in a hard round and a gentle one.
 avsr train grid-tiny-visual-faces "$@"
@@ -62,5 +72,8 @@ avsr train grid-tiny-visual-faces output=$runs-visual-gentle seed=10 optimizer.e
     'augment.lip_effects={face: 0.4, light: 0.1, low_resolution: 0.05, blur: 0.03, time_mask: 0.05}' \
     initialize.visual_encoder=$runs-visual-faces/model initialize.visual_head=$runs-visual-faces/model "$@"
 
-# 7. A fusion that trusts lips by evidence. The sound stays as it is.
-avsr train grid-tiny-evidence "$@"
+# 7. A fusion that trusts lips by evidence, in two rounds, the second with more babble. Sound and lips stay as they are.
+avsr train grid-tiny-evidence $(sound_from $runs-audio-voices-mean/model) "$@"
+avsr train grid-tiny-evidence output=$runs-evidence-last seed=12 \
+    optimizer.epochs=28 optimizer.learning_rate=5.0e-4 'augment.snr_db=[-15.0, 12.0]' augment.babble_share=0.65 \
+    initialize.fusion=$runs-evidence/model "$@"

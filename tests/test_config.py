@@ -166,4 +166,4 @@ def test_each_step_of_the_recipe_begins_with_what_one_before_made(tmp_path: Path
             assert words[0] == "average"
             assert {word.partition("=")[0] for word in words[1:] if "=" in word} <= made, line
             made.add(words[words.index("--output-dir") + 1])
-    assert runs == 16 and {"runs/grid-tiny-final/model", "runs/grid-tiny-evidence/model"} <= made
+    assert runs == 18 and {"runs/grid-tiny-final/model", "runs/grid-tiny-evidence-last/model"} <= made

@@ -99,25 +99,52 @@ def worth(results: Results) -> list[str]:
 def worse(results: Results, than: Modality) -> list[str]:
     """In which cells audio-visual has more errors than one side alone, and in which of them beyond chance."""
     cells = [("clean", None), *((noise, level_db) for noise in results.noises for level_db in results.levels_db)]
+    named = [noise if level_db is None else f"{noise} {name_of(level_db)}" for noise, level_db in cells]
     both = [group(results, "av", level_db, {noise: 1}) for noise, level_db in cells]
     alone = [group(results, than, level_db, {noise: 1}) for noise, level_db in cells]
+    return [compared(results, named, alone, both, "cells", MODALITY_NAMES[than])]
+
+
+def worse_by_damage(results: Results) -> list[str]:
+    """In which cells of changed lips audio-visual has more errors than audio only: each kind of noise and level."""
+    pictures = sorted({c.video for c in results.cells if c.modality == "av" and c.video != INTACT})
+    sounds = [("clean", None), *((noise, level_db) for noise in results.noises for level_db in results.levels_db)]
+    named, alone, both = [], [], []
+    for picture in pictures:
+        for noise, level_db in sounds:
+            changed = mean_conditions(results, "av", level_db, picture, {noise: 1})
+            if changed:
+                named.append(f"{picture}, {noise}" + ("" if level_db is None else f" {name_of(level_db)}"))
+                alone.append(group(results, "a", level_db, {noise: 1}))
+                both.append(changed)
+    if not both:
+        return []
+    return [compared(results, named, alone, both, "cells of lost, covered, blurred and late lips", MODALITY_NAMES["a"])]
+
+
+def compared(
+    results: Results,
+    named: Sequence[str],
+    alone: Sequence[Sequence[Condition]],
+    both: Sequence[Sequence[Condition]],
+    cells: str,
+    than: str,
+) -> str:
+    """One sentence: how often `both` has more errors than `alone`, and where beyond chance."""
     errors = [np.stack([results.errors_of_each(g) / len(g) for g in side]) for side in (alone, both)]
     test = paired_test(errors[0], errors[1], results.units_of_each, results.weights_RN)
-    more = [i for i in range(len(cells)) if test.difference[i] > 0]
-    beyond = [i for i in more if test.low[i] > 0]
-
-    def named(index: int) -> str:
-        noise, level_db = cells[index]
-        where = noise if level_db is None else f"{noise} {name_of(level_db)}"
-        return f"{where} (+{test.difference[index]:.1f} [{test.low[index]:.1f}, {test.high[index]:.1f}])"
-
+    more = [i for i in range(len(named)) if test.difference[i] > 0]
     if not more:
-        return [f"In none of the {len(cells)} cells audio-visual has more errors than {MODALITY_NAMES[than]}."]
-    listed = f": {', '.join(map(named, beyond))}" if beyond else ""
-    return [
-        f"In {len(more)} of the {len(cells)} cells audio-visual has more errors than {MODALITY_NAMES[than]}, in"
-        f" {len(beyond)} of them beyond the interval of the difference{listed}."
+        return f"In none of the {len(named)} {cells} audio-visual has more errors than {than}."
+    beyond = [
+        f"{named[i]} (+{test.difference[i]:.1f} [{test.low[i]:.1f}, {test.high[i]:.1f}])"
+        for i in more
+        if test.low[i] > 0
     ]
+    return (
+        f"In {len(more)} of the {len(named)} {cells} audio-visual has more errors than {than}, in"
+        f" {len(beyond)} of them beyond the interval of the difference{': ' if beyond else ''}{', '.join(beyond)}."
+    )
 
 
 def row(cells: Sequence[str]) -> str:
@@ -129,7 +156,8 @@ def section(results: Results, live: Results | None, late: Results | None) -> lis
     seeds = len({condition.seed for condition in results.cells if condition.snr_db is not None})
     lines = [f"## {split}", "", f"{len(results.utterances)} clips, {words} words, {seeds} seeds of noise."]
     lines += [f"In noise: {describe_mean(results)}.", ""]
-    lines += [*by_level(results, late), "", *worth(results), *worse(results, "a"), *worse(results, "v"), ""]
+    lines += [*by_level(results, late), "", *worth(results), *worse(results, "a"), *worse(results, "v")]
+    lines += [*worse_by_damage(results), ""]
     lines += ["By kind of noise:", "", *by_kind(results), ""]
     measures = measure(results)
     for title, table in (("Lips helped, changed nothing, hurt", measures.lips), ("By person", measures.people)):
