@@ -158,16 +158,24 @@ class TestRefusals:
 SENTENCE = "place blue by r nine again"
 
 
+CHUNK_SAMPLES = 320 * 16
+
+
 def spoken() -> NDArray[np.float32]:
-    """The demo clip between pauses of a second."""
+    """The demo clip between pauses of a second or more, a whole number of chunks.
+
+    Repetitions then fall into chunks alike: these tests are about stalls, and another place of the chunks may give
+    another word.
+    """
     clip = np.concatenate([block.samples for block in file_sound(str(ASSETS / "demo.mp4"))])
-    pause = np.random.default_rng(1).normal(0, 1e-4, 16000).astype(np.float32)
-    return np.concatenate([pause, clip, pause])
+    more = -(len(clip) + 2 * 16000) % CHUNK_SAMPLES
+    before, after = np.split(np.random.default_rng(1).normal(0, 1e-4, 2 * 16000 + more).astype(np.float32), [16000])
+    return np.concatenate([before, clip, after])
 
 
 def test_sound_may_stall_while_pictures_go_on() -> None:
     blocks = np.array_split(spoken(), 275)
-    sentence_s, stall_s = sum(map(len, blocks)) / 16000, 12.0
+    sentence_s, stall_s = sum(map(len, blocks)) / 16000, 38 * CHUNK_SAMPLES / 16000
     texts: list[str] = []
 
     def take(events: list[Event]) -> None:
