@@ -31,6 +31,8 @@ def results() -> Results:
         ("av", "white", 0.0, INTACT): RIGHT,
         ("a", "white", -10.0, UNUSED): HALF,
         ("av", "white", -10.0, INTACT): WRONG,
+        ("av", CLEAN, None, "blur-8"): WRONG,
+        ("av", "white", -10.0, "blur-8"): HALF,
     }
     cells = {
         Condition(modality, noise, level_db, video, None if level_db is None else 1): make_cell(
@@ -65,5 +67,7 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     assert any(line.startswith("Lips are worth at least 10.0 dB at 0 dB") for line in lines)
     more = "cells audio-visual has more errors than audio only, in 1 of them beyond"
     assert any(f"In 1 of the 5 {more}" in line and "white -10 dB (+50.0 [50.0, 50.0])" in line for line in lines)
+    damaged = "In 1 of the 2 cells of lost, covered, blurred and late lips audio-visual has more errors than audio only"
+    assert any(line.startswith(damaged) and "blur-8, clean (+100.0 [100.0, 100.0])" in line for line in lines)
     names = ("audio only 0.0 [0.0, 0.0]", "lips only 50.0 [50.0, 50.0]", "audio-visual 0.0 [0.0, 0.0]")
     assert f"Live, in chunks of 320 ms, clean: {', '.join(names)}." in lines
