@@ -29,7 +29,7 @@ END_MARGIN = 10.0
 
 
 class JointSettings(NamedTuple):
-    """The settings of the search. The defaults are those of auto_avsr."""
+    """The settings of the search. auto_avsr has the same defaults."""
 
     beam: int = 40
     """How many hypotheses run on after each step."""
@@ -40,8 +40,8 @@ class JointSettings(NamedTuple):
     bonus: float = 0.0
     """Added for each unit."""
     best: int | None = None
-    """Stop as soon as so many best texts are certain: they and their scores stay the same, worse ones may be missing.
-    None: stop where the original search does."""
+    """Stop as soon as the best texts, of this number, are certain: they and their scores are unchanged, and worse texts
+    may be missing. None: stop where the original search does."""
 
 
 class Hypothesis(NamedTuple):
@@ -64,7 +64,7 @@ class Found(NamedTuple):
     """The result of a search."""
 
     hypotheses: list[Hypothesis]
-    """All that ended, best first."""
+    """The texts that ended, best first."""
     steps: int
     """How many units the longest hypothesis got, the end unit included."""
 
@@ -136,7 +136,7 @@ class _Extended(NamedTuple):
     states: list[Any]
 
     def ended(self, parts: Sequence[Part], end_id: int) -> list[Hypothesis]:
-        """The hypotheses whose last unit is the end."""
+        """The hypotheses that got the end in this step."""
         names = [part.name for part in parts]
         return [
             Hypothesis(
@@ -206,7 +206,7 @@ NO_CANDIDATE = -1
 
 
 def _candidates(scores_BV: UnitScores, tried: int, end_id: int) -> NDArray[np.int64]:
-    """The units [B, K] by which each hypothesis is extended; NO_CANDIDATE where there is none."""
+    """The units [B, K] by which each hypothesis is extended; NO_CANDIDATE fills the rest of a row."""
     batch, vocabulary = scores_BV.shape
     if tried >= vocabulary:
         return np.tile(np.arange(vocabulary), (batch, 1))
@@ -217,7 +217,7 @@ def _candidates(scores_BV: UnitScores, tried: int, end_id: int) -> NDArray[np.in
 
 
 def _best(values: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """The places of the highest values, best first. Raises ModelError if none is a number."""
+    """The places of the highest values, best first. Raises ModelError if all are infinite or NaN."""
     places = np.argpartition(-values, count - 1)[:count] if count < len(values) else np.arange(len(values))
     places = places[np.isfinite(values[places])]
     if not len(places):

@@ -40,7 +40,7 @@ class Scorer(Protocol[StateT]):
         """
 
     def select(self, state: StateT, kept_B: Kept) -> StateT:
-        """The state whose row i is row `kept_B[i]` of the given one."""
+        """A state for the hypotheses `kept_B`: its row i is row `kept_B[i]` of the given state."""
 
 
 class Part(NamedTuple):
