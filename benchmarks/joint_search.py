@@ -42,7 +42,6 @@ class TreeState(NamedTuple):
     values: list[Tensor]
     is_own_BM: Tensor
     """Which units belong to which hypothesis."""
-    length: int
 
 
 class Block:
@@ -77,7 +76,7 @@ class RandomDecoder:
 
     def initial_state(self, batch: int) -> TreeState:
         empty = [torch.zeros(0, WIDTH) for _ in self.blocks]
-        return TreeState(empty, empty, torch.zeros(batch, 0, dtype=torch.bool), 0)
+        return TreeState(empty, empty, torch.zeros(batch, 0, dtype=torch.bool))
 
     def score(self, last_B: Any, state: TreeState) -> tuple[Any, TreeState]:
         x_BD = self.embedding_VD[torch.from_numpy(last_B)]
@@ -88,13 +87,13 @@ class RandomDecoder:
             keys.append(keys_MD)
             values.append(values_MD)
         log_probs_BV = self.output(norm(x_BD)).log_softmax(dim=-1)
-        return log_probs_BV.numpy(), TreeState(keys, values, mask_BM, state.length + 1)
+        return log_probs_BV.numpy(), TreeState(keys, values, mask_BM)
 
     def select(self, state: TreeState, kept_B: Any) -> TreeState:
         mask_BM = state.is_own_BM[torch.from_numpy(kept_B)]
         used_M = mask_BM.any(dim=0).nonzero()[:, 0]
         keys, values = ([x_MD[used_M] for x_MD in many] for many in (state.keys, state.values))
-        return TreeState(keys, values, mask_BM[:, used_M], state.length)
+        return TreeState(keys, values, mask_BM[:, used_M])
 
 
 def in_heads(x_MD: Tensor) -> Tensor:
@@ -162,14 +161,12 @@ def product_seconds(decoder: RandomDecoder, beam: int) -> float:
 
 def measured(decoder: RandomDecoder, rows_TV: Any, beam: int, steps: int) -> dict[str, float]:
     """Milliseconds a step of one search, by part."""
-    parts = [
-        Part("decoder", Timed(decoder), 0.9),
-        Part("ctc", Timed(CTCPrefixScorer(rows_TV, 0, VOCABULARY - 1)), 0.1),
-    ]
+    timed = {"decoder": Timed(decoder), "ctc": Timed(CTCPrefixScorer(rows_TV, 0, VOCABULARY - 1))}
+    parts = [Part("decoder", timed["decoder"], 0.9), Part("ctc", timed["ctc"], 0.1)]
     begin = time.perf_counter()
     found = beam_search(parts, VOCABULARY - 1, steps, JointSettings(beam), int(PRE_BEAM * beam))
     whole = time.perf_counter() - begin
-    seconds = {part.name: part.scorer.seconds for part in parts}
+    seconds = {name: scorer.seconds for name, scorer in timed.items()}
     seconds = {**seconds, "rest": whole - sum(seconds.values()), "whole": whole}
     product = product_seconds(decoder, beam)
     return {**{name: value / found.steps * 1000 for name, value in seconds.items()}, "product": product * 1000}
