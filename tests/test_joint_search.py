@@ -251,6 +251,14 @@ def test_the_bonus_counts_every_unit_and_the_end() -> None:
         assert hypothesis.scores["length_bonus"] == len(hypothesis.units) - 1 - ended_in_last_step
 
 
+def test_an_early_stop_waits_for_what_a_bonus_can_still_add() -> None:
+    """With a high bonus long texts overtake short ones that ended."""
+    for seed in range(5):
+        rows_TV, model = random_rows(9, seed=seed), fixed_decoder(seed)
+        whole, early = (joint_search(model, rows_TV, JointSettings(5, bonus=1.5, best=best)) for best in (None, 1))
+        assert early.hypotheses[0] == whole.hypotheses[0]
+
+
 @pytest.mark.parametrize(
     "settings",
     [
