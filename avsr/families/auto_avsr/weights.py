@@ -73,23 +73,42 @@ def weights_file(target: Path) -> Path | None:
     return next(iter(named), others[0] if len(others) == 1 else None)
 
 
+class _Read(NamedTuple):
+    """The files of a target, read and understood, before a network is made."""
+
+    path: Path
+    weights: dict[str, torch.Tensor]
+    settings: Settings | None
+    config: PublishedConfig
+
+
+def _read(target: Path) -> _Read:
+    path = weights_file(target)
+    if path is None:
+        raise ModelError(f"{target}: no weights", expected=" or ".join(WEIGHTS_NAMES))
+    weights = read_tensors(path)
+    layout = _layout(weights, path)
+    settings = read_settings(path.parent)
+    if layout == "avhubert":
+        weights = _without_weight_norm(weights, path)
+    return _Read(path, weights, settings, read_config(path, _shapes(weights), layout, settings))
+
+
+def config_of(target: Path) -> PublishedConfig:
+    """The configuration of a target, from the names and shapes of its weights. Raises ModelError."""
+    return _read(target).config
+
+
 def open_weights(target: Path) -> Opened:
     """The model of a target, ready for inference on the CPU. Raises ModelError with what is wrong, in one line."""
     from avsr.families.auto_avsr.network import PublishedNetwork
 
-    path = weights_file(target)
-    if path is None:
-        raise ModelError(f"{target}: no weights", expected=" or ".join(WEIGHTS_NAMES))
-    with enough_memory(path):
-        weights = read_tensors(path)
-        layout = _layout(weights, path)
-        settings = read_settings(path.parent)
-        if layout == "avhubert":
-            weights = _without_weight_norm(weights, path)
-        config = read_config(path, _shapes(weights), layout, settings)
+    with enough_memory(target):
+        path, weights, settings, config = _read(target)
         units = find_units(path, config.vocabulary, settings)
         network = without_memory(lambda: PublishedNetwork(config))
-        _fill(network, weights, f"{path} ({IN_WORDS[layout]})", lambda name: source_name(name, config), UNUSED[layout])
+        kind, unused = IN_WORDS[config.layout], UNUSED[config.layout]
+        _fill(network, weights, f"{path} ({kind})", lambda name: source_name(name, config), unused)
         language_model = _open_language_model(path.parent, config)
         network.for_inference()
     return Opened(network, units, language_model, path)
