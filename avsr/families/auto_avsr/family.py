@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 from avsr.engine import Card, Model
-from avsr.errors import ConfigError
+from avsr.errors import ConfigError, ModelError
 from avsr.families.auto_avsr.config import PublishedConfig
-from avsr.families.auto_avsr.weights import SUFFIXES, config_of, open_weights, weights_file
+from avsr.families.auto_avsr.layouts import layout_of
+from avsr.families.auto_avsr.weights import SUFFIXES, config_of, open_weights, weights_file, without_prefixes
 from avsr.files import sha256_of
+from avsr.untrusted.safetensors import read_header
 
 LICENCES = {
     "auto_avsr": "published weights: no licence stated; derived from data for research",
@@ -18,6 +20,10 @@ LICENCES = {
     "avhubert": "published weights: CC-BY-NC-4.0 and Meta's licence of AV-HuBERT, non-commercial research only",
 }
 """By code: the terms of the published weights, as their authors state them. The file itself states none."""
+OWN_SETTINGS = "config.yaml"
+"""A folder with this file is a checkpoint of this package."""
+ANY_KIND = "model.safetensors"
+"""Models of every kind are published under this name."""
 WINDOW_S, MARGIN_S = 15.0, 1.0
 """The originals were tested with stretches of up to 16 s, and trained with up to 24 s."""
 
@@ -26,9 +32,19 @@ def owns(target: str) -> bool:
     """Whether `target` is a file or folder of weights in one of the published forms."""
     if os.path.isfile(target):
         # Weights beside our configuration are ours; the folder is what opens them.
-        beside = os.path.join(os.path.dirname(target), "config.yaml")
-        return target.endswith(SUFFIXES) and not os.path.isfile(beside)
-    return os.path.isdir(target) and weights_file(Path(target)) is not None
+        return target.endswith(SUFFIXES) and not os.path.isfile(os.path.join(os.path.dirname(target), OWN_SETTINGS))
+    if not os.path.isdir(target) or os.path.isfile(os.path.join(target, OWN_SETTINGS)):
+        return False
+    path = weights_file(Path(target))
+    return path is not None and (path.name != ANY_KIND or _is_published(path))
+
+
+def _is_published(path: Path) -> bool:
+    """Whether the names in a safetensors file are of these models. A damaged file is taken: its error is then shown."""
+    try:
+        return layout_of(without_prefixes(read_header(path))) is not None
+    except ModelError:
+        return True
 
 
 def open_model(target: str, device: str, dtype: str) -> Model:

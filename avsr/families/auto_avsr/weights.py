@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from avsr.errors import ModelError
 from avsr.families.auto_avsr.config import Layout, PublishedConfig
@@ -49,6 +49,9 @@ LANGUAGE_MODEL_FOLDERS = ("lm", "lm_*")
 MAX_SETTINGS_BYTES = 4 << 20
 NESTED = ("state_dict", "model_state_dict")
 """Keys under which the weights may be: in a checkpoint of Lightning, in one for single words."""
+
+
+Value = TypeVar("Value")
 
 
 class Opened(NamedTuple):
@@ -123,13 +126,15 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         if isinstance(content, dict):
             content = next((content[key] for key in NESTED if isinstance(content.get(key), dict)), content)
         weights = plain_tensors(content, str(path))
-    while weights and (prefix := _common_prefix(weights)) is not None:
-        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-    return weights
+    return without_prefixes(weights)
 
 
-def _common_prefix(names: Mapping[str, object]) -> str | None:
-    return next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in names)), None)
+def without_prefixes(values: Mapping[str, Value]) -> dict[str, Value]:
+    """The values by names without what training programs put in front of all of them."""
+    values = dict(values)
+    while values and (prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in values)), None)):
+        values = {name.removeprefix(prefix): value for name, value in values.items()}
+    return values
 
 
 def read_settings(folder: Path) -> Settings | None:
