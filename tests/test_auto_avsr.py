@@ -18,7 +18,7 @@ from avsr.decoding.scorers import Scorer
 from avsr.decoding.search import Search
 from avsr.errors import ConfigError, ModelError
 from avsr.families.auto_avsr.engine import PublishedEngine
-from avsr.families.auto_avsr.inputs import TRACKER_SCALE, fitted, published_geometry, sound_input, video_input
+from avsr.families.auto_avsr.inputs import TRACKER_SCALE, published_geometry, sound_input, video_input
 from avsr.families.auto_avsr.network import modality_of
 from avsr.families.auto_avsr.tokens import UnitList
 from avsr.families.auto_avsr.weights import Opened, open_weights
@@ -218,6 +218,27 @@ def test_a_slot_without_lips_shows_those_before_it(tmp_path: Path) -> None:
     assert torch.equal(hidden, whole)
 
 
+def test_lips_are_as_long_as_the_sound_beside_them(original: Original) -> None:
+    if "av" not in original.engine.modalities:
+        pytest.skip("the model does not take both")
+    engine = original.engine
+    crops, present = tiny_input(12)
+    samples = np.random.default_rng(0).normal(0, 0.1, 15 * 640 + 100).astype(np.float32)
+    heard = engine.encode_audio([samples])
+    longer = engine.encode_lips([crops], [present], heard)
+    held = engine.encode_lips([crops[[*range(12), 11, 11, 11]]], [np.ones(15, bool)], heard)
+    first, second = engine.memory(heard[0], longer[0]), engine.memory(heard[0], held[0])
+    assert first is not None and second is not None and first[1] == "av" and torch.equal(first[0], second[0])
+    assert engine.memory(heard[0], engine.encode_lips([crops], [~present], heard)[0]) is not None
+    assert engine.memory(None, engine.encode_lips([crops], [~present])[0]) is None
+    assert engine.decode(engine.encode_audio([samples[:600]]), None, Search()) == [[]]
+    if "v" in engine.modalities:
+        alone, before = engine.memory(None, longer[0]), engine.memory(None, engine.encode_lips([crops], [present])[0])
+        assert alone is not None and before is not None and torch.equal(alone[0], before[0])
+    with pytest.raises(ValueError, match="got sound of 10 frames, lips of 15"):
+        engine.memory(engine.encode_audio([samples[:6400]])[0], longer[0])
+
+
 def test_our_crops_get_the_size_that_the_models_expect() -> None:
     # A face in the crop: two dots, 26 pixels to the left and right of the middle.
     crop = np.zeros((1, 96, 96), np.uint8)
@@ -235,7 +256,6 @@ def test_sound_of_no_length_and_of_silence_stays_finite() -> None:
     for code in ("auto_avsr", "vsr_ml", "usr", "avhubert"):
         for samples in (0, 1, 640, 1000):
             assert bool(sound_input(torch.zeros(samples), code).isfinite().all())
-    assert fitted(torch.ones(1000), 1).shape == (640,) and fitted(torch.ones(3), 2).sum() == 3
 
 
 def test_words_of_units() -> None:

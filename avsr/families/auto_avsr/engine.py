@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from avsr.arrays import Crops, LogProbs, Present, Samples, check_form
@@ -21,11 +22,11 @@ from avsr.decoding.greedy import AlignedUnit, greedy
 from avsr.decoding.joint import Found, JointSettings, joint_search
 from avsr.decoding.search import Search, Spoken
 from avsr.errors import ModelError
-from avsr.families.auto_avsr.inputs import fitted, published_geometry, sound_input, video_input
+from avsr.families.auto_avsr.inputs import published_geometry, sound_input, video_input
 from avsr.families.auto_avsr.language_model import LanguageModel
 from avsr.families.auto_avsr.network import PublishedNetwork, modality_of
 from avsr.families.auto_avsr.tokens import UnitList
-from avsr.grid import CROP_PX, SLOT_MS, SLOT_SAMPLES, Modality
+from avsr.grid import CROP_PX, LIP_INPUT_PX, SLOT_MS, SLOT_SAMPLES, Modality
 
 BLANK_ID = 0
 LM_WEIGHT = 0.3
@@ -37,17 +38,19 @@ BEST = 1
 class Heard(NamedTuple):
     """One sound."""
 
-    samples_S: Tensor
     encoded: Tensor | None
-    """What the network makes of it without lips; None for a model that cannot hear without them."""
+    """What the network makes of it before it knows the lips, [T, ...]; None for less than a frame."""
+    frames: int
 
 
 class Seen(NamedTuple):
     """Lips of one item."""
 
     encoded: Tensor | None
-    """What the network makes of them; None if no slot shows lips."""
+    """What the network makes of them before it knows the sound, [T, ...]; None if no slot shows lips."""
     frames: int
+    crops: Crops
+    present: Present
 
 
 class PublishedEngine:
@@ -73,46 +76,55 @@ class PublishedEngine:
             raise ModelError(f"model {self.name} only reads lips", remedy="use modality v or auto")
         for index, item in enumerate(samples):
             check_form(item, f"samples {index}")
-        return [self._heard(torch.from_numpy(np.array(item, np.float32)).to(self.device)) for item in samples]
+        return [self._heard(np.array(item, np.float32)) for item in samples]
 
-    def _heard(self, samples_S: Tensor) -> Heard:
-        # Less than a frame gives no row, and no convolution works on none. A model for both needs the lips' length.
-        if len(samples_S) < SLOT_SAMPLES or "a" not in self.modalities:
-            return Heard(samples_S, None)
-        return Heard(samples_S, self.network.sides.sound(sound_input(samples_S, self.code)))
+    def _heard(self, samples_S: Samples) -> Heard:
+        frames = len(samples_S) // SLOT_SAMPLES
+        if not frames:  # no convolution works on nothing
+            return Heard(None, 0)
+        # Beside lips the original cuts the sound to whole frames before it normalises it; alone it does not.
+        whole_S = samples_S if self.modalities == ("a",) else samples_S[: frames * SLOT_SAMPLES]
+        prepared = sound_input(torch.from_numpy(whole_S).to(self.device), self.code)
+        return Heard(self.network.sides.sound(prepared), frames)
 
     @torch.inference_mode()
     def encode_lips(
         self, crops: Sequence[Crops], present: Sequence[Present], audio: list[Heard] | None = None
     ) -> list[Seen]:
-        """See `avsr.engine.Engine`. A slot without lips shows the lips of the slot before it that has some."""
+        """See `avsr.engine.Engine`. A slot without lips shows the lips of the last slot before it that has some.
+
+        Raises ModelError if the model only hears, ValueError for other arrays or numbers of them.
+        """
         if not any("v" in modality for modality in self.modalities):
             raise ModelError(f"model {self.name} only hears", remedy="use a model that reads lips")
-        expected = len(crops if audio is None else audio)
-        if not len(crops) == len(present) == expected:
-            raise ValueError(f"got {len(crops)} lips and {len(present)} presences, expected {expected} of each")
-        return [self._seen(*item, index) for index, item in enumerate(zip(crops, present, strict=True))]
+        lengths = [len(item) for item in crops] if audio is None else [heard.frames for heard in audio]
+        if not len(crops) == len(present) == len(lengths):
+            raise ValueError(f"got {len(crops)} lips and {len(present)} presences, expected {len(lengths)} of each")
+        for index, (crops_THW, present_T) in enumerate(zip(crops, present, strict=True)):
+            _check_lips(crops_THW, present_T, index)
+        return [self._seen(*item) for item in zip(crops, present, lengths, strict=True)]
 
-    def _seen(self, crops_THW: Crops, present_T: Present, index: int) -> Seen:
-        if crops_THW.dtype != np.uint8 or crops_THW.shape[1:] != (CROP_PX, CROP_PX):
-            raise ValueError(f"lips {index}: got {crops_THW.dtype} {crops_THW.shape}, expected uint8 [T, 96, 96]")
-        if len(present_T) != len(crops_THW):
-            raise ValueError(f"presence {index}: got {len(present_T)} slots, expected {len(crops_THW)}")
-        if not present_T.any():
-            return Seen(None, len(crops_THW))
-        shown_THW = torch.from_numpy(crops_THW[_last_seen(present_T)]).to(self.device)
+    def _seen(self, crops_THW: Crops, present_T: Present, frames: int) -> Seen:
+        if not frames or not present_T[:frames].any():
+            return Seen(None, frames, crops_THW, present_T)
+        shown_THW = torch.from_numpy(crops_THW[_last_seen(present_T, frames)]).to(self.device)
         video_THW = video_input(published_geometry(shown_THW), self.code)
-        return Seen(self.network.sides.lips(video_THW), len(crops_THW))
+        return Seen(self.network.sides.lips(video_THW), frames, crops_THW, present_T)
 
     @torch.inference_mode()
     def memory(self, heard: Heard | None, seen: Seen | None) -> tuple[Tensor, Modality] | None:
-        """The encoded utterance [T, D] of one item, and from what; None if there is nothing to read or hear."""
-        lips = None if seen is None else seen.encoded
-        sound = None if heard is None else heard.encoded
-        if lips is not None and heard is not None and "av" in self.modalities:
-            # The original cuts or fills the sound to the lips before it normalises it.
-            if sound is None or len(heard.samples_S) != len(lips) * SLOT_SAMPLES:
-                sound = self.network.sides.sound(sound_input(fitted(heard.samples_S, len(lips)), self.code))
+        """The encoded utterance [T, D] of one item, and from what; None if there is nothing to read or hear.
+
+        Raises ValueError for lips that were encoded for a sound of another length.
+        """
+        if heard is None and seen is not None and seen.frames != len(seen.crops):
+            seen = self._seen(seen.crops, seen.present, len(seen.crops))  # it was as long as the sound
+        if heard is not None and seen is not None and heard.frames != seen.frames:
+            raise ValueError(f"got sound of {heard.frames} frames, lips of {seen.frames}")
+        lips, sound = None if seen is None else seen.encoded, None if heard is None else heard.encoded
+        if self.modalities == ("av",) and lips is None and sound is not None:
+            # Such a network was never trained without lips. An even grey picture says nothing.
+            lips = self.network.sides.lips(torch.zeros(len(sound), LIP_INPUT_PX, LIP_INPUT_PX, device=self.device))
         used = modality_of(lips, sound)
         if (lips is None and sound is None) or used not in self.modalities:
             return None
@@ -185,7 +197,17 @@ def _frames(ctc_TV: LogProbs, ids: list[int]) -> list[AlignedUnit]:
         ]
 
 
-def _last_seen(present_T: Present) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """For each slot, the number of the last one up to it that shows lips; before the first, that one."""
-    places = np.where(present_T, np.arange(len(present_T)), -1)
+def _check_lips(crops_THW: Crops, present_T: Present, index: int) -> None:
+    """Raises ValueError for arrays that are no lips."""
+    if crops_THW.dtype != np.uint8 or crops_THW.shape[1:] != (CROP_PX, CROP_PX):
+        raise ValueError(f"lips {index}: got {crops_THW.dtype} {crops_THW.shape}, expected uint8 [T, 96, 96]")
+    if len(present_T) != len(crops_THW):
+        raise ValueError(f"presence {index}: got {len(present_T)} slots, expected {len(crops_THW)}, as many as crops")
+
+
+def _last_seen(present_T: Present, frames: int) -> NDArray[np.int64]:
+    """For each of the frames, the number of the last slot up to it that shows lips; before the first, that one."""
+    places = np.full(frames, -1)
+    T = min(frames, len(present_T))
+    places[:T] = np.where(present_T[:T], np.arange(T), -1)
     return np.maximum(np.maximum.accumulate(places), int(present_T.argmax()))

@@ -59,12 +59,6 @@ def sound_input(samples_S: Tensor, code: Code) -> Tensor:
     return whole_S[: len(whole_S) // SLOT_SAMPLES * SLOT_SAMPLES]
 
 
-def fitted(samples_S: Tensor, frames: int) -> Tensor:
-    """The sound cut, or filled with zeros, to the length of this many frames of lips."""
-    S = frames * SLOT_SAMPLES
-    return F.pad(samples_S[:S], (0, S - min(S, len(samples_S))))
-
-
 def fbank(samples_S: Tensor) -> Tensor:
     """Log-mel energies of 10 ms, four side by side, each row normalised: [S] -> [T, 104].
 
