@@ -1,7 +1,6 @@
 """The transformer decoder of these models, and its scorer for one utterance.
 
-Shapes: B hypotheses, U units of the past, T frames, D width, C = 2 D (keys beside values), N heads, E width of a head,
-V units of the vocabulary.
+Shapes: B hypotheses, U units of the past, T frames, D width, N heads, E width of a head, V units of the vocabulary.
 """
 
 from __future__ import annotations
@@ -36,18 +35,19 @@ class Attention(nn.Module):
         self.linear_q, self.linear_k = Linear(width, width), Linear(width, width)
         self.linear_v, self.linear_out = Linear(width, width), Linear(width, width)
 
-    def to_past(self, x_BD: Tensor, past_BUC: Tensor, masked_BU: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The output [B, D] of the new units, and the past [B, U + 1, C] with them in it.
+    def to_past(self, x_BD: Tensor, past: Tensor, masked_BU: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The output [B, D] of the new units, and the past [2, B, N, U + 1, E] with them in it.
 
-        masked_BU: True on units of the past, the new one among them, that nobody sees.
+        past: keys and values, head by head: so each head reads its keys in a row. masked_BU: True on units of the past,
+        the new one among them, that nobody sees.
         """
-        new_B1C = torch.cat((self.linear_k(x_BD), self.linear_v(x_BD)), dim=-1)[:, None]
-        past_BUC = torch.cat((past_BUC, new_B1C), dim=1)
-        key_BNUE, value_BNUE = past_BUC.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query_BN1E = self.linear_q(x_BD).unflatten(-1, (self.heads, 1, -1))
+        B = len(x_BD)
+        new = torch.stack((self.linear_k(x_BD), self.linear_v(x_BD))).view(2, B, self.heads, 1, -1)
+        past = torch.cat((past, new), dim=3)
+        query_BN1E = self.linear_q(x_BD).view(B, self.heads, 1, -1)
         seen = None if masked_BU is None else ~masked_BU[:, None, None]
-        found_BN1E = F.scaled_dot_product_attention(query_BN1E, key_BNUE, value_BNUE, attn_mask=seen)
-        return self.linear_out(found_BN1E.flatten(1)), past_BUC
+        found_BN1E = F.scaled_dot_product_attention(query_BN1E, past[0], past[1], attn_mask=seen)
+        return self.linear_out(found_BN1E.flatten(1)), past
 
     def project(self, memory_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [1, N, T, E] of an encoded utterance, for all hypotheses of it."""
@@ -75,11 +75,11 @@ class DecoderLayer(nn.Module):
         self.src_attn = Attention(shape.width, shape.heads)
         self.feed_forward = FeedForward(shape.width, shape.hidden)
 
-    def forward(self, x_BD: Tensor, past_BUC: Tensor, memory: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        added_BD, past_BUC = self.self_attn.to_past(normed(self.norm1, x_BD), past_BUC, None)
+    def forward(self, x_BD: Tensor, past: Tensor, memory: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        added_BD, past = self.self_attn.to_past(normed(self.norm1, x_BD), past, None)
         x_BD = x_BD + added_BD
         x_BD = x_BD + self.src_attn.to_memory(normed(self.norm2, x_BD), memory)
-        return x_BD + self.feed_forward(normed(self.norm3, x_BD)), past_BUC
+        return x_BD + self.feed_forward(normed(self.norm3, x_BD)), past
 
 
 class Decoder(nn.Module):
@@ -104,18 +104,18 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Log-probabilities [B, V] of the next unit, and the past with the last unit in it."""
         x_BD = self.embed(last_B) * self.width**0.5
-        x_BD = x_BD + position(past[0].shape[1], self.width, x_BD)
+        x_BD = x_BD + position(past[0].shape[3], self.width, x_BD)
         after = []
-        for layer, past_BUC, keys_values in zip(self.decoders, past, memory, strict=True):
-            x_BD, past_BUC = layer(x_BD, past_BUC, keys_values)
-            after.append(past_BUC)
+        for layer, layer_past, keys_values in zip(self.decoders, past, memory, strict=True):
+            x_BD, layer_past = layer(x_BD, layer_past, keys_values)
+            after.append(layer_past)
         logits_BV = self.outputs[output](normed(self.after_norm, x_BD))
         return logits_BV.float().log_softmax(dim=-1), tuple(after)
 
 
 Units = NDArray[np.int64]
 Past = tuple[Tensor, ...]
-"""Keys and values [B, U, C] of each layer."""
+"""Keys and values [2, B, N, U, E] of each layer."""
 
 
 class DecoderScorer:
@@ -126,7 +126,8 @@ class DecoderScorer:
 
     def initial_state(self, batch: int) -> Past:
         """The state of `batch` hypotheses without any unit."""
-        empty = self._memory[0][0].new_zeros(batch, 0, 2 * self._decoder.width)
+        _, heads, _, width = self._memory[0][0].shape
+        empty = self._memory[0][0].new_zeros(2, batch, heads, 0, width)
         return (empty,) * len(self._memory)
 
     @torch.inference_mode()
@@ -141,4 +142,4 @@ class DecoderScorer:
     def select(self, state: Past, kept_B: Units) -> Past:
         """The state of the hypotheses `kept_B`."""
         kept = torch.from_numpy(np.ascontiguousarray(kept_B)).to(self._memory[0][0].device)
-        return tuple(past_BUC.index_select(0, kept) for past_BUC in state)
+        return tuple(past.index_select(1, kept) for past in state)

@@ -1,6 +1,6 @@
 """The transformer language model of ESPnet beside these recognisers, and its scorer.
 
-Shapes: B hypotheses, U units of the past, D width, C = 2 D, V units of the vocabulary.
+Shapes: B hypotheses, U units of the past, D width, N heads, E width of a head, V units of the vocabulary.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class LanguageModelLayer(nn.Module):
         self.self_attn = Attention(shape.width, shape.heads)
         self.feed_forward = FeedForward(shape.width, shape.hidden)
 
-    def forward(self, x_BD: Tensor, past_BUC: Tensor, masked_BU: Tensor | None) -> tuple[Tensor, Tensor]:
-        added_BD, past_BUC = self.self_attn.to_past(normed(self.norm_mha, x_BD), past_BUC, masked_BU)
+    def forward(self, x_BD: Tensor, past: Tensor, masked_BU: Tensor | None) -> tuple[Tensor, Tensor]:
+        added_BD, past = self.self_attn.to_past(normed(self.norm_mha, x_BD), past, masked_BU)
         x_BD = x_BD + added_BD
-        return x_BD + self.feed_forward(normed(self.norm_ff, x_BD)), past_BUC
+        return x_BD + self.feed_forward(normed(self.norm_ff, x_BD)), past
 
 
 class Past(NamedTuple):
     """The past units of hypotheses."""
 
     layers: tuple[Tensor, ...]
-    """Keys and values [B, U, C] of each layer."""
+    """Keys and values [2, B, N, U, E] of each layer."""
     masked_BU: Tensor
     """The units that nobody sees, bool."""
 
@@ -65,7 +65,7 @@ class LanguageModel(nn.Module):
     def initial_state(self, batch: int) -> Past:
         """The state of `batch` hypotheses without any unit."""
         device = self.embed.weight.device
-        empty = torch.zeros(batch, 0, 2 * self.shape.width, device=device)
+        empty = torch.zeros(2, batch, self.shape.heads, 0, self.shape.width // self.shape.heads, device=device)
         return Past((empty,) * self.shape.layers, torch.zeros(batch, 0, dtype=torch.bool, device=device))
 
     @torch.inference_mode()
@@ -76,9 +76,9 @@ class LanguageModel(nn.Module):
         x_BD = self._embedded(last, state.masked_BU.shape[1])
         mask = masked_BU if bool(masked_BU.any()) else None
         after = []
-        for layer, past_BUC in zip(self.encoders, state.layers, strict=True):
-            x_BD, past_BUC = layer(x_BD, past_BUC, mask)
-            after.append(past_BUC)
+        for layer, past in zip(self.encoders, state.layers, strict=True):
+            x_BD, past = layer(x_BD, past, mask)
+            after.append(past)
         log_probs_BV = self.decoder(normed(self.after_norm, x_BD)).float().log_softmax(dim=-1)
         return log_probs_BV.cpu().numpy(), Past(tuple(after), masked_BU)
 
@@ -86,9 +86,7 @@ class LanguageModel(nn.Module):
     def select(self, state: Past, kept_B: Units) -> Past:
         """The state of the hypotheses `kept_B`."""
         kept = torch.from_numpy(np.ascontiguousarray(kept_B)).to(self.embed.weight.device)
-        return Past(
-            tuple(past_BUC.index_select(0, kept) for past_BUC in state.layers), state.masked_BU.index_select(0, kept)
-        )
+        return Past(tuple(past.index_select(1, kept) for past in state.layers), state.masked_BU.index_select(0, kept))
 
     def _embedded(self, last_B: Tensor, at: int) -> Tensor:
         x_BD = F.relu(normed(self.project_norm, self.project(self.embed(last_B))))

@@ -208,11 +208,16 @@ class PublishedNetwork(nn.Module):
 
 
 def pack(network: nn.Module) -> None:
-    """Pack the weights for the CPU, where that is faster (`avsr.nn.packing`)."""
+    """Pack the weights for the CPU, where that is faster (`avsr.nn.packing`). Nothing stays mapped from a file then."""
     if can_pack(next(network.parameters()).device):
         for module in network.modules():
             if isinstance(module, Packable):
                 module.pack(torch.float32)
+    # What is left is small. The last tensor that is mapped would keep the whole file in memory.
+    for parameter in network.parameters():
+        parameter.data = parameter.data.clone()
+    for buffer in network.buffers():
+        buffer.data = buffer.data.clone()
 
 
 def modality_of(lips: object | None, sound: object | None) -> Modality:
