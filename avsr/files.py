@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import tempfile
@@ -212,3 +213,12 @@ def local_path(name: str) -> str:
             "is an address, and only files on this machine are read", remedy="download it, and name the file"
         )
     return name
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, however large it is. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -1,9 +1,9 @@
 """Finds recordings of real people for tests. They are too large and too personal for this repository.
 
 The environment variable AVSR_TEST_MEDIA names their folder; its default is `shared` beside the repository. Short clips
-of many kinds are in `clips/`, corpora in `corpora/`, published model formats in `nemo/`. A test that needs a missing
-recording is skipped, with the name of the recording. Published weights are taken from the models that are installed
-(`avsr models pull NAME`), and a test without them is skipped too.
+of many kinds are in `clips/`, corpora in `corpora/`, published model formats in `nemo/` and
+`av_models/`. A test that needs a missing recording is skipped, with the name of the recording. Published weights are
+taken from the models that are installed (`avsr models pull NAME`), and a test without them is skipped too.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ def shared_corpus(relative: str) -> Path:
 def shared_nemo(name: str) -> Path:
     """The file `nemo/NAME` of the test media; skips the test when it is missing."""
     return _existing(Path("nemo", name))
+
+
+def shared_lip_model(name: str) -> Path:
+    """The folder `av_models/NAME` of the test media; skips the test when it is missing."""
+    return _existing(Path("av_models", name))
 
 
 def installed_model(name: str) -> Path:

@@ -95,12 +95,39 @@ def _whisper_card(target: str) -> Card:
     return read_card(target)
 
 
+def _is_published(target: str) -> bool:
+    from avsr.families.auto_avsr.family import owns
+
+    return owns(target)
+
+
+def _open_published(target: str, device: str, dtype: str) -> Model:
+    start_computing()
+    from avsr.families.auto_avsr.family import open_model
+
+    return open_model(target, device, dtype)
+
+
+def _published_card(target: str) -> Card:
+    start_computing()
+    from avsr.families.auto_avsr.family import read_card
+
+    return read_card(target)
+
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         "own", _is_checkpoint, _open_checkpoint, "a folder with config.yaml and model.safetensors", _checkpoint_card
     ),
     Family("nemo", lambda target: target.endswith(".nemo") and os.path.isfile(target), _open_nemo, "a .nemo file"),
     Family("whisper", _is_whisper, _open_whisper, "a folder with model.bin and tokenizer.json", _whisper_card),
+    Family(
+        "auto_avsr",
+        _is_published,
+        _open_published,
+        "a .pth file of a published lip reader, or a folder with model.pth",
+        _published_card,
+    ),
     Family(
         "external",
         lambda target: target.startswith(("command:", "function:")),

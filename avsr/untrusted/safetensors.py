@@ -47,10 +47,7 @@ def read_safetensors(
     Raises ModelError if the file is missing, damaged or too large, or if a tensor has a dtype that weights never have.
     """
     with open_file(path, MAX_WEIGHTS_BYTES) as file:
-        try:
-            start, header = _header(file)
-        except (_BadFileError, OSError) as error:
-            raise ModelError(f"{path}: weights cannot be read", got=error, remedy="download the model again") from None
+        start, header = _checked_header(file, path)
         if check is not None:
             check(header)
         tensors = {}
@@ -58,6 +55,20 @@ def read_safetensors(
         for name, stored in sorted(header.items(), key=lambda item: (item[1].begin, item[1].end)):
             tensors[name] = _read(file, stored, f"{path}: weight {shown(name)}")
     return tensors
+
+
+def read_header(path: Path) -> dict[str, Stored]:
+    """What a file says of its tensors, by name. Their numbers are not read. Raises ModelError as above."""
+    with open_file(path, MAX_WEIGHTS_BYTES) as file:
+        return _checked_header(file, path)[1]
+
+
+def _checked_header(file: BinaryIO, path: Path) -> tuple[int, dict[str, Stored]]:
+    """As `_header`. Raises ModelError."""
+    try:
+        return _header(file)
+    except (_BadFileError, OSError) as error:
+        raise ModelError(f"{path}: weights cannot be read", got=error, remedy="download the model again") from None
 
 
 class _BadFileError(Exception):

@@ -68,6 +68,7 @@ def fit_weights(
     source: Callable[[str], str] = str,
     is_ignored: Callable[[str], bool] = lambda name: False,
     network: str = "the weights of the network",
+    copy: bool = True,
 ) -> dict[str, torch.Tensor]:
     """Copies of `weights` on the CPU under the names of `expected`, in its dtypes and memory layouts.
 
@@ -77,6 +78,7 @@ def fit_weights(
     source: gives the file's name for one of ours.
     is_ignored: whether a weight that the network lacks may be left out; all others are refused.
     network: what is expected in their place, for errors.
+    copy: False takes the tensors themselves where their dtype and layout fit, for a network that is not trained.
 
     Raises ModelError that names a weight that is missing, unknown, of another shape or kind of number, or not finite.
     Dimensions of length 1 do not count: a convolution over one frame is a linear layer.
@@ -95,9 +97,13 @@ def fit_weights(
     fitted = {}
     for name, theirs in pairs.items():
         ours = expected[name]
+        given = weights[theirs].reshape(ours.shape)
+        if not copy and given.dtype == ours.dtype and given.stride() == ours.stride():
+            fitted[name] = given
+            continue
         # Its strides hold the memory layout; `empty_like` of a meta tensor does the same ten times slower.
         fitted[name] = torch.empty_strided(ours.shape, ours.stride(), dtype=ours.dtype)
-        fitted[name].copy_(weights[theirs].reshape(ours.shape))
+        fitted[name].copy_(given)
     check_numbers({pairs[name]: tensor for name, tensor in fitted.items()}, file)
     return fitted
 

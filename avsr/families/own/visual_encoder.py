@@ -18,6 +18,7 @@ from avsr.families.own.config import VisualEncoderConfig
 from avsr.grid import LIP_INPUT_PX
 from avsr.nn.conformer import Conformer, ConformerState
 from avsr.nn.context import AttentionContext
+from avsr.nn.resnet import WIDTH, ResNet18
 
 CONTRAST_FLOOR = 0.02
 """Added to the deviation of a crop's grey in [0, 1]. Without it, normalisation would turn a flat crop into noise."""
@@ -62,25 +63,15 @@ class ResNetTrunk(nn.Module):
 
     A 3-D convolution to 64 channels (5 slots, 7 x 7 pixels, stride 1, 2, 2), batch norm, SiLU, max-pooling, then a
     ResNet-18 with SiLU and the mean over the remaining pixels. The crops are grey and the window is as long as the
-    kernel, so the 3-D convolution equals a 2-D one with one input channel a slot. The whole is then torchvision's
-    ResNet-18 with another first layer. `families/own/auto_avsr_front_end.py` reads the published weights.
+    kernel, so the 3-D convolution equals a 2-D one with one input channel a slot.
+    `families/own/auto_avsr_front_end.py` reads the published weights.
     """
 
-    width = 512
+    width = WIDTH
 
     def __init__(self, slots: int) -> None:
-        from torchvision.models import resnet18  # takes longer to import than a light model takes to run
-
         super().__init__()
-        self.resnet = resnet18()
-        self.resnet.conv1 = nn.Conv2d(slots, 64, 7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(self.resnet.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
-        self.resnet.fc = nn.Identity()
-        for module in list(self.resnet.modules()):
-            # torchvision's blocks take their activation from an attribute; the published weights were trained with
-            # SiLU.
-            if hasattr(module, "relu"):
-                module.relu = nn.SiLU(inplace=True)
+        self.resnet = ResNet18(2, slots)
 
     def forward(self, windows_NSHW: Tensor) -> Tensor:
         return self.resnet(windows_NSHW)

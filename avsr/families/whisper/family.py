@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from avsr.engine import Card, Model
 from avsr.errors import ConfigError, ModelError
 from avsr.families.whisper.model_file import check_model_file, check_numbers
 from avsr.families.whisper.network import Sizes, WrongNetworkError, check_settings
+from avsr.files import sha256_of
 from avsr.untrusted.files import open_file, read_file
 from avsr.untrusted.settings import parse_json
 from avsr.untrusted.values import shown
@@ -90,7 +90,7 @@ def open_model(target: str, device: str, dtype: str) -> Model:
         card=card,
         engine=engine,
         stream=stream,
-        identity=lambda: {"weights_sha256": _sha256(folder / MODEL_NAME), "compute": compute},
+        identity=lambda: {"weights_sha256": sha256_of(folder / MODEL_NAME), "compute": compute},
         device=f"{kind}:{index or 0}" if kind == "cuda" else kind,
     )
 
@@ -165,11 +165,3 @@ def _device(ctranslate2: Any, device: str) -> str:
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
         raise ConfigError(f"device {device} is not there", got=f"{count} GPUs", remedy="use device auto or cpu")
     return device
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
