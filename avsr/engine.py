@@ -58,6 +58,8 @@ class Card(NamedTuple):
     """The chunks in which the model streams; empty: it cannot."""
     searches: tuple[str, ...] = ("greedy",)
     """The kinds of search that it has, the usual one first."""
+    beam: int = 1
+    """How many hypotheses its beam search usually keeps."""
     tasks: tuple[str, ...] = ("transcribe",)
     """"transcribe", and "translate" if it can write English for speech of other languages."""
     cut_at_pauses: bool = False
@@ -107,6 +109,10 @@ class Card(NamedTuple):
                 expected=self._languages_in_words(),
                 remedy=f"did you mean {close}?" if close else None,
             )
+
+    def settled(self, search: Search) -> Search:
+        """The search with the model's own kind and beam where it states none, for records."""
+        return search._replace(kind=search.kind or self.searches[0], beam=search.beam or self.beam)
 
     def _languages_in_words(self) -> str:
         if len(self.languages) > 12:  # nobody reads a line of 99 codes

@@ -266,3 +266,10 @@ def test_words_of_units() -> None:
     assert letters.text([1, 2, 3, 1, 2, 1]) == "AB A"
     assert letters.words([1, 2, 3, 1, 2, 1]) == [("AB", 1, 3), ("A", 4, 5)]
     assert letters.words([]) == []
+
+
+def test_a_search_without_a_beam_takes_the_one_of_the_authors(tmp_path: Path) -> None:
+    model = avsr.load(tiny_folder(tmp_path / "lips")).model
+    assert model.card.beam == model.engine.settings(Search()).beam == 40
+    assert model.engine.settings(Search(beam=7)).beam == 7
+    assert model.card.settled(Search()) == Search("beam", beam=40)

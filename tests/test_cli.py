@@ -79,7 +79,7 @@ class TestStandardOutput:
         assert main("transcribe search.mp4 -l auto".split()) == 0
         assert capsys.readouterr().out.splitlines() == [
             "kind=None beam=1 language=ko task=translate temperature=0.4",
-            "kind=None beam=5 language=None task=transcribe temperature=0.0",
+            "kind=None beam=None language=None task=transcribe temperature=0.0",
         ]
 
     def test_several_files_give_path_tab_text_in_order(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

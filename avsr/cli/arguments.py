@@ -142,10 +142,10 @@ def add_language(options: argparse._ActionsContainer) -> None:
     )
 
 
-def add_search(options: argparse._ActionsContainer, *, beam: int = 5) -> None:
+def add_search(options: argparse._ActionsContainer, *, usual_beam: str = "as many as the model was made for") -> None:
     """Declare --task, --beam and --temperature. `search_of` reads them together with --language.
 
-    beam: the default.
+    usual_beam: what happens without --beam, in words.
     """
     add = options.add_argument
     add(
@@ -157,9 +157,8 @@ def add_search(options: argparse._ActionsContainer, *, beam: int = 5) -> None:
     add(
         "--beam",
         type=positive_integer,
-        default=beam,
         metavar="N",
-        help="hypotheses that a beam search keeps; 1 is fastest; default %(default)s",
+        help=f"hypotheses that a beam search keeps; 1 is fastest; default {usual_beam}",
     )
     add(
         "--temperature",

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_chunk(parser)
     add_look_ahead(parser)
     add_language(parser)
-    add_search(parser, beam=1)
+    add_search(parser, usual_beam="1")
     add("--face", type=face, default="largest", metavar="largest|ID", help="whose lips to read; default largest")
     add("--max-sessions", type=positive_integer, default=4, metavar="N", help="sessions at a time; default %(default)s")
     add("--max-minutes", type=_minutes, default=60.0, metavar="M", help="length of a session; default 60")

@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_chunk(parser)
     add_look_ahead(parser)
     add_language(parser)
-    add_search(parser, beam=1)
+    add_search(parser, usual_beam="1")
     add("--modality", choices=("auto", "av", "a"), default="auto", help="use sound and lips, or sound; default auto")
     add(
         "--face",

@@ -18,8 +18,8 @@ class Search(NamedTuple):
 
     kind: str | None = None
     """One of `Card.searches`; None for the first of them."""
-    beam: int = 5
-    """How many hypotheses a beam search keeps."""
+    beam: int | None = None
+    """How many hypotheses a beam search keeps; None: as many as are usual for the model, `Card.beam`."""
     language: str | None = None
     """Code of the spoken language, such as "ko"; None: the model knows one language only, or finds out."""
     task: Task = "transcribe"
@@ -33,7 +33,7 @@ def check_search(search: object) -> None:
     if not isinstance(search, Search):
         remedy = 'write avsr.Search(language="ko")'
         raise ConfigError("search is no avsr.Search", got=f"{search!r:.80}", remedy=remedy)
-    if not isinstance(search.beam, int) or search.beam < 1:
+    if search.beam is not None and (not isinstance(search.beam, int) or search.beam < 1):
         raise ConfigError("wrong beam of the search", got=repr(search.beam), expected="a whole number from 1 on")
     if not isinstance(search.temperature, int | float) or not 0 <= search.temperature <= 1:
         raise ConfigError("wrong temperature of the search", got=repr(search.temperature), expected="0 to 1")

@@ -55,7 +55,7 @@ def settings_of(evaluation: Evaluation, opened: Opened, utterances: Sequence[Utt
         "noise": _noise_settings(evaluation.noise),
         "normalizer": {"name": evaluation.normalizer, "version": normalizer.version},
         "score": normalizer.score,
-        "search": evaluation.search._asdict(),
+        "search": opened.card.settled(evaluation.search)._asdict(),
         "batch_size": evaluation.batch_size,
         "versions": {
             "avsr": avsr.__version__,

@@ -126,8 +126,10 @@ class Session:
         self.video = "av" in model.card.modalities if video is None else video
         self._reads_lips = self.video and model.card.modalities != ("a",)
         model.card.require("av" if self._reads_lips else "a")
-        search = Search(beam=1) if search is None else search
+        search = Search() if search is None else search
         model.card.require_search(search)
+        # Live, every update searches again: more hypotheses take longer than they are worth.
+        search = search._replace(beam=search.beam or 1)
         if chunk_ms is None:
             chunk_ms = model.card.chunk_for(look_ahead_ms)
         self._engine, decoder = model.stream(chunk_ms, look_ahead_ms, lips=self._reads_lips, search=search)

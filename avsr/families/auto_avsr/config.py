@@ -19,6 +19,9 @@ Positions = Literal["latest", "legacy", "none"]
 """How attention knows distances; none: the encoder has a convolution for it instead."""
 Activation = Literal["swish", "relu", "prelu"]
 
+USUAL_BEAM: dict[Code, int] = {"auto_avsr": 40, "vsr_ml": 40, "usr": 40, "avhubert": 3}
+"""Hypotheses that the search keeps, by code, as the authors publish their results."""
+
 MAX_VOCABULARY = 1 << 20
 MAX_HIDDEN = 65536
 """Inner width of feed-forward layers and of the fusion. The largest published one is 8192."""

@@ -22,6 +22,7 @@ from avsr.decoding.greedy import AlignedUnit, greedy
 from avsr.decoding.joint import Found, JointSettings, joint_search
 from avsr.decoding.search import Search, Spoken
 from avsr.errors import ModelError
+from avsr.families.auto_avsr.config import USUAL_BEAM
 from avsr.families.auto_avsr.inputs import published_geometry, sound_input, video_input
 from avsr.families.auto_avsr.language_model import LanguageModel
 from avsr.families.auto_avsr.network import PublishedNetwork, modality_of
@@ -67,6 +68,7 @@ class PublishedEngine:
     ) -> None:
         self.network, self.units, self.language_model = network, units, language_model
         self.name, self.device = name, device
+        self.usual_beam = USUAL_BEAM[network.config.code]
         self.code, self.modalities = network.config.code, network.config.modalities
 
     @torch.inference_mode()
@@ -163,7 +165,7 @@ class PublishedEngine:
     def settings(self, search: Search) -> JointSettings:
         """The settings of the joint search: the published ones, with the beam that is asked for."""
         lm_weight = LM_WEIGHT if self.language_model is not None else 0.0
-        return JointSettings(beam=search.beam, lm_weight=lm_weight, best=BEST)
+        return JointSettings(beam=search.beam or self.usual_beam, lm_weight=lm_weight, best=BEST)
 
     def search(self, memory_TD: Tensor, modality: Modality, ctc_TV: LogProbs, settings: JointSettings) -> Found:
         """The most likely texts of an encoded utterance, by decoder, CTC and language model together."""

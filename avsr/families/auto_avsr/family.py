@@ -7,7 +7,7 @@ from pathlib import Path
 
 from avsr.engine import Card, Model
 from avsr.errors import ConfigError, ModelError
-from avsr.families.auto_avsr.config import PublishedConfig
+from avsr.families.auto_avsr.config import USUAL_BEAM, PublishedConfig
 from avsr.families.auto_avsr.layouts import layout_of
 from avsr.families.auto_avsr.weights import SUFFIXES, config_of, open_weights, weights_file, without_prefixes
 from avsr.files import sha256_of
@@ -79,6 +79,7 @@ def make_card(target: str, config: PublishedConfig) -> Card:
         window_s=WINDOW_S,
         margin_s=MARGIN_S,
         searches=("beam", "greedy"),
+        beam=USUAL_BEAM[config.code],
         cut_at_pauses=True,
     )
 

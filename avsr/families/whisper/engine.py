@@ -29,6 +29,8 @@ from avsr.untrusted.values import shown
 WINDOW_S = 30.0
 """The longest sound that the network takes."""
 WINDOW_FRAMES = 3000
+USUAL_BEAM = 5
+"""Hypotheses of a beam search that does not say how many, as in the original program."""
 MOST_TOKENS = 224
 """The longest text of a window, as in the original: half of the positions of the decoder."""
 TOKENS_A_SECOND = 25
@@ -162,7 +164,7 @@ class WhisperEngine:
             self._model.generate,
             heard.encoded,
             prompts,
-            beam_size=search.beam if is_beam else 1,
+            beam_size=(search.beam or USUAL_BEAM) if is_beam else 1,
             sampling_temperature=search.temperature or 1.0,
             sampling_topk=0 if search.temperature else 1,
             max_length=len(prompts[0]) + min(MOST_TOKENS, 16 + math.ceil(longest_s * TOKENS_A_SECOND)),

@@ -114,7 +114,7 @@ def threads() -> int:
 
 
 def _card(target: str, languages: tuple[str, ...], is_multilingual: bool) -> Card:
-    from avsr.families.whisper.engine import WINDOW_S
+    from avsr.families.whisper.engine import USUAL_BEAM, WINDOW_S
     from avsr.families.whisper.stream import CHUNKS_MS
 
     return Card(
@@ -126,6 +126,7 @@ def _card(target: str, languages: tuple[str, ...], is_multilingual: bool) -> Car
         margin_s=0.0,
         chunks_ms=CHUNKS_MS,
         searches=("beam", "greedy"),
+        beam=USUAL_BEAM,
         tasks=("transcribe", "translate") if is_multilingual else ("transcribe",),
         cut_at_pauses=True,
         # A sixth less computing than one by one. More would gain little, and keep the engine waiting for the faces.
