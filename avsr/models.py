@@ -35,7 +35,7 @@ from avsr.catalogue.store import (
 from avsr.engine import Card
 from avsr.errors import ConfigError, ModelError
 
-State = Literal["shipped", "installed", "available"]
+State = Literal["shipped", "installed", "available", "by hand"]
 
 NOT_STATED = "not stated"
 
@@ -55,7 +55,7 @@ class ModelInfo(NamedTuple):
 
     name: str
     state: State
-    """"shipped" in the package, "installed" by `pull`, or "available" to it."""
+    """"shipped" in the package, "installed" by `pull`, "available" to it, or "by hand": its authors alone offer it."""
     family: str
     """The kind of model."""
     opens: bool
@@ -232,7 +232,7 @@ def _listed(entry: Entry) -> ModelInfo:
     sizes = [file.bytes for file in files.values()]
     return ModelInfo(
         name=entry.name,
-        state="installed" if fault is None else "available",
+        state="installed" if fault is None else "available" if entry.hub or entry.packages else "by hand",
         family=entry.family,
         opens=_can_open(entry.family),
         modalities=entry.modalities,

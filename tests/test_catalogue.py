@@ -102,11 +102,13 @@ class TestList:
             read_catalogue(tmp_path / "list.yaml")
 
     def test_states(self, models: Path, tmp_path: Path) -> None:
-        catalogue = write_catalogue(tmp_path / "list.yaml", toy=toy(), later=toy(family="no-such-family"))
+        catalogue = write_catalogue(
+            tmp_path / "list.yaml", toy=toy(), later=toy(family="no-such-family"), hubs=toy(hub={"id": "a/b"})
+        )
         known = {model.name: model for model in avsr.models.list(catalogue=catalogue)}
         assert known["grid-tiny"].state == "shipped" and known["grid-tiny"].opens
-        assert known["toy"].state == "available" and known["toy"].problem == ""
-        assert not known["later"].opens
+        assert known["toy"].state == "by hand" and known["toy"].problem == ""
+        assert not known["later"].opens and known["hubs"].state == "available"
         with pytest.raises(ModelError, match="later is a model of the kind no-such-family, which this version"):
             avsr.models.pull("later", catalogue=catalogue)
         put(models / "toy")
@@ -209,7 +211,7 @@ class TestFolder:
     def test_a_damaged_record_vouches_for_nothing(self, record: str, models: Path, tmp_path: Path) -> None:
         catalogue = write_catalogue(tmp_path / "list.yaml", toy=toy())
         put(models / "toy", FILES | {"avsr-model.json": record.encode()})
-        assert avsr.models.show("toy", catalogue=catalogue).state == "available"
+        assert avsr.models.show("toy", catalogue=catalogue).state == "by hand"
         assert avsr.models.pull("toy", catalogue=catalogue).state == "installed"
 
     def test_another_version_is_not_the_one_of_the_list(self, models: Path, tmp_path: Path) -> None:
@@ -294,7 +296,7 @@ class TestRemove:
             avsr.models.remove("toy", catalogue=catalogue)
         avsr.models.pull("toy", catalogue=catalogue)
         (models / "toy/notes.txt").write_text("mine")
-        assert avsr.models.remove("toy", catalogue=catalogue).state == "available"
+        assert avsr.models.remove("toy", catalogue=catalogue).state == "by hand"
         assert [path.name for path in (models / "toy").iterdir()] == ["notes.txt"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -355,6 +356,8 @@ class TestRules:
             avsr.models.pull("toy", catalogue=listed)
         assert hub.asked == [] and not models.exists()
         assert avsr.models.pull("toy", catalogue=listed, accept_terms=True).state == "installed"
+        record = json.loads((models / "toy" / "avsr-model.json").read_text())
+        assert record["accepted_terms"] == "For research only."
 
     def test_sources_by_name(self, models: Path, hub: FakeHub, tmp_path: Path) -> None:
         listed = catalogue(tmp_path, hub=ON_HUB)

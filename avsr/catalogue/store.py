@@ -110,11 +110,12 @@ def source_of(entry: Entry) -> str:
 
 
 def write_record(path: Path, entry: Entry, files: dict[str, File], source: str) -> None:
-    """Write a record of these files, whole or not at all."""
+    """Write a record of these files, whole or not at all. A pull has made sure that the terms are accepted."""
     content: dict[str, Any] = {
         "schema": 1,
         "name": entry.name,
         "source": source,
+        **({"accepted_terms": entry.terms} if entry.must_accept else {}),
         "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in files.items()},
     }
     write_text(path, json.dumps(content, indent=1) + "\n")

@@ -24,10 +24,10 @@ DEFAULT_ACTION = "list"
 
 LIST_DESCRIPTION = (
     "List the models: the name for --model; whether it is in the package (shipped), installed, available to\n"
-    "avsr models pull, damaged, or of a kind that this version cannot open (not yet); whether it recognises\n"
-    "from sound (a), from lips (v) or from both at once (av); its languages; the domain, which is what it\n"
-    "knows; the size; the licence of the weights; and the chunks of sound in which it works live (--chunk-ms),\n"
-    "or - if that is not known or it works on files only."
+    "avsr models pull, to be fetched by hand, damaged, or of a kind that this version cannot open (not yet);\n"
+    "whether it recognises from sound (a), from lips (v) or from both at once (av); its languages; the domain,\n"
+    "which is what it knows; the size; the licence of the weights; and the chunks of sound in which it works\n"
+    "live (--chunk-ms), or - if that is not known or it works on files only."
 )
 LIST_EXAMPLE = "avsr models list --json"
 SHOW_DESCRIPTION = (

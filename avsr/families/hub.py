@@ -20,6 +20,8 @@ WANTED = (
     *("*.nemo", CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, SentencePieceTokenizer.FILE_NAME, WordTokenizer.FILE_NAME),
     # Whisper in the form of CTranslate2.
     *("model.bin", "config.json", "preprocessor_config.json", "tokenizer.json", "vocabulary.json"),
+    # Published models that read lips, with the list of their units.
+    *("model.pth", "model.json", "*_units.txt"),
 )
 
 
