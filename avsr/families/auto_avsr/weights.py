@@ -164,7 +164,7 @@ def find_units(path: Path, expected: int, settings: Settings | None) -> UnitList
     raise ModelError(
         f"{path}: the list of its {expected} units is missing",
         expected=f"a file {UNITS_PATTERN} beside the weights",
-        remedy=f"put unigram{expected // 1000 * 1000}_units.txt of the authors' repository there",
+        remedy="put the list of the authors' repository there, such as unigram5000_units.txt",
     )
 
 
