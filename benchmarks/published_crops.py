@@ -77,7 +77,8 @@ class Recorder(LipTracker):
 
 def measure(path: Path) -> NDArray[np.float64] | None:
     """Of each slot of the face that is seen longest: scale against theirs, turn in degrees, shift x and y in pixels."""
-    with Recorder() as tracker:
+    tracker = Recorder()
+    with tracker:
         end_s = 0.0
         for frame in iter_frames(path):
             tracker.push(frame)
