@@ -5,7 +5,7 @@ a prefix is the probability of all alignments of all texts that begin with it. T
 each is one running sum in the log domain, and no loop in Python goes through the frames.
 
 Everything is numpy and float64: in float32, products of small probabilities vanish below e-103. A step of 40 hypotheses
-in 250 frames and 5049 units takes 7 ms, a twelfth of the time of a decoder (`benchmarks/joint_search.py`).
+in 250 frames and 5049 units takes 7 ms, a twelfth of the time of a decoder (`benchmarks/published_lips.py`).
 
 Letters: B hypotheses, T frames, P = T + 1 points in time (point p is after p frames), V units.
 """
