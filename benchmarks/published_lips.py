@@ -160,7 +160,7 @@ def measure_parts(path: Path, frames: int, beam: int) -> None:
     begin = time.perf_counter()
     network = open_weights(path).network
     print(f"opened in {time.perf_counter() - begin:.2f} s; {megabytes():.0f} MB in memory at most so far")
-    branch: Any = network.encoder.lips_branch  # type: ignore[union-attr]
+    branch: Any = network.encoder.lips_branch
     video_THW = torch.randn(frames, LIP_INPUT_PX, LIP_INPUT_PX)
     with torch.inference_mode():
         features = branch.front(video_THW)
@@ -205,7 +205,8 @@ def measure_video(path: Path, clips: Sequence[Path], seconds: float, beam: int, 
     transcript = model.transcribe(video, modality="v", search=Search(beam=beam))
     took = time.perf_counter() - begin
     print(
-        f"{seconds:.0f} s of video, beam {beam}: {took:.1f} s; {len(transcript.words)} words; {megabytes():.0f} MB at most"
+        f"{seconds:.0f} s of video, beam {beam}: {took:.1f} s, {len(transcript.words)} words, "
+        f"{megabytes():.0f} MB at most"
     )
 
 
