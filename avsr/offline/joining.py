@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from avsr.offline.tape import Window
 from avsr.sound.silence import audible_frames, within_reach
 
 FRAME_S = FRAME_MS / 1000
+SAME_WORD_S = 0.4
+"""Equal words of two windows that begin at most so far apart are one word. A word of speech takes about as long."""
 
 
 class Joiner(Protocol):
@@ -81,14 +84,18 @@ class _WordJoiner:
         items = self._engine.decode(*_encode(self._engine, windows), self._search)
         for window, item in zip(windows, items, strict=True):
             first_s, words = window.first * FRAME_S, checked_words(item, self._card.name)
-            self._words += [
+            words = [
                 word._replace(start_s=word.start_s + first_s, end_s=word.end_s + first_s)
                 for word in _words_of(window, words, has_times=self._card.has_times)
             ]
+            if window.speech is None and window.first:
+                self._words = joined(self._words, words, window.keep[0] * FRAME_S)
+            else:  # nothing overlaps
+                self._words += words
 
 
 def _words_of(window: Window, words: Sequence[Spoken], *, has_times: bool) -> list[Spoken]:
-    """The words that belong to a window. Some models invent words for silence and noise; those are dropped.
+    """The words of a window. Some models invent words for silence and noise; those are dropped.
 
     words: with times from the beginning of the window. has_times: False if the times are estimates.
     """
@@ -100,12 +107,36 @@ def _words_of(window: Window, words: Sequence[Spoken], *, has_times: bool) -> li
     kept = []
     for word in words:
         first = int(word.start_s / FRAME_S)
-        frames = reach[first : max(first + 1, int(np.ceil(word.end_s / FRAME_S)))]
-        # Both windows see a word in their common margin; its beginning lies in the core of one of them only.
-        in_core = window.keep[0] <= window.first + word.start_s / FRAME_S < window.keep[1]
-        if in_core and frames.any():
+        if reach[first : max(first + 1, int(np.ceil(word.end_s / FRAME_S)))].any():
             kept.append(word)
     return kept
+
+
+def joined(before: Sequence[Spoken], after: Sequence[Spoken], seam_s: float) -> list[Spoken]:
+    """The words of a recording up to the end of a window, each once.
+
+    before: the words up to the end of the window before, those of its margin behind the seam among them. after: the
+    words of the window, those of its margin before the seam among them. seam_s: where the part that the window decides
+    on begins.
+
+    Both windows see the words near the seam, at times that differ a little. Where they agree on a word, one list goes
+    on after the other there. Without such a word each keeps what begins on its own side of the seam.
+    """
+    # No word before the second window can be in it too; a recording may have very many of these.
+    first = bisect.bisect_left(before, after[0].start_s - SAME_WORD_S, key=lambda word: word.start_s) if after else 0
+    same = [
+        (abs(before[place].start_s - seam_s), place, other)
+        for place in range(first, len(before))
+        for other, word in enumerate(after)
+        if before[place].word == word.word and abs(before[place].start_s - word.start_s) <= SAME_WORD_S
+    ]
+    if same:
+        _, place, other = min(same)
+        return [*before[: place + 1], *after[other + 1 :]]
+    return [
+        *(word for word in before if word.start_s < seam_s),
+        *(word for word in after if word.start_s >= seam_s),
+    ]
 
 
 def _is_in_speech(word: Spoken, window: Window) -> bool:
