@@ -225,3 +225,11 @@ def test_other_files_named_pth_are_refused(tmp_path: Path, content: bytes) -> No
     path.write_bytes(content)
     with pytest.raises(AvsrError, match="vsr.pth cannot be read"):
         avsr.load(path)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="this system does not list mapped files")
+def test_no_file_stays_mapped(folder: Path) -> None:
+    opened = open_weights(folder)
+    # One tensor that is still a part of the file would keep all its 1 GB in memory.
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    assert opened.network.config.vocabulary == 6

@@ -49,7 +49,8 @@ class PackedWeight:
         with torch.inference_mode(False), torch.no_grad():
             self.dtype = dtype
             self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype).contiguous(), None)
-            self.bias = None if bias is None else bias.detach().to(dtype)
+            # A copy: a bias that is mapped from a file would keep the whole file in memory.
+            self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
 
     def __call__(self, x: Tensor, activation: Activation = "none") -> Tensor:
         """float32 [..., D_in] -> float32 [..., D_out]. Raises RuntimeError if a gradient is expected."""

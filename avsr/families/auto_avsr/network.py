@@ -216,8 +216,9 @@ def pack(network: nn.Module) -> None:
     # What is left is small. The last tensor that is mapped would keep the whole file in memory.
     for parameter in network.parameters():
         parameter.data = parameter.data.clone()
-    for buffer in network.buffers():
-        buffer.data = buffer.data.clone()
+    for module in network.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.clone())  # with new data alone it would still know the tensor it is a view of
 
 
 def modality_of(lips: object | None, sound: object | None) -> Modality:
