@@ -77,7 +77,7 @@ def measured(arguments: argparse.Namespace) -> list[Clip]:
 
 
 def written(words: Sequence[Spoken]) -> str:
-    """Words as they are compared."""
+    """The plain form of words, as one text."""
     return " ".join(plain(word.word for word in words))
 
 

@@ -1,4 +1,4 @@
-"""Two models as one: the search of equal units, the choice between texts of both, and what each needs for it."""
+"""Two models as one: the search of equal units, the choice between texts of both, and the pairs that are refused."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_published_models_list_the_text_that_they_decode_and_judge_all(pair: tup
 
 
 class Rival:
-    """A model that hears: it lists two texts and finds any text as likely as it is told."""
+    """A model that hears: it lists two texts, and likes texts that begin with "pin" best."""
 
     def encode_audio(self, samples: Sequence[Samples]) -> int:
         return len(samples)
@@ -258,7 +258,7 @@ def beside_lips(rival: Model) -> Together:
 
 def test_the_lips_of_the_shipped_model_judge_the_texts_of_another_model() -> None:
     rival = Rival()
-    engine = beside_lips(Model(Card("rival", "toy", ("a",)), cast(Any, rival), texts=rival))
+    engine = beside_lips(Model(Card("rival", "toy", ("a",)), cast(Any, rival), texts=cast(Any, rival)))
     samples, crops, present = some_input()
     (judged,) = engine.judged(engine.encode_audio([samples]), engine.encode_lips([crops], [present]), Search())
     of = dict(zip(judged.texts, judged.by_lips, strict=True))

@@ -1,7 +1,7 @@
 """Whole texts by the log-probabilities of a CTC network: the likely ones, and how likely a given one is.
 
-The probability of a text is that of all its alignments to the frames (Graves et al., ICML 2006, section 3), from the
-prefix scores of `avsr.decoding.ctc_prefix`.
+The probability of a text is the sum over all its alignments to the frames (Graves et al., ICML 2006, section 3), from
+the prefix scores of `avsr.decoding.ctc_prefix`.
 
 Letters: T frames, V units, the blank among them; one more unit stands for the end of a text.
 """

@@ -32,7 +32,7 @@ def _parts(word: str) -> list[str]:
 
 
 def _kind(letter: str) -> str:
-    """What a letter is: "d" for a digit, "l" for a letter or its mark, empty for what is no part of a word."""
+    """The kind of a letter: "d" for a digit, "l" for a letter or its mark, empty outside of words."""
     if letter.isdecimal():
         return "d"
     return "l" if letter.isalnum() or unicodedata.category(letter).startswith("M") else ""

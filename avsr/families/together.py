@@ -79,7 +79,7 @@ class Together:
         return self._chosen(audio, lips, search)
 
     def _lips_search(self, search: Search) -> Search:
-        """The search of the lips: the language and the kind are those of the sound."""
+        """The search of the lips: language and kind were asked of the sound."""
         return Search(beam=search.beam)
 
     def _weight(self, words: Sequence[Spoken], seen: bool) -> float:
@@ -133,7 +133,7 @@ class Judged(NamedTuple):
         """The words of the best text. weight: of the sound, in [0, 1]; the lips have the rest of 1.
 
         With weight 1 they are what the sound gives alone, with 0 what the lips give. A text that both found has the
-        words of the lips, whose spelling may be the only one of their model. If no text can be written by both, the
+        words of the lips, because a closed model has one spelling only. If no text can be written by both, the
         model with the greater weight decides alone.
         """
         if weight in (0.0, 1.0):
@@ -148,7 +148,7 @@ class Judged(NamedTuple):
 def searched_together(sound: StepScores | None, lips: StepScores | None, weight: float) -> list[Spoken]:
     """The words of one item by a search of both models. weight: of the sound, in [0, 1]; the lips have the rest of 1.
 
-    One model alone, with weight 1, gives what it gives without the other, to the bit.
+    With weight 1, a model finds the same words as without the other, to the bit.
     """
     sides = [(side, share) for side, share in ((sound, weight), (lips, 1 - weight)) if side is not None and share]
     if not sides:
