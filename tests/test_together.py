@@ -268,6 +268,8 @@ def test_the_lips_of_the_shipped_model_judge_the_texts_of_another_model() -> Non
     assert judged.seen[0] == lips.decode(None, lips.encode_lips([crops], [present], None), Search())[0]
     grammar = [[word.word for word in words] for words in judged.seen[1:]]
     assert grammar and all(len(words) % 6 == 0 for words in grammar)
+    for text, log_prob in of.items():
+        assert (log_prob > -np.inf) == (text in [*map(tuple, grammar), ("bin", "blue", "at", "f", "four", "please")])
 
 
 def test_wrong_pairs_are_refused_in_one_line(pair: tuple[Path, Path]) -> None:

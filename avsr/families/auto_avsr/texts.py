@@ -1,4 +1,4 @@
-"""How published models choose a text together with other models: unit by unit for models with the same units, else whole texts."""
+"""How published models choose a text with other models: unit by unit beside the same units, else whole texts."""
 
 from __future__ import annotations
 

@@ -22,7 +22,11 @@ from avsr.families.own.engine import EncodedAudio, EncodedLips, OwnEngine
 
 
 class OwnTexts:
-    """See `avsr.engine.Texts`. sentences: the only ones that the model knows; other texts are not listed then."""
+    """See `avsr.engine.Texts`.
+
+    sentences: the only ones that the model knows. Other texts have no probability then, and none but the text that the
+    model decodes is listed.
+    """
 
     def __init__(self, engine: OwnEngine, sentences: Sentences | None) -> None:
         self._engine, self._blank_id = engine, engine.network.blank_id
@@ -60,7 +64,16 @@ class OwnTexts:
 
     def _log_prob(self, rows_TV: LogProbs, text: Plain) -> float:
         units = self._units(text)
-        return -np.inf if units is None else ctc_log_prob(rows_TV, self._blank_id, units)
+        if units is None or not self._are_sentences(units):
+            return -np.inf
+        return ctc_log_prob(rows_TV, self._blank_id, units)
+
+    def _are_sentences(self, units: Sequence[int]) -> bool:
+        """Whether units are whole sentences of those that the model knows; True if it does not know which."""
+        if self._places is None:
+            return True
+        in_place = [unit in self._places[place % len(self._places)] for place, unit in enumerate(units)]
+        return all(in_place) and len(units) % len(self._places) == 0
 
     def _units(self, text: Plain) -> list[int] | None:
         """The units of a text; None if it has a word that they cannot spell."""
