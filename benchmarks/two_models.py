@@ -15,6 +15,7 @@ import argparse
 import itertools
 import pickle
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -76,6 +77,24 @@ def measured(arguments: argparse.Namespace) -> list[Clip]:
     return found
 
 
+def print_time(arguments: argparse.Namespace) -> None:
+    """Print the processor time of a clip by the sound alone and by both, in turns."""
+    root = Path(arguments.manifest).parent
+    engine = open_model(f"together:{arguments.sound},{arguments.lips}").engine
+    search = Search(language=arguments.language)
+    clips = [u for u in read_manifest(Path(arguments.manifest)) if u.split == "dev" and u.audio and u.video]
+    spent_s: dict[bool, list[float]] = {False: [], True: []}
+    for utterance in clips[: arguments.clips]:
+        samples_S, lips = load_samples(utterance, root), load_lips(utterance, root)
+        for with_lips, times_s in spent_s.items():
+            began = time.process_time()
+            audio = engine.encode_audio([samples_S])
+            seen = engine.encode_lips([lips[0]], [lips[1]], audio) if with_lips else None
+            engine.decode(audio, seen, search)
+            times_s.append(time.process_time() - began)
+    print(f"sound alone {np.median(spent_s[False]):.2f} s a clip, both {np.median(spent_s[True]):.2f} s")
+
+
 def written(words: Sequence[Spoken]) -> str:
     """The plain form of words, as one text."""
     return " ".join(plain(word.word for word in words))
@@ -107,6 +126,9 @@ def table(clips: Sequence[Clip], title: str) -> None:
     row("sound alone", clips, lambda clip: written(clip.judged.heard[0]))
     row("lips alone", clips, lambda clip: written(clip.judged.seen[0]))
     row("the best listed text, if somebody told it", clips, best_listed)
+    # A weight next to none leaves the choice to one model, among texts that both can write.
+    row("lips, among texts of both", clips, by_weight(lambda words: 1e-6))
+    row("sound, among texts of both", clips, by_weight(lambda words: 1 - 1e-6))
     for weight in WEIGHTS[1:-1]:
         row(f"together, weight {weight:g}", clips, by_weight(lambda words, weight=weight: weight))  # type: ignore[misc]
     row("together, followed", clips, by_weight(weight_of))
@@ -143,8 +165,11 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=75)
     parser.add_argument("--keep", type=Path, help="a file of this script that holds or gets what the models gave")
     parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--time", action="store_true", help="measure the processor time of clean clips, and no errors")
     arguments = parser.parse_args()
     arguments.language = arguments.language or None
+    if arguments.time:
+        return print_time(arguments)
     if arguments.keep is not None and arguments.keep.exists():
         clips = pickle.loads(arguments.keep.read_bytes())
     else:

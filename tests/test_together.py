@@ -149,6 +149,16 @@ def test_the_choice_between_texts_has_the_same_two_limits() -> None:
     assert JUDGED.chosen(0.5) == spoken("bin blue"), "the second of both is the best of all, as the lips spell it"
 
 
+def test_beside_a_closed_model_words_have_its_spelling() -> None:
+    found_by_sound = Judged([[Spoken("F2.", 1.0, 1.8, 0.5)]], [spoken("g two")], [("f", "two")], [-1.0], [-1.0])
+    assert found_by_sound.chosen(0.5) == [Spoken("F2.", 1.0, 1.8, 0.5)]
+    closed = found_by_sound._replace(is_closed=True).chosen(0.5)
+    assert [(word.word, round(word.start_s, 3), round(word.end_s, 3)) for word in closed] == [
+        ("f", 1.0, 1.2),
+        ("two", 1.2, 1.8),
+    ]
+
+
 def test_a_text_that_one_model_cannot_write_is_not_chosen() -> None:
     judged = JUDGED._replace(by_lips=[-np.inf, -np.inf, -1.0])
     assert judged.chosen(0.9) == spoken("bin blew")

@@ -28,7 +28,8 @@ from avsr.grid import Modality
 
 PREFIX = "together:"
 SURE, STEEPNESS = 0.75, 6.0
-"""The mean confidence at which the sound weighs as much as the lips, and how fast its weight grows with it."""
+"""The mean confidence at which the sound weighs as much as the lips, and how fast its weight grows with it. Of 168
+pairs they make the fewest errors with the two sides of `grid-tiny` on GRID `dev` (`benchmarks/two_models.py --fit`)."""
 CANDIDATES = 10
 """How many texts each model lists."""
 
@@ -115,7 +116,8 @@ class Together:
         ]
         by_sound = self.sound.texts.log_probs_of(audio, None, search, texts)
         by_lips = self.lips.texts.log_probs_of(None, lips.encoded, lips_search, texts)
-        return [Judged(*item) for item in zip(heard, seen, texts, by_sound, by_lips, strict=True)]
+        items = zip(heard, seen, texts, by_sound, by_lips, strict=True)
+        return [Judged(*item, self.lips.card.is_closed) for item in items]
 
 
 class Judged(NamedTuple):
@@ -128,6 +130,8 @@ class Judged(NamedTuple):
     texts: list[Plain]
     by_sound: list[float]
     by_lips: list[float]
+    is_closed: bool = False
+    """Whether the model of the lips has a closed vocabulary: all words then come out in its spelling."""
 
     def chosen(self, weight: float) -> list[Spoken]:
         """The words of the best text. weight: of the sound, in [0, 1]; the lips have the rest of 1.
@@ -142,7 +146,8 @@ class Judged(NamedTuple):
         if not np.isfinite(sums).any():
             return self.heard[0] if weight >= 0.5 else self.seen[0]
         text = self.texts[int(np.argmax(sums))]
-        return next(words for words in (*self.seen, *self.heard) if _plain(words) == text)
+        words = next(words for words in (*self.seen, *self.heard) if _plain(words) == text)
+        return plain_words(words) if self.is_closed else words
 
 
 def searched_together(sound: StepScores | None, lips: StepScores | None, weight: float) -> list[Spoken]:
@@ -254,6 +259,20 @@ def make_card(sound: Card, lips: Card) -> Card:
         cut_at_pauses=sound.cut_at_pauses or lips.cut_at_pauses,
         has_times=sound.has_times and lips.has_times,
     )
+
+
+def plain_words(words: Sequence[Spoken]) -> list[Spoken]:
+    """The words in their plain form. Parts of one word share its time by their letters."""
+    parted = []
+    for word in words:
+        parts = plain([word.word])
+        ends = np.cumsum([0, *map(len, parts)]) / max(1, sum(map(len, parts)))
+        times_s = word.start_s + (word.end_s - word.start_s) * ends
+        parted += [
+            word._replace(word=part, start_s=float(times_s[place]), end_s=float(times_s[place + 1]))
+            for place, part in enumerate(parts)
+        ]
+    return parted
 
 
 def _plain(words: Sequence[Spoken]) -> Plain:
