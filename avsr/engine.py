@@ -284,7 +284,7 @@ class Texts(Protocol):
     """Lists and judges whole texts, so that two models can choose a text together. Encoded arguments: as `decode`."""
 
     def candidates(self, audio: Any | None, lips: Any | None, search: Search, count: int) -> list[list[list[Spoken]]]:
-        """Of each item: first the words that `decode` gives, then those of other likely texts, `count` at most."""
+        """Of each item: first the words that `decode` gives, then other likely texts, `count` in all at most."""
 
     def log_probs_of(
         self, audio: Any | None, lips: Any | None, search: Search, texts: Sequence[Sequence[Plain]]
@@ -302,7 +302,7 @@ class Steps(Protocol):
     """All units by number. Models with equal units search together."""
 
     def scored(self, audio: Any | None, lips: Any | None, search: Search) -> list[StepScores | None]:
-        """The scorers of each item; None for one of which there is nothing to recognise from."""
+        """The scorers of each item; None if nothing of it can be seen or heard."""
 
 
 class StepScores(NamedTuple):
@@ -320,7 +320,7 @@ class StepScores(NamedTuple):
 
 
 class Told(NamedTuple):
-    """An engine for one recording, and what it has to say of its work there."""
+    """An engine for one recording, and its lines about the work there."""
 
     engine: Engine[Any, Any]
     lines: Callable[[], list[str]]

@@ -114,6 +114,21 @@ def test_an_item_without_lips_is_decoded_from_its_sound_alone(pair: tuple[Path, 
         model.engine.decode(None, None, Search())
 
 
+def test_only_pairs_that_do_not_search_together_have_a_greedy_search(pair: tuple[Path, Path]) -> None:
+    assert open_model(f"together:{pair[0]},{pair[1]}").card.searches == ("beam",)
+    assert "greedy" in open_model("together:grid-tiny,grid-tiny").card.searches
+
+
+def test_other_units_are_no_obstacle(pair: tuple[Path, Path]) -> None:
+    model = open_model(f"together:grid-tiny,{pair[1]}")
+    samples, crops, present = some_input()
+    audio, lips = model.engine.encode_audio([samples]), model.engine.encode_lips([crops], [present], None)
+    (judged,) = engine_of(model).judged(audio, lips, Search())
+    assert len(judged.texts) == len(judged.by_sound) == len(judged.by_lips) > 1
+    assert max(judged.by_lips) > -np.inf and max(judged.by_sound) > -np.inf
+    assert len(model.engine.decode(audio, lips, Search())) == 1
+
+
 def test_a_mixture_leaves_out_what_has_no_weight() -> None:
     class Nobody:
         def initial_state(self, batch: int) -> None:

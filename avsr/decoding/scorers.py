@@ -90,7 +90,7 @@ class WeightedSum:
 
 
 def mixed(scorers: Sequence[Scorer[Any]], weights: Sequence[float]) -> Scorer[Any]:
-    """The weighted sum of scorers. What has weight 0 is left out, and one with weight 1 is returned as it is."""
+    """The weighted sum of scorers. Weight 0 leaves a scorer out; with weight 1 the scorer itself is returned."""
     used = [(scorer, weight) for scorer, weight in zip(scorers, weights, strict=True) if weight]
     return used[0][0] if len(used) == 1 and used[0][1] == 1 else WeightedSum(used)
 

@@ -210,7 +210,7 @@ def open_model(target: str, device: str, dtype: str, open_part: Callable[[str, s
                     remedy="use this model alone, or another one beside it",
                 )
     return Model(
-        card=make_card(sound.card, lips.card),
+        card=make_card(sound.card, lips.card, has_joint_search=search_together(sound, lips)),
         engine=Together(sound, lips, weight_of),
         for_recording=lambda: told(sound, lips),
         identity=lambda: {
@@ -244,8 +244,10 @@ def _check(model: Model, modality: Modality, what: str) -> None:
         )
 
 
-def make_card(sound: Card, lips: Card) -> Card:
+def make_card(sound: Card, lips: Card, *, has_joint_search: bool) -> Card:
     """What callers may know of both. The sound decides about language and search, the shorter window about the cut."""
+    # A greedy search would leave out the decoders, which are a part of the sum.
+    searches = tuple(kind for kind in sound.searches if kind != "greedy") if has_joint_search else sound.searches
     return Card(
         name=f"{sound.name}+{lips.name}",
         family="together",
@@ -255,7 +257,7 @@ def make_card(sound: Card, lips: Card) -> Card:
         licence=" and ".join(dict.fromkeys(filter(None, (sound.licence, lips.licence)))),
         window_s=min(sound.window_s, lips.window_s),
         margin_s=min(sound.margin_s, lips.margin_s),
-        searches=sound.searches,
+        searches=searches,
         cut_at_pauses=sound.cut_at_pauses or lips.cut_at_pauses,
         has_times=sound.has_times and lips.has_times,
     )
