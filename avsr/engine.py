@@ -14,6 +14,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from avsr.arrays import Crops, LogProbs, Present, Rows, Samples
 from avsr.decoding.domain import Sentences
+from avsr.decoding.joint import JointSettings
+from avsr.decoding.plain import Plain
+from avsr.decoding.scorers import Scorer
 from avsr.decoding.search import FrameSearch, Search, Spoken, check_search
 from avsr.errors import ConfigError, ModelError, nearest
 from avsr.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, SLOT_MS, Modality
@@ -277,6 +280,53 @@ class Streams(Protocol):
         """An engine and a search for one stream or many. Raises ConfigError for what the model cannot do."""
 
 
+class Texts(Protocol):
+    """Lists and judges whole texts, so that two models can choose a text together. Encoded arguments: as `decode`."""
+
+    def candidates(self, audio: Any | None, lips: Any | None, search: Search, count: int) -> list[list[list[Spoken]]]:
+        """Of each item: first the words that `decode` gives, then other likely texts, `count` in all at most."""
+
+    def log_probs_of(
+        self, audio: Any | None, lips: Any | None, search: Search, texts: Sequence[Sequence[Plain]]
+    ) -> list[list[float]]:
+        """Of each item: natural logarithms of the probability of its texts.
+
+        Minus infinity for a text that the model cannot write.
+        """
+
+
+class Steps(Protocol):
+    """Scores texts unit by unit, so that two models with the same units can search together."""
+
+    units: tuple[str, ...]
+    """All units by number. Models with equal units search together."""
+
+    def scored(self, audio: Any | None, lips: Any | None, search: Search) -> list[StepScores | None]:
+        """The scorers of each item; None if nothing of it can be seen or heard."""
+
+
+class StepScores(NamedTuple):
+    """One item as a joint search scores it."""
+
+    decoder: Scorer[Any]
+    ctc: Scorer[Any]
+    vocabulary: int
+    frames: int
+    """The most units of a text."""
+    language_model: Scorer[Any] | None
+    settings: JointSettings
+    spoken: Callable[[Sequence[int]], list[Spoken]]
+    """The words of units with times and confidences."""
+
+
+class Told(NamedTuple):
+    """An engine for one recording, and its lines about the work there."""
+
+    engine: Engine[Any, Any]
+    lines: Callable[[], list[str]]
+    """One line each, when the whole recording is recognised."""
+
+
 class Model(NamedTuple):
     """What a family opens. A capability that the model lacks is None."""
 
@@ -287,6 +337,12 @@ class Model(NamedTuple):
     stream: Streams | None = None
     in_chunks: Callable[[int], FrameEngine[Any, Any]] | None = None
     """Makes an engine that gives the results of a stream in chunks of this many ms, at the cost of one pass."""
+    texts: Texts | None = None
+    """Lists and judges whole texts."""
+    steps: Steps | None = None
+    """Scores texts unit by unit."""
+    for_recording: Callable[[], Told] | None = None
+    """Makes an engine that tells how it recognised one recording, if that differs between recordings."""
     identity: Callable[[], Mapping[str, str]] = dict
     """SHA-256 of the loaded files, by name, for records of results. Computed when asked for: gigabytes take seconds."""
     device: str = "cpu"

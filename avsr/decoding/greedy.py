@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -169,19 +170,23 @@ class GreedySearch:
         return (*words, *self._words(units[:first])), units[first:]
 
     def _words(self, units: tuple[AlignedUnit, ...]) -> list[Spoken]:
-        """Words of units. A word lies from its first unit to its last, and is as sure as all of them are together."""
-        return [
-            Spoken(
-                word,
-                units[first].first * self._frame_s,
-                units[end - 1].end * self._frame_s,
-                math.prod(unit.confidence for unit in units[first:end]),
-            )
-            for word, first, end in self._tokenizer.word_groups(self._ids(units))
-        ]
+        return words_of(self._tokenizer, units, self._frame_s)
 
     def _ids(self, units: tuple[AlignedUnit, ...]) -> list[int]:
         return [unit.unit for unit in units]
+
+
+def words_of(tokenizer: Tokenizer, units: Sequence[AlignedUnit], frame_s: float) -> list[Spoken]:
+    """Words of units. A word lies from its first unit to its last, and is as sure as all of them are together."""
+    return [
+        Spoken(
+            word,
+            units[first].first * frame_s,
+            units[end - 1].end * frame_s,
+            math.prod(unit.confidence for unit in units[first:end]),
+        )
+        for word, first, end in tokenizer.word_groups([unit.unit for unit in units])
+    ]
 
 
 def greedy(log_probs_TV: LogProbs, blank_id: int) -> list[int]:

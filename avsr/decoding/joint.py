@@ -83,11 +83,27 @@ def joint_search(
     at most T steps. The last unit of the vocabulary is both start and end. Raises ConfigError for impossible settings,
     ModelError if the scores are not finite.
     """
-    check_settings(settings, has_lm=lm is not None)
     steps, vocabulary = ctc_TV.shape
+    ctc = CTCPrefixScorer(ctc_TV, blank_id, vocabulary - 1)
+    return joint_search_by(decoder, ctc, vocabulary, steps, settings, lm)
+
+
+def joint_search_by(
+    decoder: Scorer[Any],
+    ctc: Scorer[Any],
+    vocabulary: int,
+    steps: int,
+    settings: JointSettings,
+    lm: Scorer[Any] | None = None,
+) -> Found:
+    """The same search with any scorer in the place of the CTC prefix score.
+
+    vocabulary: how many units there are. steps: the most units of a text.
+    """
+    check_settings(settings, has_lm=lm is not None)
     parts = [
         Part("decoder", decoder, 1 - settings.ctc_weight),
-        Part("ctc", CTCPrefixScorer(ctc_TV, blank_id, vocabulary - 1), settings.ctc_weight),
+        Part("ctc", ctc, settings.ctc_weight),
         *([] if lm is None else [Part("lm", lm, settings.lm_weight)]),
         Part("length_bonus", LengthBonus(vocabulary), settings.bonus),
     ]

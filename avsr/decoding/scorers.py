@@ -5,6 +5,7 @@ Letters: B hypotheses of one utterance, V units of the vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -65,3 +66,40 @@ class LengthBonus:
 
     def select(self, state: None, kept_B: Kept) -> None:
         """Nothing: see `initial_state`."""
+
+
+class WeightedSum:
+    """A `Scorer` that adds up the scores of others, each times its weight."""
+
+    def __init__(self, weighted: Sequence[tuple[Scorer[Any], float]]) -> None:
+        self._weighted = tuple(weighted)
+
+    def initial_state(self, batch: int) -> tuple[Any, ...]:
+        """The states of the others."""
+        return tuple(scorer.initial_state(batch) for scorer, _ in self._weighted)
+
+    def score(self, last_B: Units, state: tuple[Any, ...]) -> tuple[UnitScores, tuple[Any, ...]]:
+        """See `Scorer`."""
+        scored = [scorer.score(last_B, own) for (scorer, _), own in zip(self._weighted, state, strict=True)]
+        total_BV = sum(weight * scores_BV for (_, weight), (scores_BV, _) in zip(self._weighted, scored, strict=True))
+        return np.asarray(total_BV), tuple(own for _, own in scored)
+
+    def select(self, state: tuple[Any, ...], kept_B: Kept) -> tuple[Any, ...]:
+        """See `Scorer`."""
+        return tuple(scorer.select(own, kept_B) for (scorer, _), own in zip(self._weighted, state, strict=True))
+
+
+def mixed(scorers: Sequence[Scorer[Any]], weights: Sequence[float]) -> Scorer[Any]:
+    """The weighted sum of scorers. Weight 0 leaves a scorer out; with weight 1 the scorer itself is returned."""
+    used = [(scorer, weight) for scorer, weight in zip(scorers, weights, strict=True) if weight]
+    return used[0][0] if len(used) == 1 and used[0][1] == 1 else WeightedSum(used)
+
+
+def score_units(scorer: Scorer[Any], units: Sequence[int], end_id: int) -> float:
+    """The score of a whole text: of all its units and of the end after them. end_id: the start unit too."""
+    total, last, state = 0.0, end_id, scorer.initial_state(1)
+    for unit in (*units, end_id):
+        scores_BV, state = scorer.score(np.array([last]), state)
+        total += float(scores_BV[0, unit])
+        last = unit
+    return total

@@ -115,6 +115,12 @@ def _published_card(target: str) -> Card:
     return read_card(target)
 
 
+def _open_together(target: str, device: str, dtype: str) -> Model:
+    from avsr.families.together import open_model as open_both
+
+    return open_both(target, device, dtype, lambda name, *where: _open(find(name), *where))
+
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         "own", _is_checkpoint, _open_checkpoint, "a folder with config.yaml and model.safetensors", _checkpoint_card
@@ -134,6 +140,7 @@ FAMILIES: tuple[Family, ...] = (
         _open_external,
         "command:PROGRAM or function:MODULE:NAME",
     ),
+    Family("together", lambda target: target.startswith("together:"), _open_together, "together:SOUND,LIPS"),
 )
 """The first family that owns a target opens it."""
 

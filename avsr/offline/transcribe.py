@@ -64,6 +64,8 @@ def transcribe(
         use = _what_to_use(model.card, recording, modality)
         warnings = [*use.warnings, *_unused_face(recording, face, use)]
         record = Record()
+        told = model.for_recording() if model.for_recording is not None else None
+        model = model if told is None else model._replace(engine=told.engine)
         joiner = joiner_of(model, Search() if search is None else search)
         warnings += [] if search is None else model.card.without_effect(search)
         cut = windows(
@@ -87,6 +89,7 @@ def transcribe(
         _check_face(record, recording, face, use)
         choice = choose_words(model.card, joiner.words(), force=force, min_confidence=min_confidence)
         warnings += recording.account.lines()
+        warnings += [] if told is None else told.lines()
         warnings += _warnings(model.card, record, use, choice, is_silence_said=NOT_HEARD in recording.account)
         warnings += choice.warnings
         return _transcript(model.card, recording, use, record, choice, warnings)

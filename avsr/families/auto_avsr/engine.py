@@ -153,7 +153,7 @@ class PublishedEngine:
         else:
             found = self.search(memory_TD, modality, ctc_TV, self.settings(search)).hypotheses
             ids = [unit for unit in (found[0].text_units if found else ()) if unit != BLANK_ID]
-        return self._spoken(ctc_TV, ids)
+        return self.spoken(ctc_TV, ids)
 
     @torch.inference_mode()
     def ctc_log_probs(self, memory_TD: Tensor, modality: Modality) -> LogProbs:
@@ -172,7 +172,7 @@ class PublishedEngine:
         scorer = self.network.decoder.scorer(memory_TD, self.network.head(modality))
         return joint_search(scorer, ctc_TV, settings, self.language_model if settings.lm_weight else None)
 
-    def _spoken(self, ctc_TV: LogProbs, ids: list[int]) -> list[Spoken]:
+    def spoken(self, ctc_TV: LogProbs, ids: list[int]) -> list[Spoken]:
         """The words of units, with the times at which the CTC head finds them."""
         frames = _frames(ctc_TV, ids)
         seconds = SLOT_MS / 1000

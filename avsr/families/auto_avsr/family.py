@@ -52,6 +52,7 @@ def open_model(target: str, device: str, dtype: str) -> Model:
     if dtype not in ("auto", "float32"):
         raise ConfigError(f"this kind of model does not compute in {dtype}", expected="auto, float32")
     from avsr.families.auto_avsr.engine import PublishedEngine
+    from avsr.families.auto_avsr.texts import PublishedSteps, PublishedTexts
     from avsr.families.own.family import torch_device
 
     chosen = torch_device(device)
@@ -62,6 +63,8 @@ def open_model(target: str, device: str, dtype: str) -> Model:
     return Model(
         card=card,
         engine=engine,
+        texts=PublishedTexts(engine),
+        steps=PublishedSteps(engine),
         identity=lambda: {"weights_sha256": sha256_of(opened.weights)},
         device=str(chosen),
         network=opened.network,

@@ -30,6 +30,9 @@ class UnitList:
         # The end has no text; a unit of its name may stand in a text twice.
         self._texts = [unit.replace(SPACE, " ").replace(WORD_BEGINS, " ") for unit in self.units]
         self._texts[0] = self._texts[-1] = ""
+        # By their letters without case. Of equal ones the first counts: lists hold no others.
+        self._ids = {text.casefold(): unit for unit, text in reversed(list(enumerate(self._texts))) if text}
+        self._longest = max(map(len, self._ids), default=0)
 
     def __len__(self) -> int:
         return len(self.units)
@@ -37,6 +40,31 @@ class UnitList:
     def text(self, ids: Sequence[int]) -> str:
         """The text of units, without blanks at its ends."""
         return "".join(self._texts[unit] for unit in ids).strip()
+
+    def spelled(self, words: Sequence[str]) -> list[int] | None:
+        """The fewest units that spell words, whatever their case; None if no units do.
+
+        Lists do not say how likely a unit is. Of equally many units those with a long one at the end are taken.
+        """
+        text = "".join(f" {word}" for word in words).casefold()
+        # Units with a blank begin a word; lists of letters have the blank as a unit between words.
+        text = text if any(unit.startswith(WORD_BEGINS) for unit in self.units) else text[1:]
+        best: list[tuple[int, int] | None] = [(0, 0)]  # for each end: how many units, and the last of them
+        for end in range(1, len(text) + 1):
+            ways = [
+                (before[0] + 1, unit)
+                for start in range(max(0, end - self._longest), end)
+                if (before := best[start]) is not None and (unit := self._ids.get(text[start:end])) is not None
+            ]
+            best.append(min(ways, key=lambda way: way[0], default=None))
+        if best[-1] is None:
+            return None
+        ids, end = [], len(text)
+        while end:
+            _, unit = best[end]  # type: ignore[misc]
+            ids.append(unit)
+            end -= len(self._texts[unit].casefold())
+        return ids[::-1]
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
         """Each word with the places in `ids` of its first unit and after its last."""

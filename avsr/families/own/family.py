@@ -95,8 +95,10 @@ def make_model(
 ) -> Model:
     """A model of a network that is in memory. device: None for the CPU; dtype: as `OwnEngine` takes it."""
     from avsr.families.own.engine import OwnEngine
+    from avsr.families.own.texts import OwnTexts
 
     engine = OwnEngine(network, tokenizer, device=device, dtype=dtype)
+    card = make_card(network.config, family, whole_words=isinstance(tokenizer, WordTokenizer))
 
     def stream(chunk_ms: int, look_ahead_ms: int, *, lips: bool, search: Search) -> tuple[OwnStream, GreedySearch]:
         from avsr.families.own.stream import OwnStream
@@ -116,11 +118,12 @@ def make_model(
         }
 
     return Model(
-        card=make_card(network.config, family, whole_words=isinstance(tokenizer, WordTokenizer)),
+        card=card,
         engine=engine,
         frames=engine,
         stream=stream,
         in_chunks=engine.in_chunks,
+        texts=OwnTexts(engine, card.sentences),
         identity=identity,
         device=str(engine.device),
         network=network,

@@ -73,7 +73,7 @@ class WhisperEngine:
     """
 
     def __init__(self, model: Any, tokens: Tokens, count: int) -> None:
-        self._model, self.tokens = model, tokens
+        self.model, self.tokens = model, tokens
         self._count = count
 
     def encode_audio(self, samples: Sequence[Samples], *, pad_s: float | None = None) -> Heard:
@@ -89,8 +89,8 @@ class WhisperEngine:
         if pad_s is not None:
             # The network takes an even number of frames.
             frames = min(WINDOW_FRAMES, 2 * math.ceil((longest / SAMPLE_RATE_HZ + pad_s) * 50))
-        features_BFT = np.stack([log_mel(item, self._model.n_mels, frames) for item in samples])
-        return Heard(list(samples), _computed(self._model.encode, _storage(features_BFT)), frames)
+        features_BFT = np.stack([log_mel(item, self.model.n_mels, frames) for item in samples])
+        return Heard(list(samples), computed(self.model.encode, storage(features_BFT)), frames)
 
     def encode_lips(self, crops: Sequence[Crops], present: Sequence[Present], audio: Heard | None) -> Any:
         """Raises ModelError: the model reads no lips."""
@@ -112,7 +112,7 @@ class WhisperEngine:
         return self._recognize(self.encode_audio(samples, pad_s=pad_s), search, prompt, pad_s)
 
     def _recognize(self, heard: Heard, search: Search, prompt: str, pad_s: float | None) -> list[Recognized]:
-        whole, languages = heard, self._languages(heard, search)
+        whole, languages = heard, self.languages_of(heard, search)
         results = [Recognized([], 0.0, 0.0) for _ in heard.items]
         # In each round: the number of an item, and where in it the rest begins, in seconds.
         rest = [(item, 0.0) for item in range(len(heard.items))]
@@ -135,7 +135,7 @@ class WhisperEngine:
                 break
         return results
 
-    def _languages(self, heard: Heard, search: Search) -> list[str]:
+    def languages_of(self, heard: Heard, search: Search) -> list[str]:
         """The language of each item: the one that was asked for, or the most probable one."""
         if search.language is not None:
             return [search.language] * len(heard.items)
@@ -143,7 +143,7 @@ class WhisperEngine:
             return ["en"] * len(heard.items)
         found = [
             {token.strip("<|>"): probability for token, probability in item}
-            for item in _computed(self._model.detect_language, heard.encoded)
+            for item in computed(self.model.detect_language, heard.encoded)
         ]
         # Short sounds say little about their language, so they follow the sounds beside them.
         together = {
@@ -155,19 +155,45 @@ class WhisperEngine:
         best = [max(item, key=lambda language: item[language]) for item in found]
         return [own if item[own] >= SURE_OF_LANGUAGE else common for own, item in zip(best, found, strict=True)]
 
+    def other_texts(self, heard: Heard, search: Search, count: int) -> list[list[list[Spoken]]]:
+        """Of each item the words of its `count` likeliest texts without time tokens, best first."""
+        languages = self.languages_of(heard, search)
+        prompts = [[*self.tokens.prompt(language, search.task), self.tokens.first_time - 1] for language in languages]
+        results = computed(
+            self.model.generate,
+            heard.encoded,
+            prompts,
+            beam_size=count,
+            num_hypotheses=count,
+            max_length=len(prompts[0]) + self._most_tokens(heard),
+        )
+        texts = [
+            [without_loop([token for token in ids if token < self.tokens.end_of_text]) for ids in result.sequences_ids]
+            for result in results
+        ]
+        listed: list[list[list[Spoken]]] = [[] for _ in heard.items]
+        for rank in range(count):
+            timed = self._timed(heard, prompts, languages, [own[rank] for own in texts])
+            for item, words in enumerate(timed):
+                listed[item].append(words)
+        return listed
+
+    def _most_tokens(self, heard: Heard) -> int:
+        longest_s = max(len(item) for item in heard.items) / SAMPLE_RATE_HZ
+        return min(MOST_TOKENS, 16 + math.ceil(longest_s * TOKENS_A_SECOND))
+
     def _pieces(self, heard: Heard, languages: Sequence[str], search: Search, prompt: str) -> list[_Piece]:
         """The words of one round, and where the rest of each item begins."""
         prompts = [self.tokens.prompt(language, search.task, before=prompt) for language in languages]
-        longest_s = max(len(item) for item in heard.items) / SAMPLE_RATE_HZ
         is_beam = (search.kind or "beam") == "beam" and not search.temperature
-        results = _computed(
-            self._model.generate,
+        results = computed(
+            self.model.generate,
             heard.encoded,
             prompts,
             beam_size=(search.beam or USUAL_BEAM) if is_beam else 1,
             sampling_temperature=search.temperature or 1.0,
             sampling_topk=0 if search.temperature else 1,
-            max_length=len(prompts[0]) + min(MOST_TOKENS, 16 + math.ceil(longest_s * TOKENS_A_SECOND)),
+            max_length=len(prompts[0]) + self._most_tokens(heard),
             return_scores=True,
             return_no_speech_prob=True,
         )
@@ -218,9 +244,9 @@ class WhisperEngine:
             if not places:
                 continue
             start = prompts[places[0]]
-            start = start[start.index(self.tokens.start) :]
-            aligned = _computed(
-                self._model.align,
+            start = [token for token in start[start.index(self.tokens.start) :] if token != self.tokens.first_time - 1]
+            aligned = computed(
+                self.model.align,
                 heard.encoded,
                 start,
                 [texts[place] if place in places else [] for place in range(len(texts))],
@@ -245,7 +271,7 @@ class _Piece(NamedTuple):
     log_prob: float
 
 
-def _computed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def computed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """What a function of CTranslate2 returns. Raises ModelError if weights do not fit or memory is short."""
     try:
         return function(*arguments, **options)
@@ -253,7 +279,7 @@ def _computed(function: Callable[..., Any], *arguments: Any, **options: Any) -> 
         raise ModelError("the Whisper model cannot be computed", got=shown(error), remedy=BROKEN) from error
 
 
-def _storage(array: np.ndarray) -> Any:
+def storage(array: np.ndarray) -> Any:
     import ctranslate2
 
     return ctranslate2.StorageView.from_array(np.ascontiguousarray(array, np.float32))

@@ -45,6 +45,7 @@ def open_model(target: str, device: str, dtype: str) -> Model:
     """The model in a folder. Raises ModelError, or ConfigError for a device or precision that is not there."""
     ctranslate2 = _import_ctranslate2()
     from avsr.families.whisper.engine import WhisperEngine
+    from avsr.families.whisper.texts import WhisperTexts
 
     folder = Path(target)
     tokens = _tokens(folder)
@@ -90,6 +91,7 @@ def open_model(target: str, device: str, dtype: str) -> Model:
         card=card,
         engine=engine,
         stream=stream,
+        texts=WhisperTexts(engine),
         identity=lambda: {"weights_sha256": sha256_of(folder / MODEL_NAME), "compute": compute},
         device=f"{kind}:{index or 0}" if kind == "cuda" else kind,
     )
