@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -192,6 +193,40 @@ def write_text(path: str | PathLike[str], text: str, *, before: Callable[[], Non
     with write_whole(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
         before()
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when the block ends, or is removed if it fails. Parents are made.
+
+    Raises OSError with the name of `folder`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside the folder, because a rename does not cross file systems.
+    # The name is short, so that it fits wherever the folder does.
+    staging = folder.parent / f".{os.urandom(6).hex()}.partial"
+    try:
+        with naming(folder, staging):
+            staging.mkdir()
+            yield staging
+            _put_in_place(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put_in_place(staging: Path, folder: Path) -> None:
+    """Rename a finished folder. The folder of that name is replaced, and stays if that fails."""
+    if not folder.exists():
+        return os.replace(staging, folder)
+    # A folder with files in it cannot be replaced by a rename.
+    retired = folder.parent / f".{os.urandom(6).hex()}.partial"
+    os.replace(folder, retired)
+    try:
+        os.replace(staging, folder)
+    except OSError:
+        os.replace(retired, folder)
+        raise
+    shutil.rmtree(retired)
 
 
 def local_path(name: str) -> str:

@@ -14,6 +14,7 @@ from avsr.errors import ConfigError
 from avsr.families.own.config import ModelConfig
 from avsr.shipped import find_configuration
 from avsr.training.config import TrainConfig
+from avsr.training.tuning_config import run_config
 from experiments.ablations import ABLATIONS, RUNS
 from tests.tiny import tiny_config
 
@@ -28,8 +29,8 @@ def test_round_trip() -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_training_configurations_are_valid(path: Path) -> None:
-    config = build(TrainConfig, read_yaml(path), str(path))
-    assert build(TrainConfig, as_mapping(config), "again") == config
+    config = run_config(read_yaml(path), str(path))
+    assert run_config(as_mapping(config), "again") == config
 
 
 @pytest.mark.parametrize(

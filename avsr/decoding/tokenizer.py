@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from avsr.errors import DataError, ModelError, nearest
 from avsr.text import has_controls, without_controls
@@ -201,6 +202,19 @@ class SentencePieceTokenizer:
 
 
 Tokenizer = WordTokenizer | SentencePieceTokenizer
+
+
+class Units(Protocol):
+    """The units of any model, for training."""
+
+    def __len__(self) -> int:
+        """How many units there are."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the units of a text. Raises DataError for a text that the units cannot write."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids."""
 
 
 def _check_units(units: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from avsr.arrays import Present, Samples
 from avsr.augment.video import HIDING_EFFECTS, Effect
-from avsr.decoding.tokenizer import Tokenizer
+from avsr.decoding.tokenizer import Units
 from avsr.grid import FRAME_MS, FRAME_SLOTS, HOP_SAMPLES, LIP_INPUT_PX, SLOT_SAMPLES
 from avsr.training.items import TimedWord
 
@@ -95,7 +95,7 @@ def make_example(
     lips_match: bool,
     words: Sequence[TimedWord],
     text: str,
-    tokenizer: Tokenizer,
+    tokenizer: Units,
     effects: Sequence[Effect] = (),
     changes: dict[str, Any] | None = None,
 ) -> Example:

@@ -16,9 +16,7 @@ from typing import Any
 import lightning
 from tqdm import tqdm
 
-from avsr.decoding.tokenizer import Tokenizer
 from avsr.errors import DataError
-from avsr.families.own.checkpoint import save_checkpoint
 from avsr.families.own.run_folder import EPOCHS_NAME, RESUME_NAME, epoch_checkpoint, epoch_checkpoints
 from avsr.files import write_text
 from avsr.training.metrics import describe
@@ -30,16 +28,16 @@ class KeepEpochWeights(lightning.Callback):
     """Saves after each epoch what a resumed run needs (`last.ckpt`), and keeps the weights of the last epochs.
 
     run_folder: the folder of the run; the checkpoints go into its folder `checkpoints`.
-    tokenizer: saved with the weights.
+    save: writes the weights with the text of a card to a folder.
     keep: of how many epochs the weights are kept.
     """
 
-    def __init__(self, run_folder: Path, tokenizer: Tokenizer, keep: int) -> None:
-        self.run_folder, self.tokenizer, self.keep = run_folder, tokenizer, keep
+    def __init__(self, run_folder: Path, save: Callable[[Path, str], Path], keep: int) -> None:
+        self.run_folder, self.save, self.keep = run_folder, save, keep
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         folder = epoch_checkpoint(self.run_folder, trainer.current_epoch)
-        save_checkpoint(folder, module.network, self.tokenizer, card="One epoch's weights.\n")
+        self.save(folder, "One epoch's weights.\n")
         for old in epoch_checkpoints(self.run_folder)[: -self.keep]:
             shutil.rmtree(old)
         # Written last: a run that is killed before repeats this epoch and gets the same weights again.

@@ -224,18 +224,11 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """One training run. Paths are relative to the working directory."""
+class RunConfig:
+    """What every training run has. Paths are relative to the working directory."""
 
     output: str
     """The run folder."""
-    vocabulary: str
-    """File with one word a line, or a SentencePiece model, NAME.model.
-
-    A shipped one is found by its relative path in any folder (data/grid/vocabulary.txt).
-    """
-    model: ModelConfig
-    """The model to train."""
     train: tuple[CorpusConfig, ...]
     """The corpora to train on."""
     dev: CorpusConfig
@@ -243,14 +236,6 @@ class TrainConfig:
     optimizer: OptimizerConfig
     modalities: ModalityConfig = field(default_factory=ModalityConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    initialize: dict[str, str] = field(default_factory=dict)
-    """Part -> checkpoint folder, or name of a shipped model, to take its weights from.
-
-    A "visual_trunk" that is a ResNet-18 may be taken from the `.pth` file of an Auto-AVSR model.
-    """
-    freeze: tuple[Part, ...] = ()
-    """Parts that are not trained."""
     dev_every: int = 1
     """Measure word error rates after every n-th epoch."""
     workers: int = 1
@@ -265,6 +250,35 @@ class TrainConfig:
             raise ValueError(f"dev_every: got {self.dev_every}, expected 1 or more")
         if self.workers < 0:
             raise ValueError(f"workers: got {self.workers}, expected 0 or more")
+
+    @property
+    def name(self) -> str:
+        """The name of the model, for messages."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """A run that trains a model of this package."""
+
+    vocabulary: str
+    """File with one word a line, or a SentencePiece model, NAME.model.
+
+    A shipped one is found by its relative path in any folder (data/grid/vocabulary.txt).
+    """
+    model: ModelConfig
+    """The model to train."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    initialize: dict[str, str] = field(default_factory=dict)
+    """Part -> checkpoint folder, or name of a shipped model, to take its weights from.
+
+    A "visual_trunk" that is a ResNet-18 may be taken from the `.pth` file of an Auto-AVSR model.
+    """
+    freeze: tuple[Part, ...] = ()
+    """Parts that are not trained."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         parts = self.parts
         for name, chosen in (("initialize", self.initialize), ("freeze", self.freeze)):
             for part in chosen:
@@ -280,6 +294,10 @@ class TrainConfig:
             )
         # Called for its error, so that a run that trains nothing fails before it starts.
         self.trained_model()
+
+    @property
+    def name(self) -> str:
+        return self.model.name
 
     @property
     def parts(self) -> tuple[Part, ...]:

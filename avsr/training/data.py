@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from avsr.arrays import Crops, Present, Samples
 from avsr.augment import audio, video
-from avsr.decoding.tokenizer import Tokenizer
+from avsr.decoding.tokenizer import Units
 from avsr.errors import ConfigError, DataError
 from avsr.grid import SAMPLE_RATE_HZ, Modality
 from avsr.lips.crops import centre_crop
@@ -19,7 +19,7 @@ from avsr.noise.effects import VOICE_EFFECTS, apply_effects, draw_effects, parse
 from avsr.noise.library import NoiseBank
 from avsr.randomness import generator
 from avsr.training.batches import Example, collate, make_example, slots_of
-from avsr.training.config import TrainConfig
+from avsr.training.config import RunConfig
 from avsr.training.items import Corpus, Item, cut_start, dub, join, splice
 from avsr.training.noise import impulse_responses, noise_bank
 
@@ -33,7 +33,7 @@ class TrainingSet(Dataset[Example]):
     Raises DataError and ConfigError if a corpus or a recording is missing, or a text cannot be encoded.
     """
 
-    def __init__(self, config: TrainConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: RunConfig, tokenizer: Units) -> None:
         self.config, self.augment, self.tokenizer = config, config.augment, tokenizer
         self.corpora = [corpus for corpus in map(Corpus, config.train) if corpus.utterances]
         if not self.corpora:
@@ -267,7 +267,7 @@ class EvaluationSet(Dataset[Example]):
     """
 
     def __init__(
-        self, corpus: Corpus, tokenizer: Tokenizer, *, noise: NoiseBank | None = None, snr_db: float | None = None
+        self, corpus: Corpus, tokenizer: Units, *, noise: NoiseBank | None = None, snr_db: float | None = None
     ) -> None:
         self.corpus, self.tokenizer, self.noise, self.snr_db = corpus, tokenizer, noise, snr_db
 

@@ -1,4 +1,4 @@
-"""The Lightning module: losses, optimiser, and WER on the development set.
+"""The Lightning modules: losses, optimiser, and WER on the development set.
 
 Letters: B batch, F mel bins, T frames, U units of a text, V units of the vocabulary and the blank.
 """
@@ -13,11 +13,11 @@ import jiwer
 import lightning
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from avsr.decoding.greedy import greedy
-from avsr.decoding.tokenizer import Tokenizer
+from avsr.decoding.tokenizer import Tokenizer, Units
 from avsr.errors import ConfigError
 from avsr.families.own.network import Network, NetworkOutput
 from avsr.grid import SAMPLE_RATE_HZ
@@ -26,22 +26,29 @@ from avsr.nn.masks import valid_mask
 from avsr.randomness import generator, stable_seed
 from avsr.sound.mel import LogMel, mel_middles_hz
 from avsr.training.batches import IGNORED_FRAME, Batch, Example
-from avsr.training.config import AugmentConfig, TrainConfig
+from avsr.training.config import AugmentConfig, RunConfig, TrainConfig
 from avsr.training.data import TrainingSet, training_batches
 
 
-class TrainingModule(lightning.LightningModule):
-    """Trains a `Network` on `Batch`es; logs WER per modality as `dev/wer_a`, `dev/wer_v`, `dev/wer_av`."""
+class RunModule(lightning.LightningModule):
+    """What every training run does: batches, one loss a batch, an optimiser, WER as `dev/wer_a`, `_v` and `_av`."""
 
-    def __init__(self, config: TrainConfig, network: Network, tokenizer: Tokenizer, data: TrainingSet) -> None:
+    def __init__(self, config: RunConfig, network: nn.Module, tokenizer: Units, data: TrainingSet) -> None:
         super().__init__()
         self.config, self.network, self.tokenizer, self.data = config, network, tokenizer, data
-        self.log_mel = LogMel(config.model.mel)
-        for part in config.freeze:
-            if getattr(network, part) is None:
-                raise ConfigError(f"freeze: this model has no {part}", remedy="take it out of freeze")
-            getattr(network, part).requires_grad_(False)
         self._dev_texts: dict[str, list[tuple[str, str]]] = {}
+
+    def loss(self, batch: Batch, batch_index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one batch, and its terms by name."""
+        raise NotImplementedError
+
+    def transcribe(self, batch: Batch) -> dict[str, list[str]]:
+        """Greedy texts of a batch by modality: those that the run trains."""
+        raise NotImplementedError
+
+    def compared(self, text: str) -> str:
+        """A text in the form in which errors are counted."""
+        return text
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -54,17 +61,72 @@ class TrainingModule(lightning.LightningModule):
 
     # -- training -------------------------------------------------------------------------------------------------
 
-    def on_train_epoch_start(self) -> None:
-        # A frozen part also keeps the statistics of its batch norms, and works without dropout.
-        for part in self.config.freeze:
-            getattr(self.network, part).eval()
-
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         total, losses = self.loss(batch, batch_index)
         for name, value in losses.items():
             self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.texts))
         self.log("train/loss", total, on_step=False, on_epoch=True, batch_size=len(batch.texts))
         return total
+
+    def configure_optimizers(self) -> Any:
+        settings = self.config.optimizer
+        decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in self.network.parameters() if p.requires_grad and p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+        )
+        steps_per_epoch = math.ceil(len(self.data.epoch(0)) / settings.accumulate)
+        total, warmup = steps_per_epoch * settings.epochs, max(1, round(steps_per_epoch * settings.warmup_epochs))
+
+        def share(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, share), "interval": "step"},
+        }
+
+    # -- development set ------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._dev_texts = {}
+
+    def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        suffix = ("", "_noisy")[dataloader_idx]
+        for modality, hypotheses in self.transcribe(batch).items():
+            if suffix and modality == "v":  # noise does not change the lips
+                continue
+            pairs = self._dev_texts.setdefault(f"dev/wer_{modality}{suffix}", [])
+            pairs.extend(zip(map(self.compared, batch.texts), map(self.compared, hypotheses), strict=True))
+
+    def on_validation_epoch_end(self) -> None:
+        for name, pairs in self._dev_texts.items():
+            references, hypotheses = zip(*pairs, strict=True)
+            self.log(name, 100 * jiwer.wer(list(references), list(hypotheses)), batch_size=1)
+
+
+class TrainingModule(RunModule):
+    """Trains a `Network` of this package."""
+
+    config: TrainConfig
+    network: Network
+
+    def __init__(self, config: TrainConfig, network: Network, tokenizer: Tokenizer, data: TrainingSet) -> None:
+        super().__init__(config, network, tokenizer, data)
+        self.log_mel = LogMel(config.model.mel)
+        for part in config.freeze:
+            if getattr(network, part) is None:
+                raise ConfigError(f"freeze: this model has no {part}", remedy="take it out of freeze")
+            getattr(network, part).requires_grad_(False)
+
+    def on_train_epoch_start(self) -> None:
+        # A frozen part also keeps the statistics of its batch norms, and works without dropout.
+        for part in self.config.freeze:
+            getattr(self.network, part).eval()
 
     def loss(self, batch: Batch, batch_index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one batch, and its terms by name; the loss is their weighted sum."""
@@ -147,46 +209,6 @@ class TrainingModule(lightning.LightningModule):
         if output.trust is not None and weights.trust:
             losses["trust"] = trust_loss(output.trust, batch, output.lengths)
         return losses
-
-    def configure_optimizers(self) -> Any:
-        settings = self.config.optimizer
-        decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in self.network.parameters() if p.requires_grad and p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=settings.learning_rate,
-            betas=(0.9, 0.98),
-        )
-        steps_per_epoch = math.ceil(len(self.data.epoch(0)) / settings.accumulate)
-        total, warmup = steps_per_epoch * settings.epochs, max(1, round(steps_per_epoch * settings.warmup_epochs))
-
-        def share(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
-
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, share), "interval": "step"},
-        }
-
-    # -- development set ------------------------------------------------------------------------------------------
-
-    def on_validation_epoch_start(self) -> None:
-        self._dev_texts = {}
-
-    def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
-        suffix = ("", "_noisy")[dataloader_idx]
-        for modality, hypotheses in self.transcribe(batch).items():
-            if suffix and modality == "v":  # noise does not change the lips
-                continue
-            pairs = self._dev_texts.setdefault(f"dev/wer_{modality}{suffix}", [])
-            pairs.extend(zip(batch.texts, hypotheses, strict=True))
-
-    def on_validation_epoch_end(self) -> None:
-        for name, pairs in self._dev_texts.items():
-            references, hypotheses = zip(*pairs, strict=True)
-            self.log(name, 100 * jiwer.wer(list(references), list(hypotheses)), batch_size=1)
 
     def transcribe(self, batch: Batch) -> dict[str, list[str]]:
         """Greedy texts of a batch by modality: those that the losses train."""

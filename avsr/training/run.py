@@ -18,26 +18,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from avsr.config import apply_overrides, as_mapping, build, read_yaml
-from avsr.decoding.tokenizer import Tokenizer, read_vocabulary
+from avsr.config import apply_overrides, as_mapping, read_yaml
+from avsr.decoding.tokenizer import read_vocabulary
 from avsr.errors import AvsrError, ConfigError
 from avsr.families.own.auto_avsr_front_end import load_visual_trunk
-from avsr.families.own.checkpoint import load_checkpoint, read_weights, save_checkpoint
+from avsr.families.own.checkpoint import WEIGHTS_NAME, load_checkpoint, read_weights, save_checkpoint
 from avsr.families.own.network import Network
 from avsr.families.own.run_folder import EPOCHS_NAME, MODEL_NAME, RESUME_NAME, epoch_checkpoints
 from avsr.families.own.visual_encoder import ResNetTrunk
 from avsr.files import naming, only_writer, remedy_for, write_text
 from avsr.shipped import find_configuration, find_file
 from avsr.surroundings import start_computing
-from avsr.training.config import TrainConfig
+from avsr.training.config import RunConfig, TrainConfig
 from avsr.training.metrics import describe
+from avsr.training.tuning_config import TuneConfig, run_config
 
 if TYPE_CHECKING:
     import lightning
+    import torch
+    from torch import nn
 
     from avsr.training.callbacks import StopBetweenBatches
     from avsr.training.data import TrainingSet
-    from avsr.training.module import TrainingModule
+    from avsr.training.module import RunModule
 
 ESTIMATE_AFTER_STEPS = 8
 Message = Callable[[str], None]
@@ -52,7 +55,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
     Raises ConfigError, DataError, ModelError; and AvsrError with the install command if the training extra is missing.
     """
     ready = set_up(config_path, overrides)
-    config, tokenizer, network, _, module = ready
+    config, module = ready.config, ready.module
     from lightning.pytorch.utilities import rank_zero_only
 
     from avsr.training.callbacks import StopBetweenBatches
@@ -72,9 +75,7 @@ def train(config_path: str | os.PathLike[str], overrides: Sequence[str] = (), *,
         _claim(output, config, str(config_path))
         announce(ready, on_message)
         trainer = _fit(ready, stopper, on_message)
-        return _finish(
-            config, output, network, tokenizer, lambda: trainer.validate(module, dev_loaders, verbose=False), on_message
-        )
+        return _finish(ready, output, lambda: trainer.validate(module, dev_loaders, verbose=False), on_message)
 
 
 def _fit(ready: Ready, stopper: StopBetweenBatches, on_message: Message) -> lightning.Trainer:
@@ -85,7 +86,7 @@ def _fit(ready: Ready, stopper: StopBetweenBatches, on_message: Message) -> ligh
     from avsr.training.callbacks import KeepEpochWeights, Narrator, RecordFigures
     from avsr.training.resume import ResumeFile, unusable
 
-    config, tokenizer, _, data, module = ready
+    config, data, module = ready.config, ready.data, ready.module
     output = Path(config.output)
     steps = len(data.epoch(0))
     size = config.optimizer.batch_size
@@ -94,7 +95,7 @@ def _fit(ready: Ready, stopper: StopBetweenBatches, on_message: Message) -> ligh
         " after a few batches"
     )
 
-    keeper = KeepEpochWeights(output, tokenizer, config.optimizer.average_last)
+    keeper = KeepEpochWeights(output, ready.save, config.optimizer.average_last)
     recorder = RecordFigures(output / "metrics.jsonl")
     narrator = Narrator(recorder, on_message, ESTIMATE_AFTER_STEPS)
     trainer = lightning.Trainer(
@@ -138,11 +139,16 @@ def _fit(ready: Ready, stopper: StopBetweenBatches, on_message: Message) -> ligh
 class Ready(NamedTuple):
     """What a run works with, made and checked before anything is written."""
 
-    config: TrainConfig
-    tokenizer: Tokenizer
-    network: Network
+    config: RunConfig
+    network: nn.Module
     data: TrainingSet
-    module: TrainingModule
+    module: RunModule
+    save: Callable[[Path, str], Path]
+    """Writes the network with the text of its card as a model, and returns its folder."""
+    weights_of: Callable[[Path], dict[str, torch.Tensor]]
+    """The weights of such a folder by the names of the network."""
+    terms: str = ""
+    """What the weights must go on with, for the card."""
 
 
 def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Ready:
@@ -160,7 +166,10 @@ def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Rea
 
     content = read_yaml(find_configuration(config_path))
     apply_overrides(content, overrides)
-    config = build(TrainConfig, content, str(config_path))
+    config = run_config(content, str(config_path))
+    if isinstance(config, TuneConfig):
+        return _set_up_tuning(config)
+    assert isinstance(config, TrainConfig)
     vocabulary = find_file(config.vocabulary)
     if not vocabulary.exists():
         kind = "a SentencePiece model" if vocabulary.suffix == ".model" else "a file with one word a line"
@@ -182,7 +191,37 @@ def set_up(config_path: str | os.PathLike[str], overrides: Sequence[str]) -> Rea
     for part, folder in config.initialize.items():
         _initialize(network, part, find_file(folder))
     data = TrainingSet(config, tokenizer)
-    return Ready(config, tokenizer, network, data, TrainingModule(config, network, tokenizer, data))
+    return Ready(
+        config,
+        network,
+        data,
+        TrainingModule(config, network, tokenizer, data),
+        save=lambda folder, card: save_checkpoint(folder, network, tokenizer, card=card),
+        weights_of=lambda folder: read_weights(folder / WEIGHTS_NAME),
+    )
+
+
+def _set_up_tuning(config: TuneConfig) -> Ready:
+    """A run that trains a published lip reader on."""
+    import torch
+
+    from avsr.families.auto_avsr.family import LICENCES
+    from avsr.families.auto_avsr.weights import save_weights, weights_of
+    from avsr.training.data import TrainingSet
+    from avsr.training.tuning import TuningModule, open_published
+
+    torch.manual_seed(config.seed)
+    network, units, weights = open_published(config, find_file(config.published))
+    data = TrainingSet(config, units)
+    return Ready(
+        config,
+        network,
+        data,
+        TuningModule(config, network, units, data),
+        save=lambda folder, card: save_weights(folder, network, weights, card),
+        weights_of=lambda folder: weights_of(network, folder),
+        terms=f"Made from {config.published}, whose terms hold for it too. {LICENCES[network.config.code]}.",
+    )
 
 
 def announce(ready: Ready, on_message: Message) -> None:
@@ -191,11 +230,9 @@ def announce(ready: Ready, on_message: Message) -> None:
 
     from avsr.training.module import trainable
 
-    config, _, network, data, _ = ready
+    config, network, data = ready.config, ready.network, ready.data
     device = "GPU" if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    on_message(
-        f"run {config.output}: model {config.model.name}, seed {config.seed}, {device}, precision {precision(config)}"
-    )
+    on_message(f"run {config.output}: model {config.name}, seed {config.seed}, {device}, precision {precision(config)}")
     for corpus in data.corpora:
         hours = sum(utterance.duration for utterance in corpus.utterances) / 3600
         drawn = corpus.config.per_epoch or len(corpus.utterances)
@@ -235,20 +272,18 @@ def _without_chatter() -> Iterator[None]:
 
 
 def _finish(
-    config: TrainConfig,
+    ready: Ready,
     output: Path,
-    network: Network,
-    tokenizer: Tokenizer,
     measure: Callable[[], Sequence[Mapping[str, float]]],
     on_message: Message,
 ) -> Path:
     """Average the weights of the last epochs, measure word error rates, save; returns the checkpoint folder."""
-    import torch
 
+    config, network = ready.config, ready.network
     epochs = epoch_checkpoints(output)[-config.optimizer.average_last :]
     sums: dict[str, torch.Tensor] = {}
     for folder in epochs:
-        for name, tensor in read_weights(folder / "model.safetensors").items():
+        for name, tensor in ready.weights_of(folder).items():
             sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
     network.load_state_dict(
         # The counts of batches in batch norms are whole numbers, while the sums are float64.
@@ -259,20 +294,21 @@ def _finish(
     lines = [f"- {name.removeprefix('dev/')}: {value:.2f} %" for name, value in sorted(figures.items())]
     card = "\n".join(
         [
-            f"# {config.model.name}",
+            f"# {config.name}",
             "",
             f"Trained by avsr, seed {config.seed}. WER on the development split:",
             "",
             *lines,
             "",
+            *([ready.terms, ""] if ready.terms else []),
         ]
     )
-    folder = save_checkpoint(output / MODEL_NAME, network, tokenizer, card=card)
+    folder = ready.save(output / MODEL_NAME, card)
     on_message(f"wrote {folder}")
     return folder
 
 
-def _dev_loaders(config: TrainConfig, module: TrainingModule) -> list[Any]:
+def _dev_loaders(config: RunConfig, module: RunModule) -> list[Any]:
     """Loaders of the development set: clean, and at 0 dB if the run trains with noise and sound."""
     from torch.utils.data import DataLoader
 
@@ -287,12 +323,12 @@ def _dev_loaders(config: TrainConfig, module: TrainingModule) -> list[Any]:
     return [DataLoader(s, batch_size=config.optimizer.batch_size, collate_fn=collate) for s in sets]
 
 
-def check_output(output: Path, config: TrainConfig) -> bool:
+def check_output(output: Path, config: RunConfig) -> bool:
     """Whether the run folder exists. Raises ConfigError if it holds a run of another configuration."""
     record = output / "config.yaml"
     if record.exists():
         # The record is parsed, not compared as text: an older record lacks settings that were added later.
-        known = build(TrainConfig, read_yaml(record), str(record))
+        known = run_config(read_yaml(record), str(record))
         if known == config:
             return True
         changed = ", ".join(_differences(as_mapping(known), as_mapping(config)))
@@ -331,7 +367,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _claim(output: Path, config: TrainConfig, config_path: str) -> None:
+def _claim(output: Path, config: RunConfig, config_path: str) -> None:
     """Write the record of a new run. Raises ConfigError if the folder holds a run of another configuration."""
     if check_output(output, config):  # another process may have begun it
         return
@@ -384,7 +420,7 @@ def _initialize(network: Network, part: str, folder: Path) -> None:
         ) from None
 
 
-def precision(config: TrainConfig) -> Any:
+def precision(config: RunConfig) -> Any:
     """The precision of a run, as Lightning names it."""
     import torch
 

@@ -49,6 +49,15 @@ class Attention(nn.Module):
         found_BN1E = F.scaled_dot_product_attention(query_BN1E, past[0], past[1], attn_mask=seen)
         return self.linear_out(found_BN1E.flatten(1)), past
 
+    def causal(self, x_UD: Tensor) -> Tensor:
+        """The output [U, D] of all units of a text at once; each sees itself and those before it."""
+        query, key, value = (
+            layer(x_UD).unflatten(-1, (self.heads, -1)).transpose(0, 1)[None]
+            for layer in (self.linear_q, self.linear_k, self.linear_v)
+        )
+        found_1NUE = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.linear_out(found_1NUE[0].transpose(0, 1).flatten(1))
+
     def project(self, memory_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [1, N, T, E] of an encoded utterance, for all hypotheses of it."""
         keys, values = (
@@ -81,6 +90,12 @@ class DecoderLayer(nn.Module):
         x_BD = x_BD + self.src_attn.to_memory(normed(self.norm2, x_BD), memory)
         return x_BD + self.feed_forward(normed(self.norm3, x_BD)), past
 
+    def all_units(self, x_UD: Tensor, memory_TD: Tensor) -> Tensor:
+        """All units of a text at once, [U, D]."""
+        x_UD = x_UD + self.self_attn.causal(normed(self.norm1, x_UD))
+        x_UD = x_UD + self.src_attn.to_memory(normed(self.norm2, x_UD), self.src_attn.project(memory_TD))
+        return x_UD + self.feed_forward(normed(self.norm3, x_UD))
+
 
 class Decoder(nn.Module):
     """Embedding, layers and output. outputs: names of the output layers, such as one for each modality."""
@@ -98,6 +113,15 @@ class Decoder(nn.Module):
         with torch.inference_mode():
             memory = [cast(DecoderLayer, layer).src_attn.project(memory_TD) for layer in self.decoders]
         return DecoderScorer(self, memory, output)
+
+    def forward(self, units_U: Tensor, memory_TD: Tensor, output: str) -> Tensor:
+        """Log-probabilities [U, V] of the unit after each of a text's units, the start unit first, for training."""
+        x_UD = self.embed(units_U) * self.width**0.5
+        newest_first_UD = relative_positions(len(x_UD) - 1, 0, self.width, device=x_UD.device, dtype=x_UD.dtype)
+        x_UD = x_UD + newest_first_UD.flip(0)
+        for layer in self.decoders:
+            x_UD = cast(DecoderLayer, layer).all_units(x_UD, memory_TD)
+        return self.outputs[output](normed(self.after_norm, x_UD)).float().log_softmax(dim=-1)
 
     def step(
         self, last_B: Tensor, past: Sequence[Tensor], memory: Sequence[tuple[Tensor, Tensor]], output: str

@@ -109,7 +109,7 @@ class PublishedEngine:
     def _seen(self, crops_THW: Crops, present_T: Present, frames: int) -> Seen:
         if not frames or not present_T[:frames].any():
             return Seen(None, frames, crops_THW, present_T)
-        shown_THW = torch.from_numpy(crops_THW[_last_seen(present_T, frames)]).to(self.device)
+        shown_THW = torch.from_numpy(crops_THW[last_seen(present_T, frames)]).to(self.device)
         video_THW = video_input(published_geometry(shown_THW), self.code)
         return Seen(self.network.sides.lips(video_THW), frames, crops_THW, present_T)
 
@@ -207,7 +207,7 @@ def _check_lips(crops_THW: Crops, present_T: Present, index: int) -> None:
         raise ValueError(f"presence {index}: got {len(present_T)} slots, expected {len(crops_THW)}, as many as crops")
 
 
-def _last_seen(present_T: Present, frames: int) -> NDArray[np.int64]:
+def last_seen(present_T: Present, frames: int) -> NDArray[np.int64]:
     """For each of the frames, the number of the last slot up to it that shows lips; before the first, that one."""
     places = np.full(frames, -1)
     T = min(frames, len(present_T))

@@ -31,7 +31,12 @@ _PRE_EMPHASIS = 0.97
 def video_input(crops_THW: Tensor, code: Code) -> Tensor:
     """Grey crops [T, 96, 96] from 0 to 255 in the published geometry -> normalised [T, 88, 88]."""
     edge = (CROP_PX - LIP_INPUT_PX) // 2
-    centre_THW = crops_THW[:, edge : edge + LIP_INPUT_PX, edge : edge + LIP_INPUT_PX].float() / 255
+    return normalised(crops_THW[:, edge : edge + LIP_INPUT_PX, edge : edge + LIP_INPUT_PX], code)
+
+
+def normalised(centre_THW: Tensor, code: Code) -> Tensor:
+    """Grey crops [T, H, W] from 0 to 255, as the network takes them."""
+    centre_THW = centre_THW.float() / 255
     if code in ("auto_avsr", "usr"):
         red, green, blue = GREY_SHARES
         centre_THW = red * centre_THW + green * centre_THW + blue * centre_THW
@@ -39,9 +44,10 @@ def video_input(crops_THW: Tensor, code: Code) -> Tensor:
 
 
 def published_geometry(crops_THW: Tensor) -> Tensor:
-    """Crops [T, 96, 96] of our tracker, as large as the models expect faces to be: float [T, 96, 96], 0 to 255."""
+    """Crops [T, H, H] of our tracker, as large as the models expect faces to be: float [T, H, H], 0 to 255."""
     # From the middle of one pixel to the middle of the next: -1 and 1 are the outer edges of the crop.
-    steps = (2 * torch.arange(CROP_PX, device=crops_THW.device) + 1) / CROP_PX - 1
+    side = crops_THW.shape[-1]
+    steps = (2 * torch.arange(side, device=crops_THW.device) + 1) / side - 1
     y, x = torch.meshgrid(steps / TRACKER_SCALE, steps / TRACKER_SCALE, indexing="ij")
     grid_1HW2 = torch.stack((x, y), dim=-1)[None]
     return F.grid_sample(crops_THW.float()[None], grid_1HW2, mode="bilinear", align_corners=False)[0]

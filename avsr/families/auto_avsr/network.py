@@ -216,6 +216,11 @@ def pack(network: nn.Module) -> None:
     # What is left is small. The last tensor that is mapped would keep the whole file in memory.
     for parameter in network.parameters():
         parameter.data = parameter.data.clone()
+    let_go(network)
+
+
+def let_go(network: nn.Module) -> None:
+    """Copy the buffers, which are views of a mapped file."""
     for module in network.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.clone())  # with new data alone it would still know the tensor it is a view of

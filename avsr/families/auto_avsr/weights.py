@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from avsr.decoding.tokenizer import MAX_VOCABULARY_BYTES
 from avsr.errors import ModelError
 from avsr.families.auto_avsr.config import Layout, PublishedConfig
 from avsr.families.auto_avsr.layouts import (
@@ -26,12 +27,13 @@ from avsr.families.auto_avsr.layouts import (
 )
 from avsr.families.auto_avsr.sizes import Settings, Shapes, read_config, read_language_model
 from avsr.families.auto_avsr.tokens import UnitList, read_units, settings_units
+from avsr.files import whole_folder
 from avsr.untrusted.files import read_file
 from avsr.untrusted.safetensors import read_safetensors
 from avsr.untrusted.settings import parse_json
 from avsr.untrusted.torch_file import plain_tensors, read_torch_file
 from avsr.untrusted.values import shown
-from avsr.untrusted.weights import enough_memory, fit_weights, without_memory
+from avsr.untrusted.weights import check_numbers, enough_memory, fit_weights, without_memory
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +47,7 @@ SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
 WEIGHTS_NAMES = ("model.pth", "model.safetensors")
 SETTINGS_NAMES = ("model.json", "config.json")
 UNITS_PATTERN = "*_units.txt"
+CARD_NAME = "README.md"
 LANGUAGE_MODEL_FOLDERS = ("lm", "lm_*")
 MAX_SETTINGS_BYTES = 4 << 20
 NESTED = ("state_dict", "model_state_dict")
@@ -102,9 +105,12 @@ def config_of(target: Path) -> PublishedConfig:
     return _read(target).config
 
 
-def open_weights(target: Path) -> Opened:
-    """The model of a target, ready for inference on the CPU. Raises ModelError with what is wrong, in one line."""
-    from avsr.families.auto_avsr.network import PublishedNetwork
+def open_weights(target: Path, *, for_training: bool = False) -> Opened:
+    """The model of a target on the CPU. Raises ModelError with what is wrong, in one line.
+
+    for_training: with weights that can be trained, and without the language model; otherwise ready for inference.
+    """
+    from avsr.families.auto_avsr.network import PublishedNetwork, let_go
 
     with enough_memory(target):
         path, weights, settings, config = _read(target)
@@ -112,9 +118,55 @@ def open_weights(target: Path) -> Opened:
         network = without_memory(lambda: PublishedNetwork(config))
         kind, unused = IN_WORDS[config.layout], UNUSED[config.layout]
         _fill(network, weights, f"{path} ({kind})", lambda name: source_name(name, config), unused)
+        if for_training:
+            for parameter in network.parameters():
+                parameter.data = parameter.data.clone()  # what is mapped must not be written to
+            let_go(network)
+            network.requires_grad_(True)
+            return Opened(network, units, None, path)
         language_model = _open_language_model(path.parent, config)
         network.for_inference()
     return Opened(network, units, language_model, path)
+
+
+def save_weights(folder: Path, network: PublishedNetwork, beside: Path, card: str) -> Path:
+    """Write a model in its published form, whole or not at all, and return its folder.
+
+    beside: the file of weights that it was made from; its settings and list of units are copied. card: the text of
+    README.md. Raises ModelError, and writes nothing, if a weight is not finite.
+    """
+    from safetensors.torch import save_file
+
+    weights = published_weights(network)
+    check_numbers(weights, folder, "nothing is written; train with a lower learning rate")
+    with whole_folder(folder) as staging:
+        save_file(weights, staging / WEIGHTS_NAMES[1], metadata={"format": "pt"})
+        (staging / WEIGHTS_NAMES[1]).chmod(0o644)
+        (staging / CARD_NAME).write_text(card, encoding="utf-8")
+        settings = [beside.parent / name for name in SETTINGS_NAMES]
+        for path in (*beside.parent.glob(UNITS_PATTERN), *(path for path in settings if path.is_file())):
+            (staging / path.name).write_bytes(read_file(path, MAX_VOCABULARY_BYTES))
+    return folder
+
+
+def published_weights(network: PublishedNetwork) -> dict[str, torch.Tensor]:
+    """The weights by the names and in the shapes of the published file."""
+    weights = {}
+    for name, tensor in network.state_dict().items():
+        theirs = source_name(name, network.config)
+        if theirs.endswith("frontend3D.0.weight"):
+            tensor = tensor[:, None]
+        if "pointwise_cov" in theirs and theirs.endswith("weight"):
+            tensor = tensor[..., None]
+        weights[theirs] = tensor.detach().cpu().contiguous()
+    return weights
+
+
+def weights_of(network: PublishedNetwork, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights in a folder that `save_weights` wrote, by the names of the network."""
+    weights = read_tensors(folder / WEIGHTS_NAMES[1])
+    own = network.state_dict()
+    return {name: weights[source_name(name, network.config)].reshape(own[name].shape) for name in own}
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from avsr.config import as_mapping, build, read_yaml
 from avsr.decoding.tokenizer import Tokenizer, read_tokenizer
 from avsr.errors import ModelError
 from avsr.families.own.config import FORMAT_VERSION, ModelConfig
-from avsr.files import naming
+from avsr.files import whole_folder
 from avsr.untrusted.safetensors import read_safetensors
 from avsr.untrusted.weights import check_header, check_numbers, enough_memory, fit_weights, without_memory
 
@@ -48,7 +47,6 @@ def save_checkpoint(
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     weights = {}
     for name, tensor in network.state_dict().items():
         tensor = tensor.detach().cpu()  # a checkpoint must load on a machine without a GPU
@@ -56,37 +54,14 @@ def save_checkpoint(
             tensor = tensor.to(dtype)
         weights[name] = tensor.contiguous()
     check_numbers(weights, folder, "nothing is written; train with a lower learning rate")
-    # Written beside the folder, because a rename does not cross file systems.
-    # The name is short, so that it fits wherever the folder does.
-    staging = folder.parent / f".{os.urandom(6).hex()}.partial"
     content = {"format": FORMAT_VERSION, "model": as_mapping(network.config)}
-    try:
-        with naming(folder, staging):
-            staging.mkdir()
-            save_file(weights, staging / WEIGHTS_NAME, metadata={"format": "pt"})
-            (staging / WEIGHTS_NAME).chmod(0o644)
-            (staging / CONFIG_NAME).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-            (staging / tokenizer.FILE_NAME).write_bytes(tokenizer.data())
-            (staging / CARD_NAME).write_text(card, encoding="utf-8")
-            _put_in_place(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with whole_folder(folder) as staging:
+        save_file(weights, staging / WEIGHTS_NAME, metadata={"format": "pt"})
+        (staging / WEIGHTS_NAME).chmod(0o644)
+        (staging / CONFIG_NAME).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        (staging / tokenizer.FILE_NAME).write_bytes(tokenizer.data())
+        (staging / CARD_NAME).write_text(card, encoding="utf-8")
     return folder
-
-
-def _put_in_place(staging: Path, folder: Path) -> None:
-    """Rename a finished folder. The folder of that name is replaced, and stays if that fails."""
-    if not folder.exists():
-        return os.replace(staging, folder)
-    # A folder with files in it cannot be replaced by a rename.
-    retired = folder.parent / f".{os.urandom(6).hex()}.partial"
-    os.replace(folder, retired)
-    try:
-        os.replace(staging, folder)
-    except OSError:
-        os.replace(retired, folder)
-        raise
-    shutil.rmtree(retired)
 
 
 def read_config(folder: Path) -> ModelConfig:
