@@ -18,6 +18,7 @@ from avsr.errors import ConfigError, MediaError
 from avsr.families.auto_avsr.family import MARGIN_S, WINDOW_S
 from avsr.offline.joining import joiner
 from avsr.offline.tape import Window
+from tests.corpus import make_corpus
 from tests.media import shared_clip, shared_lip_model
 from tests.published_models import KINDS, build_model, tiny_folder
 
@@ -53,6 +54,18 @@ def test_a_film_without_a_face_or_without_sound(folder: Path) -> None:
     else:
         transcript = recognizer.transcribe(shared_clip("audio_only.mp4"), search=search)
         assert transcript.words and all(word.start >= 0 for word in transcript.words)
+
+
+def test_error_rates_and_what_a_file_offers(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = make_corpus(tmp_path / "corpus")
+    evaluate = ["evaluate", str(manifest), "--split", "dev", "--noise-kinds", "none", "--video", "intact", "--no-media"]
+    assert main([*evaluate, "-m", str(folder), "--beam", "2", "-o", str(tmp_path / "run")]) == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["run"]["search"]["beam"] == 2
+    capsys.readouterr()
+    for command in (["stream", str(shared_clip("grid_bbaf2n.mpg"))], ["serve", "--port", "0"]):
+        assert main([*command, "-m", str(folder)]) == 1
+        assert f"model {folder.name} cannot stream" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FINDINGS = sorted((ROOT / "tests/fuzz_findings").glob("*.json"))
 KINDS = ("media", "checkpoint", "nemo", "torch", "tokenizer", "yaml", "json", "safetensors", "whisper", "manifest")
-KINDS += ("plan", "frames")
+KINDS += ("plan", "frames", "published")
 RUNS, SEED = 6, 23
 BAD_RECOGNIZERS = """
 import os, sys, time
@@ -72,6 +72,7 @@ def test_what_was_a_finding_is_handled_well(path: Path, fuzz: Any, runner: Any) 
         ("own", ["transcribe", "input.wav", "--model", "model"]),
         ("pieces", ["transcribe", "input.wav", "--model", "model"]),
         ("torch", ["front-end", "front.pth"]),
+        ("published", ["transcribe", "input.wav", "--model", "model"]),
         ("corpus", ["noise", "render", "plan.jsonl", "--output-dir", "out", "--workers", "0"]),
         ("corpus", ["train", "training.yaml", "--dry-run"]),
         ("corpus", ["compare", "results", "results"]),

@@ -80,7 +80,10 @@ def quietly(_: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_learns_and_writes_the_published_form(kind: str, manifest: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    folder = train(write_config(manifest, tmp_path, kind), on_message=lines.append)
+    config = write_config(manifest, tmp_path, kind)
+    (tmp_path / kind / "lm").mkdir()
+    folder = train(config, on_message=lines.append)
+    assert lines[-1].endswith("lm was not copied: put it into this folder to use it.")
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines if "loss " in line]
     assert len(losses) == 3 and losses[-1] < losses[0]
     assert any("dev WER" in line for line in lines)
@@ -180,6 +183,8 @@ def test_a_dry_run_writes_nothing(manifest: Path, tmp_path: Path) -> None:
         ("v", "modalities={a: 1, v: 1, av: 0}", "modalities: the model is not made for a: got 1.0, expected v only"),
         ("v", "freeze=[sound_front]", "freeze: this model has no sound_front"),
         ("v", "freeze=[lips]", "lips"),
+        ("v", "freeze=[lips_front,encoder,decoder,ctc]", "freeze: got all parts, expected one at least to be trained"),
+        ("a", "freeze=[sound_front,encoder,decoder,ctc]", "freeze: got all parts, expected one at least to be trained"),
         ("v", "augment.mel_masks=1", "augment.mel_masks: got 1 for a model without log-mel features"),
         ("v", "loss.ctc=2", "ctc: got 2.0, expected 0 to 1"),
         ("v", "loss.fused=1", "fused"),

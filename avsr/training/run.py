@@ -206,13 +206,16 @@ def _set_up_tuning(config: TuneConfig) -> Ready:
     import torch
 
     from avsr.families.auto_avsr.family import LICENCES
-    from avsr.families.auto_avsr.weights import save_weights, weights_of
+    from avsr.families.auto_avsr.weights import language_model_folders, save_weights, weights_of
     from avsr.training.data import TrainingSet
     from avsr.training.tuning import TuningModule, open_published
 
     torch.manual_seed(config.seed)
     network, units, weights = open_published(config, find_file(config.published))
     data = TrainingSet(config, units)
+    terms = f"Made from {config.published}, whose terms hold for it too: {LICENCES[network.config.code]}."
+    for folder in language_model_folders(weights.parent):
+        terms += f" The language model {folder} was not copied: put it into this folder to use it."
     return Ready(
         config,
         network,
@@ -220,7 +223,7 @@ def _set_up_tuning(config: TuneConfig) -> Ready:
         TuningModule(config, network, units, data),
         save=lambda folder, card: save_weights(folder, network, weights, card),
         weights_of=lambda folder: weights_of(network, folder),
-        terms=f"Made from {config.published}, whose terms hold for it too. {LICENCES[network.config.code]}.",
+        terms=terms,
     )
 
 
@@ -305,6 +308,8 @@ def _finish(
     )
     folder = ready.save(output / MODEL_NAME, card)
     on_message(f"wrote {folder}")
+    if ready.terms:
+        on_message(ready.terms)
     return folder
 
 

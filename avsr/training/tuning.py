@@ -69,6 +69,8 @@ def open_published(config: TuneConfig, path: Path) -> tuple[PublishedNetwork, Pu
     for part in config.freeze:
         for module in parts_of(network, part):
             module.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError("freeze", got="all parts", expected="one at least to be trained")
     return network, PublishedUnits(opened.units), opened.weights
 
 
@@ -175,7 +177,11 @@ class TuningModule(RunModule):
 
 
 def ctc_loss(log_probs_TV: Tensor, units_U: Tensor) -> Tensor:
-    """The CTC loss per unit of one utterance; one too short for its units counts as zero."""
+    """The CTC loss of one utterance per unit; one too short for its units counts as zero.
+
+    auto_avsr divides by the number of utterances instead, and its decoder's loss too. Per unit, long utterances weigh
+    no more than short ones, and the shares of both losses stay the same.
+    """
     loss = F.ctc_loss(
         log_probs_TV[:, None],
         units_U[None],

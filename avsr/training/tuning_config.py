@@ -15,7 +15,7 @@ PublishedPart = Literal["lips_front", "sound_front", "encoder", "decoder", "ctc"
 
 @dataclass(frozen=True, kw_only=True)
 class HybridLoss:
-    """CTC and decoder together (Watanabe et al. 2017, section III-A), with the weights of auto_avsr."""
+    """CTC and decoder together (Watanabe et al. 2017, section III-A), with the shares of auto_avsr."""
 
     ctc: float = 0.1
     """Share of the CTC loss; the decoder has the rest of 1."""
@@ -45,8 +45,6 @@ class TuneConfig(RunConfig):
                 raise ValueError(
                     f"augment.{name}: got {getattr(self.augment, name)} for a model without log-mel features"
                 )
-        if {"encoder", "decoder", "ctc"} <= set(self.freeze) and {"lips_front", "sound_front"} <= set(self.freeze):
-            raise ValueError("freeze: got all parts, expected one at least to be trained")
 
     @property
     def name(self) -> str:

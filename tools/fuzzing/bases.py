@@ -5,6 +5,7 @@ own/              a checkpoint with a list of words, and a sound
 pieces/           a checkpoint with a SentencePiece model, and a sound
 nemo/             the members of a `.nemo` archive, and a sound
 torch/            the file of a visual front end
+published/        the weights, settings and units of a published model that hears, and a sound
 whisper/          a model for CTranslate2 with random weights, and a sound
 installed/        the record of an installed model
 corpus/           a prepared corpus, its noise plan, a training configuration, and the results of an evaluation
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,9 @@ def write_bases(folder: Path) -> None:
     _checkpoints(folder)
     _nemo(folder / "nemo")
     _torch(folder / "torch")
+    _published(folder / "published")
     _whisper(folder)
-    for name in ("own", "pieces", "nemo", "whisper"):
+    for name in ("own", "pieces", "nemo", "published", "whisper"):
         shutil.copy(sound, folder / name / "input.wav")
     record = {"name": "whisper-base", "version": 1, "files": {"model.bin": {"size": 3, "sha256": "0" * 64}}}
     (folder / "installed/models/whisper-base").mkdir(parents=True)
@@ -105,6 +108,22 @@ def _torch(folder: Path) -> None:
         weights[source] = numbers.reshape(shape)
     folder.mkdir()
     torch.save(weights, folder / "front.pth")
+
+
+def _published(folder: Path) -> None:
+    import torch
+
+    from tests.published_models import TINY_UNITS, tiny_config, tiny_weights, write_units
+
+    lips = tiny_config()
+    weights = tiny_weights(replace(lips, lips=None, sound=lips.lips))
+    (folder / "model").mkdir(parents=True)
+    # In half the bytes.
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    torch.save(halves, folder / "model/model.pth")
+    settings = {"rel_pos_type": "latest", "aheads": 2, "relu_type": "swish", "char_list": None}
+    (folder / "model/model.json").write_text(json.dumps([512, len(TINY_UNITS), settings]))
+    write_units(folder / "model/small_units.txt", TINY_UNITS)
 
 
 def _whisper(folder: Path) -> None:

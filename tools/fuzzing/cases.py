@@ -168,6 +168,18 @@ def _torch(bases: Path, random: Random) -> Case:
     return _special(Case("", ["front-end", "front.pth"], {"front.pth": data}), ["front.pth"], random)
 
 
+def _published(bases: Path, random: Random) -> Case:
+    name = random.choice(("model/model.pth", "model/model.pth", "model/model.json", "model/small_units.txt"))
+    data = (bases / "published" / name).read_bytes()
+    if name.endswith("pth"):
+        changed = archives.mutate_zip(data, random)
+    elif name.endswith("json"):
+        changed = json_text(json.loads(data), random)
+    else:
+        changed = mutate_text(data, random)
+    return _special(Case("published", [*SOUND, "model"], {name: changed}), [name], random)
+
+
 def _tokenizer(bases: Path, random: Random) -> Case:
     base, name = random.choice(
         (("own", "model/vocabulary.txt"), ("pieces", "model/tokenizer.model"), ("whisper", "model/tokenizer.json"))
@@ -262,6 +274,7 @@ KINDS: dict[str, Callable[[Path, Random], Case]] = {
     "checkpoint": _checkpoint,
     "nemo": _nemo,
     "torch": _torch,
+    "published": _published,
     "tokenizer": _tokenizer,
     "yaml": _yaml,
     "json": _json,

@@ -231,12 +231,17 @@ def _layout(weights: Mapping[str, torch.Tensor], path: Path) -> Layout:
     return layout
 
 
+def language_model_folders(folder: Path) -> list[Path]:
+    """The folders beside the weights that hold a language model."""
+    return [found for pattern in LANGUAGE_MODEL_FOLDERS for found in sorted(folder.glob(pattern)) if found.is_dir()]
+
+
 def _open_language_model(folder: Path, config: PublishedConfig) -> LanguageModel | None:
     """The language model in a folder beside the weights; None if there is none. Raises ModelError."""
     from avsr.families.auto_avsr.language_model import LanguageModel
     from avsr.families.auto_avsr.network import pack
 
-    folders = [found for pattern in LANGUAGE_MODEL_FOLDERS for found in sorted(folder.glob(pattern)) if found.is_dir()]
+    folders = language_model_folders(folder)
     if not folders:
         return None
     if len(folders) > 1:
