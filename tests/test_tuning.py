@@ -189,7 +189,7 @@ def test_a_dry_run_writes_nothing(manifest: Path, tmp_path: Path) -> None:
         ("v", "loss.ctc=2", "ctc: got 2.0, expected 0 to 1"),
         ("v", "loss.fused=1", "fused"),
         ("v", "vocabulary=words.txt", "vocabulary"),
-        ("v", "published=nowhere.pth", "nowhere.pth"),
+        ("v", "published=nowhere.pth", "nowhere.pth: no such file or model; check the path"),
     ],
 )
 def test_a_wrong_configuration_is_named(kind: str, override: str, message: str, manifest: Path, tmp_path: Path) -> None:

@@ -89,6 +89,8 @@ class _Read(NamedTuple):
 
 
 def _read(target: Path) -> _Read:
+    if not target.exists():
+        raise ModelError(f"{target}: no such file or model", remedy="check the path")
     path = weights_file(target)
     if path is None:
         raise ModelError(f"{target}: no weights", expected=" or ".join(WEIGHTS_NAMES))
