@@ -220,6 +220,8 @@ def join(clips: Sequence[Path], seconds: float, target: Path) -> None:
         while count < seconds * 25:
             with av.open(str(clips[count // 75 % len(clips)])) as source:
                 for frame in source.decode(video=0):
+                    if count >= seconds * 25:  # clips rarely end there
+                        break
                     if stream is None:
                         stream = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
                         stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
